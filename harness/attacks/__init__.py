@@ -1,0 +1,31 @@
+"""Attacks: one file each, a function that builds an `Attack` for a threat model.
+
+An attack proposes and never decides: the engine drives it, and the judge re-checks what it proposes.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from harness import families
+from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
+from harness.threat import ThreatModel
+
+__all__ = ["Attack", "Batch", "Oracle", "Proposal", "State", "build", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """The registered attacks."""
+    return families.members(sys.modules[__name__])
+
+
+def build(name: str, threat: ThreatModel, classes: int, **parameters: Any) -> Attack:
+    """The attack ``name`` for a threat model and a number of classes.
+
+    Raises:
+        UnknownName: no attack of that name.
+    """
+    builder = families.lookup(sys.modules[__name__], name, "attack")
+    attack: Attack = builder(threat, classes, **parameters)
+    return attack

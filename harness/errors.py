@@ -1,0 +1,68 @@
+"""The errors that this package raises.
+
+::
+
+    HarnessError                 anything a user can mend; its text is one clear sentence
+    ├── UnknownName              a name that is not registered; lists the known ones and the nearest
+    ├── InvalidInput             an argument, file or data set that cannot be used as given
+    ├── CheckpointError          a checkpoint or manifest that is missing, damaged or does not fit
+    ├── ModelError               the model under attack misbehaved: raised, wrong shape, NaN, changing state
+    ├── AttackError              an attack proposed a point outside its threat model (a bug, never a success)
+    └── ResultError              a result file that cannot be read, written or reconciled
+
+Library code raises these and never prints or exits; the command line turns them into one line on
+stderr and exit code 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AttackError",
+    "CheckpointError",
+    "HarnessError",
+    "InvalidInput",
+    "ModelError",
+    "ResultError",
+    "UnknownName",
+]
+
+
+class HarnessError(Exception):
+    """Base of every error that is raised on purpose."""
+
+
+class UnknownName(HarnessError):
+    """A name that no registered member carries."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        listed = ", ".join(names) if names else "none"
+        super().__init__(f"unknown {kind} {name!r}: expected one of {listed}{hint}")
+        self.kind = kind
+        self.name = name
+        self.known = names
+
+
+class InvalidInput(HarnessError):
+    """An argument, file or data set that cannot be used as given."""
+
+
+class CheckpointError(HarnessError):
+    """A checkpoint or manifest that is missing, damaged or does not fit its architecture."""
+
+
+class ModelError(HarnessError):
+    """The model under attack misbehaved."""
+
+
+class AttackError(HarnessError):
+    """An attack proposed a point outside its threat model."""
+
+
+class ResultError(HarnessError):
+    """A result file that cannot be read, written or reconciled."""

@@ -1,0 +1,35 @@
+"""Families: a folder whose every file defines one member, named like the file.
+
+``attacks/apgd.py`` defines ``apgd``; on the command line underscores become hyphens. Adding a member
+is adding a file. Files that start with an underscore are shared parts, not members.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from harness.errors import UnknownName
+
+__all__ = ["lookup", "members"]
+
+
+def members(package: ModuleType) -> tuple[str, ...]:
+    """Names of the members of a family package, sorted, as written on the command line."""
+    names = (m.name for m in pkgutil.iter_modules(package.__path__))
+    return tuple(sorted(n.replace("_", "-") for n in names if not n.startswith("_")))
+
+
+def lookup(package: ModuleType, name: str, kind: str) -> Any:
+    """The member of ``package`` called ``name``; only that member's file is imported.
+
+    Raises:
+        UnknownName: no file of that name; the error lists the known names and the nearest.
+    """
+    known = members(package)
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    attribute = name.replace("-", "_")
+    return getattr(importlib.import_module(f"{package.__name__}.{attribute}"), attribute)

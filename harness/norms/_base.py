@@ -1,0 +1,83 @@
+"""What a norm must offer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from harness.draws import Draws
+
+__all__ = ["Norm", "column"]
+
+_TINY = 1e-12
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """Per-sample ``values [n]`` shaped ``[n, 1, ...]`` to broadcast against ``like [n, ...]``."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+class Norm(ABC):
+    """Geometry of one l_p ball intersected with the pixel box [0, 1]."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def size(self, delta: Tensor) -> Tensor:
+        """Norm of each perturbation: ``[n, ...] -> [n]``."""
+
+    @abstractmethod
+    def dual_size(self, grad: Tensor) -> Tensor:
+        """Dual norm of each gradient: ``[n, ...] -> [n]``."""
+
+    @abstractmethod
+    def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
+        """Points moved into the ball of radius ``eps`` around ``x`` and into [0, 1]."""
+
+    @abstractmethod
+    def steepest(self, grad: Tensor) -> Tensor:
+        """The direction of norm one along which ``grad`` rises fastest."""
+
+    @abstractmethod
+    def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
+        """A random direction per sample, not yet scaled to any radius: ``[n, ...]``."""
+
+    @abstractmethod
+    def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        """Smallest step from each point to its hyperplane ``<w, z> = b`` that stays in [0, 1].
+
+        Args:
+            points: ``[n, d]``. w: ``[n, d]``. b: ``[n]``.
+
+        Returns:
+            The step ``[n, d]``; where the box does not reach the plane, the closest approach.
+        """
+
+    def start(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
+        """A random start on the sphere of radius ``eps`` around ``x``, clipped to [0, 1]."""
+        return (x + eps * self.normalize(self.noise(x, draws, counter))).clamp(0, 1)
+
+    def normalize(self, delta: Tensor) -> Tensor:
+        """``delta`` scaled to norm one; zero stays zero."""
+        return delta / (column(self.size(delta), delta) + _TINY)
+
+    def flat(self, delta: Tensor) -> Tensor:
+        """``[n, ...] -> [n, d]``."""
+        return delta.reshape(delta.shape[0], -1)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        # a norm has no state: pickling one gives back the shared object
+        return _by_name, (self.name,)
+
+
+def _by_name(name: str) -> Norm:
+    from harness.norms import NORMS
+
+    return NORMS[name]
+
+

@@ -1,0 +1,39 @@
+"""The maximum norm."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harness.draws import Draws
+from harness.norms._base import Norm
+from harness.norms._hyperplane import hyperplane_linf
+
+__all__ = ["linf"]
+
+
+class _Linf(Norm):
+    name: ClassVar[str] = "Linf"
+
+    def size(self, delta: Tensor) -> Tensor:
+        return self.flat(delta).abs().amax(dim=1)
+
+    def dual_size(self, grad: Tensor) -> Tensor:
+        return self.flat(grad).abs().sum(dim=1)
+
+    def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
+        return torch.clamp(torch.min(torch.max(points, x - eps), x + eps), 0, 1)
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        return grad.sign()
+
+    def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
+        return 2 * draws.uniform(counter, tuple(x.shape[1:])).to(x) - 1
+
+    def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return hyperplane_linf(points, w, b)
+
+
+linf = _Linf()
