@@ -1,0 +1,37 @@
+"""Attack-benchmark evaluation harness.
+
+A checkpoint registry feeds models trained under different batch-normalization regimes into an
+evaluator that attacks them with PGD and AutoAttack, and the results become leaderboards of clean
+against robust accuracy.
+
+>>> import harness
+>>> result = harness.evaluate(model, x, y, threat="Linf:8/255", suite="autoattack")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.errors import HarnessError as HarnessError
+    from harness.evaluation import evaluate as evaluate
+    from harness.result import Result as Result
+    from harness.threat import ThreatModel as ThreatModel
+
+__version__ = "0.1.0"
+__all__ = ["HarnessError", "Result", "ThreatModel", "__version__", "evaluate"]
+
+_HOMES = {
+    "HarnessError": "harness.errors",
+    "Result": "harness.result",
+    "ThreatModel": "harness.threat",
+    "evaluate": "harness.evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; `harness --help` and `harness list` should not pay for it
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
