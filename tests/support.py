@@ -1,0 +1,92 @@
+"""Shared by the tests: a plain oracle, networks with known answers, and where foreign material lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harness.attacks import Attack, Batch, Proposal, State
+from harness.attacks._base import Loss
+from harness.draws import Draws, sample_keys
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+class PlainOracle:
+    """Passes on a model without packing, counting samples."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self.forward = 0
+        self.backward = 0
+
+    def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        self.forward += len(x)
+        with torch.no_grad():
+            return self.model(x)
+
+    def gradient(self, x: Tensor, loss: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        self.forward += len(x)
+        self.backward += len(x)
+        leaf = x.detach().requires_grad_()
+        logits = self.model(leaf)
+        values = loss(logits)
+        (grad,) = torch.autograd.grad(values.sum(), leaf)
+        return logits.detach(), values.detach(), grad
+
+    def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        self.forward += len(x)
+        leaf = x.detach().requires_grad_()
+        logits = self.model(leaf)
+        values = losses(logits)
+        grads = []
+        for j in range(values.shape[1]):
+            self.backward += len(x)
+            grads.append(torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=True)[0])
+        return logits.detach(), values.detach(), torch.stack(grads, dim=1)
+
+
+def batch_of(model: nn.Module, x: Tensor, y: Tensor, *, seed: int = 0, stream: str = "test") -> Batch:
+    """A batch as the engine would hand it to an attack."""
+    with torch.no_grad():
+        logits = model(x)
+    return Batch(x, y, logits, Draws(sample_keys(x), seed, stream))
+
+
+def drive(attack: Attack, model: nn.Module, batch: Batch, runs: int | None = None) -> tuple[Tensor, Tensor]:
+    """Run an attack to its end without letting anyone leave: who was ever claimed, and the first point claimed.
+
+    Returns:
+        claimed bool ``[n]``, points ``[n, ...]`` (the clean image where nothing was claimed).
+    """
+    oracle = PlainOracle(model)
+    points = batch.x.clone()
+    claimed = torch.zeros(len(batch), dtype=torch.bool)
+
+    def note(proposal: Proposal) -> None:
+        fresh = proposal.claimed & ~claimed
+        points[fresh] = proposal.points[fresh]
+        claimed.logical_or_(proposal.claimed)
+
+    for run in range(attack.runs if runs is None else runs):
+        at = Batch(batch.x, batch.y, batch.logits, batch.draws.at(run))
+        state: State
+        state, proposal = attack.start(at, oracle, run)
+        note(proposal)
+        for i in range(attack.steps):
+            state, proposal = attack.step(at, state, oracle, i)
+            note(proposal)
+    return claimed, points
+
+
+def linear_model(classes: int, shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A random linear classifier, whose distance to each decision boundary is known in closed form."""
+    generator = torch.Generator().manual_seed(seed)
+    features = int(torch.tensor(shape).prod())
+    layer = nn.Linear(features, classes).to(dtype)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(classes, features, generator=generator, dtype=dtype))
+        layer.bias.copy_(torch.randn(classes, generator=generator, dtype=dtype) * 0.1)
+    return nn.Sequential(nn.Flatten(), layer).requires_grad_(False)
