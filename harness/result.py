@@ -6,11 +6,24 @@ is reported. Accuracies are fractions. `docs/result-schema.md` explains every fi
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SCHEMA_VERSION", "DatasetRecord", "Environment", "ModelRecord", "Result", "StepRecord", "ThreatRecord"]
+from harness.errors import InvalidInput
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DatasetRecord",
+    "Environment",
+    "ModelRecord",
+    "Result",
+    "StepRecord",
+    "ThreatRecord",
+    "Verdicts",
+]
 
 SCHEMA_VERSION = 1
 
@@ -25,8 +38,8 @@ class ModelRecord(_Record):
     architecture: str
     norm_layer: str | None = None
     normalization: dict[str, list[float]] | None = None
-    parameters: int
-    trained_parameters: int | None = None
+    parameters: int = Field(ge=0)
+    trained_parameters: int | None = Field(default=None, ge=0)
     sha256: str = Field(description="hash of the weights (every tensor's name, dtype, shape and bytes)")
     file_sha256: str | None = Field(default=None, description="hash of the checkpoint file")
     regime: str | None = None
@@ -40,7 +53,7 @@ class DatasetRecord(_Record):
 
     name: str
     split: str
-    size: int = Field(description="samples in the whole split; n below that is a partial run")
+    size: int = Field(ge=1, description="samples in the whole split; n below that is a partial run")
     classes: int
     shape: list[int] = Field(description="C, H, W")
     sha256: str = Field(description="hash of the images and labels that were evaluated, in their order")
@@ -62,9 +75,9 @@ class StepRecord(_Record):
     parameters: dict[str, Any]
     before: int = Field(description="samples standing before the step")
     after: int = Field(description="samples standing after it")
-    forward: int = Field(description="samples through the model; a forward with its backward counts here once")
+    forward: int = Field(description="samples through the model; one with its backward pass counts here once")
     backward: int = Field(description="samples back through the model")
-    judge: int = Field(default=0, description="forward passes that the judge spent on proposals, on the plain model")
+    judge: int = Field(default=0, description="forward passes of the judge on proposals, plain model")
     rejected: int = Field(default=0, description="proposals that the judge did not confirm")
     seconds: float
     model_seconds: float = Field(description="of those, inside the model's passes (summed over workers)")
@@ -98,9 +111,9 @@ class Result(_Record):
     threat: ThreatRecord
     suite: str
     seed: int
-    n: int
-    clean_acc: float
-    robust_acc: float
+    n: int = Field(ge=1)
+    clean_acc: float = Field(ge=0, le=1)
+    robust_acc: float = Field(ge=0, le=1)
     steps: list[StepRecord]
     flags: list[str] = Field(description="reasons to doubt the figures; empty is good")
     environment: Environment
@@ -109,10 +122,51 @@ class Result(_Record):
     seconds: float
     model_seconds: float
     overhead: float | None = Field(description="seconds over seconds inside model passes, per worker")
-    samples: str | None = Field(default=None, description="file name of the per-sample verdicts, beside this file")
+    samples: str | None = Field(default=None, description="file of the per-sample verdicts, beside this one")
     harness_version: str
 
     @property
     def partial(self) -> bool:
         """Whether fewer samples than the split holds were evaluated."""
         return self.n < self.dataset.size
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What happened to every sample of one evaluation, one row a sample, in the order of evaluation.
+
+    Attributes:
+        index: position in the data set's split.
+        y: true class.
+        clean_pred: class predicted without attack.
+        robust: right without attack and under every step (bool).
+        broken_by: the step that broke it (position in `Result.steps`); -1 where none did, which with
+            ``robust`` false means that the sample was wrong without attack.
+        adv_pred: class predicted at the confirmed adversarial point; `clean_pred` where there is none.
+        forward: forward passes spent on it.
+        backward: backward passes spent on it.
+
+    Raises:
+        InvalidInput: arrays that are not one-dimensional and equally long.
+    """
+
+    index: np.ndarray[Any, Any]
+    y: np.ndarray[Any, Any]
+    clean_pred: np.ndarray[Any, Any]
+    robust: np.ndarray[Any, Any]
+    broken_by: np.ndarray[Any, Any]
+    adv_pred: np.ndarray[Any, Any]
+    forward: np.ndarray[Any, Any]
+    backward: np.ndarray[Any, Any]
+
+    def __post_init__(self) -> None:
+        shapes = {name: array.shape for name, array in self.arrays().items()}
+        if len(set(shapes.values())) > 1 or len(self.index.shape) != 1:
+            raise InvalidInput(f"verdicts need arrays of one shape [n], got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,114 @@
+"""Intervals and paired tests: thin, over scipy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest
+
+from harness.errors import InvalidInput
+
+__all__ = ["Bootstrap", "Interval", "McNemar", "holm", "mcnemar", "paired_bootstrap", "wilson"]
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+class McNemar(NamedTuple):
+    """How two classifiers differ on the same samples, and how likely that is by chance alone."""
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+class Bootstrap(NamedTuple):
+    """A mean paired difference with a percentile interval and a two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Wilson score interval of a proportion (Wilson 1927).
+
+    Raises:
+        InvalidInput: n below 1 or successes outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise InvalidInput(f"a proportion needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
+    return Interval(float(interval.low), float(interval.high))
+
+
+def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
+    """Exact McNemar test (McNemar 1947; binomial form) on two bool arrays ``[n]`` over the same samples.
+
+    Raises:
+        InvalidInput: arrays of different shapes.
+    """
+    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if a.shape != b.shape or a.ndim != 1:
+        raise InvalidInput(f"a paired test needs two arrays of one shape [n], got {a.shape} and {b.shape}")
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    differ = only_first + only_second
+    p_value = float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
+    return McNemar(only_first, only_second, p_value)
+
+
+def paired_bootstrap(
+    first: ArrayLike, second: ArrayLike, *, seed: int, resamples: int = 10_000, confidence: float = 0.95
+) -> Bootstrap:
+    """Bootstrap of the mean of ``first - second`` over seeds, and over samples where there are any.
+
+    Args:
+        first, second: ``[seeds]`` accuracies, or ``[seeds, n]`` verdicts on the same samples; then seeds
+            and samples are both drawn with replacement (Owen 2007, "The pigeonhole bootstrap").
+        seed: of the resampling.
+
+    Raises:
+        InvalidInput: shapes that differ, or nothing to resample.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape or a.ndim not in (1, 2) or a.size == 0:
+        raise InvalidInput(
+            f"a paired bootstrap needs shapes [seeds] or [seeds, n], got {a.shape} and {b.shape}"
+        )
+    differences = (a - b).reshape(len(a), -1)
+    seeds, n = differences.shape
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for begin in range(0, resamples, 500):  # in pieces, so that 10,000 samples fit into memory
+        size = min(500, resamples - begin)
+        by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)
+        by_sample = generator.multinomial(n, np.full(n, 1 / n), size=size)
+        means[begin : begin + size] = ((by_seed @ differences) * by_sample).sum(axis=1) / (seeds * n)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    tail = min((means <= 0).sum(), (means >= 0).sum())
+    p_value = min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
+    return Bootstrap(float(differences.mean()), float(low), float(high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Holm's (1979) step-down correction: adjusted p-values in the order given.
+
+    Raises:
+        InvalidInput: a p-value outside [0, 1].
+    """
+    if not all(0 <= p <= 1 for p in p_values):
+        raise InvalidInput(f"p-values lie in [0, 1], got {list(p_values)}")
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        adjusted[position] = highest
+    return tuple(adjusted)
