@@ -1,0 +1,32 @@
+"""Regimes: one file each, saying only what differs from natural training of the whole network.
+
+The fields are those of `harness.regime.Regime`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness.families import lookup, members
+from harness.regime import Regime, read
+
+__all__ = ["get", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of the package's regimes, sorted."""
+    return members(sys.modules[__name__])
+
+
+def get(name_or_path: str | Path) -> Regime:
+    """A regime by name, or a user's from a TOML file.
+
+    Raises:
+        UnknownName: no such regime; the error lists the known ones and the nearest.
+        InvalidInput: a TOML file that is missing or wrong.
+    """
+    if Path(name_or_path).suffix == ".toml":
+        return read(name_or_path)
+    regime: Regime = lookup(sys.modules[__name__], str(name_or_path), "regime")
+    return regime

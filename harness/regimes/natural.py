@@ -1,0 +1,9 @@
+"""Natural training of the whole network: the parent of the fine-tuning regimes."""
+
+from __future__ import annotations
+
+from harness.regime import Regime
+
+__all__ = ["natural"]
+
+natural = Regime(name="natural", summary="everything, on clean images")
