@@ -59,6 +59,17 @@ class Norm(ABC):
         """A random start on the sphere of radius ``eps`` around ``x``, clipped to [0, 1]."""
         return (x + eps * self.normalize(self.noise(x, draws, counter))).clamp(0, 1)
 
+    @abstractmethod
+    def inside(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
+        """A random start uniform in the ball of radius ``eps`` around ``x``, clipped to [0, 1].
+
+        Draws from ``counter`` and ``counter + 1``.
+        """
+
+    def climb(self, points: Tensor, grad: Tensor, step: float) -> Tensor:
+        """Points moved by ``step`` in the direction along which ``grad`` rises fastest; not yet projected."""
+        return points + step * self.steepest(grad)
+
     def normalize(self, delta: Tensor) -> Tensor:
         """``delta`` scaled to norm one; zero stays zero."""
         return delta / (column(self.size(delta), delta) + _TINY)
@@ -79,5 +90,3 @@ def _by_name(name: str) -> Norm:
     from harness.norms import NORMS
 
     return NORMS[name]
-
-

@@ -33,6 +33,12 @@ class _L2(Norm):
     def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
         return draws.normal(counter, tuple(x.shape[1:])).to(x)
 
+    def inside(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
+        direction = self.normalize(self.noise(x, draws, counter))
+        # volume grows with radius ** d
+        radius = eps * draws.uniform(counter + 1, ()).to(x) ** (1 / x[0].numel())
+        return (x + column(radius, x) * direction).clamp(0, 1)
+
     def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return hyperplane_l2(points, w, b)
 

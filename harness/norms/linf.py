@@ -32,6 +32,9 @@ class _Linf(Norm):
     def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
         return 2 * draws.uniform(counter, tuple(x.shape[1:])).to(x) - 1
 
+    def inside(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
+        return (x + eps * self.noise(x, draws, counter)).clamp(0, 1)
+
     def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return hyperplane_linf(points, w, b)
 
