@@ -92,8 +92,8 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
     """
     if len(verdicts) != result.n or int(verdicts.robust.sum()) != round(result.robust_acc * result.n):
         raise ResultError(
-            f"the verdicts do not belong to this result: {len(verdicts)} samples, {int(verdicts.robust.sum())} robust, "
-            f"against n = {result.n} and robust_acc = {result.robust_acc}"
+            f"the verdicts do not belong to this result: {len(verdicts)} samples, "
+            f"{int(verdicts.robust.sum())} robust; n = {result.n}, robust_acc = {result.robust_acc}"
         )
     stem = _stem(result)
     name, number = stem, 1
