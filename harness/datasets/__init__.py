@@ -1,0 +1,97 @@
+"""Data sets: one file each, a `Member` that says what is known of it and how its images are read.
+
+Beside the registered names, `load` takes the path of an ``.npz`` file or of a folder of images.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from harness import families
+from harness.datasets._base import SPLITS, About, Dataset, Member, Request
+from harness.datasets._check import checked_images, checked_labels
+from harness.datasets._file import load_file
+from harness.datasets._folder import load_folder
+from harness.errors import InvalidInput
+
+__all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """The registered data sets."""
+    return families.members(sys.modules[__name__])
+
+
+def about(name: str) -> About:
+    """Classes, shape and standard threat models; of a registered data set without reading its images.
+
+    Raises:
+        UnknownName: no data set of that name.
+        InvalidInput: a file or folder that cannot be used.
+    """
+    if _path(name) is None:
+        return _member(name).about
+    dataset = load(name, limit=1)
+    return About(dataset.classes, dataset.shape, dataset.threats)
+
+
+def load(
+    name: str | Path,
+    *,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    limit: int | None = None,
+) -> Dataset:
+    """Read a data set into memory.
+
+    Args:
+        name: a registered name, the path of an ``.npz`` file, or of a folder of images.
+        split: "train" or "test".
+        data_dir: where registered data sets lie; ``$HARNESS_HOME/data`` if not given, else ``./data``.
+        download: fetch what is missing into ``data_dir``.
+        limit: take the first so many images.
+
+    Raises:
+        UnknownName: no data set of that name.
+        InvalidInput: the data are missing, damaged, or not as documented; or an argument is out of range.
+    """
+    if split not in SPLITS:
+        raise InvalidInput(f"a split is {' or '.join(SPLITS)}, got {split!r}")
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"a limit takes at least 1 image, got {limit}")
+    path = _path(str(name))
+    if path is not None and path.is_dir():
+        return load_folder(path, split=split, limit=limit)
+    if path is not None:
+        return load_file(path, split=split, limit=limit, names=names(), about=about)
+    member = _member(str(name))
+    x, y, size = member.read(Request(split, _data_dir(data_dir), download, limit))
+    where = f"{name} ({split})"
+    checked_labels(y, len(x), len(member.about.classes), where)
+    return Dataset.of(str(name), split, checked_images(x, where), y, about=member.about, size=size)
+
+
+def _member(name: str) -> Member:
+    member: Member = families.lookup(sys.modules[__name__], name, "data set")
+    return member
+
+
+def _path(name: str) -> Path | None:
+    """The file or folder that a name stands for, or None if it is (or should be) a registered name."""
+    if name in names():
+        return None
+    path = Path(name).expanduser()
+    looks_like_one = path.suffix.lower() == ".npz" or path.is_dir()
+    if not looks_like_one and (os.sep in name or path.is_file()):
+        raise InvalidInput(f"{name} is neither an .npz file nor a folder of images")
+    return path if looks_like_one else None
+
+
+def _data_dir(given: str | Path | None) -> Path:
+    if given is not None:
+        return Path(given).expanduser()
+    home = os.environ.get("HARNESS_HOME")
+    return Path(home).expanduser() / "data" if home else Path("data")

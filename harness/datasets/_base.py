@@ -1,0 +1,109 @@
+"""What a data set is once it is loaded, and what is known of one before it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.threat import ThreatModel
+
+__all__ = ["SPLITS", "About", "Dataset", "Member", "Request"]
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a data set without reading its images.
+
+    Attributes:
+        classes: class names, in the order of the labels.
+        shape: C, H, W.
+        threats: standard threat models, the default first; empty where there is no standard.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    threats: tuple[ThreatModel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to read: which split, from where, whether it may be fetched, how many images at most."""
+
+    split: str
+    data_dir: Path
+    download: bool
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Member:
+    """A registered data set: the facts about it, and a function that reads its images.
+
+    ``read`` returns images ``[n, ...]`` (uint8, or float in [0, 1]) and labels ``[n]``, already cut to
+    the request's limit, and the size of the whole split.
+    """
+
+    about: About
+    read: Callable[[Request], tuple[np.ndarray, np.ndarray, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels, ready to be evaluated.
+
+    Attributes:
+        name: what results call it.
+        split: "train", "test" or "val".
+        x: float32 ``[n, C, H, W]`` in [0, 1].
+        y: int64 ``[n]``.
+        classes: class names, in the order of the labels.
+        threats: standard threat models, the default first; empty where the caller must say.
+        size: images in the whole split; more than ``len(self)`` where a limit cut it.
+        indices: position of each image in the split, int64 ``[n]``.
+    """
+
+    name: str
+    split: str
+    x: Tensor
+    y: Tensor
+    classes: tuple[str, ...]
+    threats: tuple[ThreatModel, ...]
+    size: int
+    indices: Tensor
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+        channels, height, width = self.x.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the images and labels as they are evaluated, in their order."""
+        digest = hashlib.sha256(f"float32{list(self.x.shape)}int64".encode())
+        digest.update(np.ascontiguousarray(self.x.numpy(), dtype="<f4").data)
+        digest.update(np.ascontiguousarray(self.y.numpy(), dtype="<i8").data)
+        return digest.hexdigest()
+
+    @classmethod
+    def of(cls, name: str, split: str, x: np.ndarray, y: np.ndarray, *, about: About, size: int) -> Dataset:
+        """From arrays that were checked: images NCHW, uint8 or float in [0, 1]."""
+        images = torch.from_numpy(np.ascontiguousarray(x))
+        # the same division as everywhere else in this field, so that equal images are equal bit for bit
+        images = (
+            images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)
+        )
+        labels = torch.from_numpy(np.ascontiguousarray(y).astype(np.int64))
+        return cls(name, split, images, labels, about.classes, about.threats, size, torch.arange(len(labels)))

@@ -1,0 +1,105 @@
+"""A data set from one ``.npz`` file: ``x`` and ``y``, and optionally ``classes`` and ``threat``.
+
+A file whose name begins with a registered data set's name (``cifar10_test_600.npz``) has that data
+set's classes and standard threat models, unless it brings its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.datasets._archive import read_archive
+from harness.datasets._base import About, Dataset
+from harness.datasets._check import checked_images, checked_labels, to_nchw
+from harness.errors import InvalidInput
+from harness.threat import ThreatModel
+
+__all__ = ["kin", "load_file"]
+
+
+def kin(path: Path, names: Sequence[str]) -> str | None:
+    """The registered name that a file's name begins with, as whole words; the longest if several."""
+    stem = _slug(path)
+    fitting = [name for name in names if stem == name or stem.startswith(f"{name}-")]
+    return max(fitting, key=len, default=None)
+
+
+def load_file(
+    path: Path, *, split: str, limit: int | None, names: Sequence[str], about: Callable[[str], About]
+) -> Dataset:
+    """Read, check and name the images of an ``.npz`` file.
+
+    Args:
+        split: what is asked for; recorded unless the file's name says which split it holds.
+        names: registered data sets; ``about`` gives the facts of one.
+
+    Raises:
+        InvalidInput: anything in the file that is not as documented, or training images asked of a
+            file that says it holds test images.
+    """
+    relative = kin(path, names)
+    hint = f"; the registered data set is --dataset {relative} --data-dir {path.parent}" if relative else ""
+    arrays = read_archive(path, required=("x", "y"), optional=("classes", "threat"), hint=hint)
+    x, y, where = arrays["x"], arrays["y"], str(path)
+    size = len(x) if x.ndim else 0
+    checked_labels(y, size, None, where)
+    x = checked_images(to_nchw(x[:limit], where) if x.ndim else x, where)
+
+    if "classes" in arrays:
+        classes = _classes(arrays["classes"], where)
+    elif relative is not None:
+        classes = about(relative).classes
+    else:
+        classes = tuple(str(label) for label in range(int(y.max()) + 1))
+    checked_labels(y, size, len(classes), where)
+
+    if "threat" in arrays:
+        threats = _threats(arrays["threat"], where)
+    else:
+        threats = about(relative).threats if relative is not None else ()
+    _, channels, height, width = x.shape
+    facts = About(classes, (channels, height, width), threats)
+    # a file called exactly like a registered data set must not pass for it
+    name = path.name if _slug(path) in names else path.stem
+    return Dataset.of(name, _split(path, split), x, y[:limit], about=facts, size=size)
+
+
+def _slug(path: Path) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower())
+
+
+def _classes(array: np.ndarray, where: str) -> tuple[str, ...]:
+    if array.ndim == 1 and array.dtype.kind == "U" and len(array) > 1:
+        return tuple(str(name) for name in array)
+    if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < 10**6:
+        return tuple(str(label) for label in range(int(array)))
+    raise InvalidInput(
+        f"{where}: classes must be at least two names (text), or their number, "
+        f"got {array.dtype} {list(array.shape)}"
+    )
+
+
+def _threats(array: np.ndarray, where: str) -> tuple[ThreatModel, ...]:
+    if array.ndim > 1 or array.dtype.kind != "U":
+        raise InvalidInput(
+            f'{where}: threat must be text such as "Linf:8/255", or several, '
+            f"got {array.dtype} {list(array.shape)}"
+        )
+    return tuple(ThreatModel.parse(str(text)) for text in np.atleast_1d(array))
+
+
+def _split(path: Path, asked: str) -> str:
+    words = _slug(path).split("-")
+    said = [split for split in ("train", "val", "test") if split in words]
+    if len(said) != 1:
+        return asked
+    if asked == "train" and said[0] == "test":
+        raise InvalidInput(
+            f"{path} says that it holds test images, and training images were asked for; "
+            "name the training file, or rename this one"
+        )
+    return said[0]
