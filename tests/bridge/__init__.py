@@ -1,0 +1,1 @@
+"""The bridge to robustbench, and the reference AutoAttack as it comes."""
