@@ -41,7 +41,12 @@ class _L1(Norm):
         length = delta.abs()
         over = torch.minimum(1 - centre - delta, centre + delta).neg_().clamp_(min=0)
         # inside the ball the shift comes out below every `over`, and only the box takes effect
-        loss = torch.minimum(torch.maximum(over, _shift(length, over, eps)), length)
+        shift = _shift(length, over, eps)
+        # running sums lose digits in float32: one Newton step on the sum itself brings them back
+        kept = (length - torch.minimum(torch.maximum(over, shift), length)).sum(dim=1, keepdim=True)
+        moving = ((over < shift) & (shift < length)).sum(dim=1, keepdim=True).clamp(min=1)
+        shift = shift + (kept - eps) / moving
+        loss = torch.minimum(torch.maximum(over, shift), length)
         return (centre + delta).addcmul_(delta.sign(), loss, value=-1).clamp_(0, 1).view_as(x)
 
     def steepest(self, grad: Tensor) -> Tensor:
