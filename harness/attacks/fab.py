@@ -1,0 +1,202 @@
+"""FAB: walk to the nearest decision boundary, so that an adversarial point comes with a small distance.
+
+Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack"
+(arXiv 1907.02044).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
+from harness.errors import InvalidInput
+from harness.norms._base import column
+from harness.threat import ThreatModel
+
+__all__ = ["fab"]
+
+# distances below this are regarded as this when points are mixed
+_NEAR = 1e-8
+_TINY = 1e-12
+
+
+def fab(
+    threat: ThreatModel,
+    classes: int,
+    *,
+    targeted: bool = False,
+    targets: int = 9,
+    steps: int = 100,
+    restarts: int = 1,
+    alpha_max: float = 0.1,
+    eta: float = 1.05,
+    beta: float = 0.9,
+) -> Attack:
+    """FAB against the nearest class, or against each of several likely classes in turn.
+
+    The first restart begins at the clean image, later ones at a random point half of eps away. A point
+    is claimed when it is misclassified and within eps; until then the walk goes on to nearer points.
+
+    Args:
+        threat: the threat model.
+        classes: how many classes the model knows.
+        targeted: walk to the boundary with one given class; costs one backward pass a step where the
+            untargeted walk costs ``classes - 1``.
+        targets: how many classes, the most likely first; at most ``classes - 1``.
+        steps: iterations of a run.
+        restarts: runs, for each target.
+        alpha_max: largest share of the step that starts from the clean image.
+        eta: how far beyond the boundary to step; 1 is on it.
+        beta: share of its distance from the clean image that an adversarial point keeps.
+
+    Raises:
+        InvalidInput: a parameter outside its range.
+    """
+    if classes < 2:
+        raise InvalidInput(f"FAB needs a model of at least 2 classes, got {classes}")
+    for name, value in (("targets", targets), ("steps", steps), ("restarts", restarts)):
+        if value < 1:
+            raise InvalidInput(f"FAB's {name} must be at least 1, got {value}")
+    if not (0 <= alpha_max <= 1 and 0 <= beta <= 1 and eta >= 1):
+        raise InvalidInput(
+            f"FAB needs alpha_max and beta in [0, 1] and eta of at least 1, got {alpha_max}, {beta} and {eta}"
+        )
+    aims = min(targets, classes - 1) if targeted else 1
+    notes: tuple[str, ...] = ()
+    if targeted and aims < targets:
+        notes = (f"{targets} target classes asked for, {aims} used: the model has {classes} classes",)
+    return _Fab(
+        threat=threat,
+        targeted=targeted,
+        restarts=restarts,
+        alpha_max=alpha_max,
+        eta=eta,
+        beta=beta,
+        steps=steps,
+        runs=aims * restarts,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Fab(Attack):
+    """The walk.
+
+    The state of a sample is the point ``x``, what is known of the model there if ``fresh`` (``gap``: how far
+    the wanted logit is ahead of the true one; ``slope``: its gradient), and whether the last step
+    ``crossed`` the boundary.
+
+    A step ends with a check of its new point. Where nothing crossed, the next step begins at that very
+    point, so the check is made with a backward pass and the step needs none of its own. Where the
+    boundary was crossed the walk moves back, and the gradient would be wasted. Whether a sample is
+    checked with or without it is guessed from its last step; the guess decides the cost and nothing else.
+    """
+
+    threat: ThreatModel
+    targeted: bool
+    restarts: int
+    alpha_max: float
+    eta: float
+    beta: float
+    steps: int
+    runs: int
+    notes: tuple[str, ...]
+
+    def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
+        aim, restart = divmod(run, self.restarts)
+        x = batch.x.clone()
+        if restart > 0:
+            geometry = self.threat.geometry
+            noise = geometry.normalize(geometry.noise(x, batch.draws, 0))
+            x = (x + 0.5 * self.threat.radius * noise).clamp_(0, 1)
+        nobody = torch.zeros_like(batch.y, dtype=torch.bool)
+        others = batch.logits.scatter(1, batch.y[:, None], -torch.inf).sort(dim=1).indices
+        state = {
+            "x": x,
+            "gap": x.new_zeros(len(x)),
+            "slope": torch.zeros_like(x),
+            "target": others[:, -1 - aim],
+            "fresh": nobody,
+            "crossed": nobody.clone(),
+        }
+        return state, Proposal(x, nobody)
+
+    def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
+        geometry = self.threat.geometry
+        x = state["x"]
+        rows = _positions(~state["fresh"])
+        if len(rows):
+            self._linearise(batch, state, oracle, x, rows)
+        x = self._move(batch.x, x, state["gap"], state["slope"])
+
+        last = i == self.steps - 1
+        blind = torch.ones_like(state["crossed"]) if last else state["crossed"]
+        seeing = ~blind
+        prediction = torch.empty_like(batch.y)
+        rows = _positions(blind)
+        if len(rows):
+            prediction[rows] = oracle.logits(x[rows], rows).argmax(dim=1)
+        rows = _positions(seeing)
+        if len(rows):
+            prediction[rows] = self._linearise(batch, state, oracle, x, rows)
+
+        crossed = prediction != batch.y
+        claimed = crossed & (geometry.size(x - batch.x) <= self.threat.radius)
+        state["x"], state["crossed"], state["fresh"] = x, crossed, seeing & ~crossed
+        rows = _positions(crossed)
+        if len(rows):
+            back = batch.x[rows] + (x[rows] - batch.x[rows]) * self.beta
+            state["x"] = x.index_copy(0, rows, back)
+        return state, Proposal(x, claimed)
+
+    def _move(self, clean: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
+        """Across the boundary as it looks from ``x``, drawn towards the clean image."""
+        geometry = self.threat.geometry
+        w, here = geometry.flat(slope), geometry.flat(x)
+        b = (w * here).sum(dim=1) - gap
+        both = torch.cat([here, geometry.flat(clean)])
+        step = geometry.hyperplane(both, torch.cat([w, w]), torch.cat([b, b]))
+        length = geometry.size(step).clamp_(min=_NEAR)
+        n = len(x)
+        share = column((length[:n] / (length[:n] + length[n:])).clamp_(max=self.alpha_max), here)
+        both = both.add_(step, alpha=self.eta)
+        return (both[:n] * (1 - share) + both[n:] * share).clamp_(0, 1).view_as(x)
+
+    def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
+        """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
+        learn = self._towards_target if self.targeted else self._towards_nearest
+        logits, gap, slope = learn(batch, state, oracle, x[rows], rows)
+        state["gap"][rows], state["slope"][rows] = gap, slope
+        return logits.argmax(dim=1)
+
+    def _towards_target(
+        self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, gap ``[m]`` and slope ``[m, ...]`` of the boundary with the target class."""
+        lead = _lead(batch.y[rows], state["target"][rows, None])
+        return oracle.gradient(x, lambda logits: lead(logits).squeeze(1), rows)
+
+    def _towards_nearest(
+        self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for the class whose boundary seems nearest."""
+        true = batch.y[rows]
+        others = torch.arange(batch.logits.shape[1] - 1, device=x.device).expand(len(x), -1)
+        others = others + (others >= true[:, None]).to(others.dtype)
+        logits, gaps, slopes = oracle.gradients(x, _lead(true, others), rows)
+        steepness = self.threat.geometry.dual_size(slopes.flatten(0, 1)).view_as(gaps)
+        nearest = (gaps.abs() / (steepness + _TINY)).argmin(dim=1, keepdim=True)
+        each = torch.arange(len(x), device=x.device)
+        return logits, gaps.gather(1, nearest).squeeze(1), slopes[each, nearest.squeeze(1)]
+
+
+def _lead(true: Tensor, others: Tensor) -> Loss:
+    """How far the classes ``others [m, j]`` are ahead of the true ones ``[m]``: from logits to ``[m, j]``."""
+    return lambda logits: logits.gather(1, others) - logits.gather(1, true[:, None])
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return mask.nonzero().squeeze(1)
