@@ -37,33 +37,36 @@ class Draws:
         keys: one 64-bit key per sample (`sample_keys`).
         seed: the user's seed.
         stream: what draws, for example the name of the suite's step.
-        run: which restart or target of it.
+        runs: which restart or target of it each row is in (one number stands for all rows).
     """
 
     keys: np.ndarray[tuple[int], np.dtype[np.uint64]]
     seed: int
     stream: str
-    run: int = 0
+    runs: int | np.ndarray[tuple[int], np.dtype[np.int64]] = 0
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def rows(self, index: Tensor) -> Draws:
         """The draws of some of the samples (``index``: bool mask or positions)."""
-        return replace(self, keys=self.keys[index.cpu().numpy()])
+        chosen = index.cpu().numpy()
+        runs = self.runs if isinstance(self.runs, int) else self.runs[chosen]
+        return replace(self, keys=self.keys[chosen], runs=runs)
 
     def at(self, run: int) -> Draws:
         """The same samples in another run."""
-        return replace(self, run=run)
+        return replace(self, runs=run)
 
     def uniform(self, counter: int, shape: Sequence[int]) -> Tensor:
         """Uniform on [0, 1): float64 ``[n, *shape]`` on the CPU."""
         word = hashlib.blake2b(f"{self.seed}/{self.stream}".encode(), digest_size=8).digest()
         stream = int.from_bytes(word, "little")
         out = np.empty((len(self.keys), *shape), dtype=np.float64)
-        for row, key in enumerate(self.keys):
-            # the last word of the counter is left free for the numbers drawn here
-            start = np.array([0, counter, self.run, 0], dtype=np.uint64)
+        runs = np.broadcast_to(np.asarray(self.runs), len(self.keys))
+        for row, (key, run) in enumerate(zip(self.keys, runs, strict=True)):
+            # the first word of the counter is left free for the numbers drawn here
+            start = np.array([0, counter, run, 0], dtype=np.uint64)
             philox = np.random.Philox(key=np.array([key, stream], dtype=np.uint64), counter=start)
             out[row] = np.random.Generator(philox).random(tuple(shape))
         return torch.from_numpy(out)

@@ -1,0 +1,305 @@
+"""Model passes: timed, counted per sample, split where memory is short, and checked.
+
+`Passes` is what the engine gives its attacks to look through (an `Oracle`, one chunk at a time). The
+model's misbehaviour surfaces here and nowhere else, as a `ModelError` that names call and sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.accelerate import full_float32
+from harness.attacks import Oracle
+from harness.attacks._base import Loss
+from harness.errors import ModelError
+
+__all__ = ["ChunkOracle", "Graphs", "Passes", "Tally", "checked_logits", "out_of_memory"]
+
+
+@dataclass
+class Tally:
+    """What a step has cost so far, per sample of the pool.
+
+    Attributes:
+        forward, backward: int64 ``[n]`` passes of each sample; a forward with its backward counts as one
+            forward and one backward.
+        flat: bool ``[n]`` samples whose gradient was exactly zero at some point.
+        model_seconds: time inside the model.
+    """
+
+    forward: np.ndarray[tuple[int], np.dtype[np.int64]]
+    backward: np.ndarray[tuple[int], np.dtype[np.int64]]
+    flat: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    model_seconds: float = 0.0
+
+    @classmethod
+    def empty(cls, n: int) -> Tally:
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
+
+    def add(self, other: Tally) -> None:
+        self.forward += other.forward
+        self.backward += other.backward
+        self.flat |= other.flat
+        self.model_seconds += other.model_seconds
+
+
+class Graphs(nn.Module):
+    """A network as CUDA graphs, one per padded batch size, so that a pass is one launch.
+
+    Batches are padded with zeros to the next size; a sample's output does not depend on the rest of its
+    batch in eval mode, so the padding is cut off again.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._graphs: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[0]
+        size = max(8, 1 << (n - 1).bit_length())
+        shape = (size, *x.shape[1:])
+        if shape not in self._graphs:
+            sample = torch.zeros(shape, dtype=x.dtype, device=x.device, requires_grad=True)
+            self._graphs[shape] = torch.cuda.make_graphed_callables(self.network, (sample,))
+        padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, size - n)) if n < size else x
+        return self._graphs[shape](padded)[:n].clone()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, and nothing else."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator: can't allocate memory" in text or "DefaultCPUAllocator: not enough memory" in text
+    )
+
+
+def checked_logits(logits: object, n: int, classes: int | None, call: str) -> Tensor:
+    """``logits`` if they are a float tensor ``[n, classes]``.
+
+    Raises:
+        ModelError: anything else came out of the model.
+    """
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"{call}: expected a tensor of logits, the model returned {type(logits).__name__}")
+    wanted = f"[{n}, {classes or 'classes'}]"
+    if logits.dim() != 2 or logits.shape[0] != n or (classes is not None and logits.shape[1] != classes):
+        hint = "; does its forward squeeze a batch of one?" if n == 1 and logits.dim() == 1 else ""
+        raise ModelError(f"{call}: expected logits of shape {wanted}, the model returned {list(logits.shape)}{hint}")
+    if not logits.is_floating_point():
+        raise ModelError(f"{call}: expected floating-point logits, the model returned {logits.dtype}")
+    return logits
+
+
+@dataclass
+class Passes:
+    """Timed passes through the attacked model.
+
+    Args:
+        network: from images ``[m, ...]`` in [0, 1] to logits.
+        classes: how many logits it returns.
+        limit: the largest batch that goes through at once; halved when memory runs out.
+        precision: fp32, tf32 or bf16.
+        layout: the memory format that the network likes.
+    """
+
+    network: nn.Module
+    classes: int
+    limit: int
+    precision: str = "fp32"
+    layout: torch.memory_format = torch.contiguous_format
+    seconds: float = 0.0
+    retreats: int = 0
+    _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
+
+    def logits(self, x: Tensor, call: str) -> Tensor:
+        """Forward passes: ``[m, ...] -> [m, classes]``."""
+        return self._split(x, lambda part: (self._forward(x[part], call),))[0]
+
+    def gradient(self, x: Tensor, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Forward and backward passes: logits ``[m, classes]``, loss ``[m]``, gradient ``[m, ...]``."""
+
+        def one(part: slice) -> tuple[Tensor, ...]:
+            leaf, logits, values = self._graph(x, part, loss, call)
+            (grad,) = torch.autograd.grad(values.sum(), leaf)
+            return logits.detach(), values.detach(), grad.contiguous()
+
+        logits, values, grad = self._split(x, one)
+        return logits, values, grad
+
+    def gradients(self, x: Tensor, losses: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward and ``j`` backward passes: logits, losses ``[m, j]``, gradients ``[m, j, ...]``."""
+
+        def one(part: slice) -> tuple[Tensor, ...]:
+            leaf, logits, values = self._graph(x, part, losses, call)
+            last = values.shape[1] - 1
+            grads = [
+                torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=j < last)[0].contiguous()
+                for j in range(values.shape[1])
+            ]
+            return logits.detach(), values.detach(), torch.stack(grads, dim=1)
+
+        logits, values, grads = self._split(x, one)
+        return logits, values, grads
+
+    def drain(self) -> float:
+        """Seconds spent in the model since the last call (waits for the device)."""
+        if self._events:
+            torch.cuda.synchronize()
+            self.seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events.clear()
+        spent, self.seconds = self.seconds, 0.0
+        return spent
+
+    def _forward(self, x: Tensor, call: str) -> Tensor:
+        with torch.no_grad():
+            return self._call(x, call)
+
+    def _graph(self, x: Tensor, part: slice, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = x[part].detach().requires_grad_()
+            logits = self._call(leaf, call)
+            if not logits.requires_grad:
+                raise ModelError(
+                    f"{call}: the model's output has no gradient with respect to its input (detached or under "
+                    "no_grad), so gradient attacks cannot run; evaluate it with --suite square"
+                )
+            if len(leaf) == len(x):
+                values = loss(logits)
+            else:
+                # a loss speaks of the whole batch: the other rows are filled in and their values dropped
+                whole = logits.new_zeros((len(x), logits.shape[1]))
+                values = loss(torch.cat([whole[: part.start], logits, whole[part.stop :]]))[part]
+        return leaf, logits, values
+
+    def _call(self, x: Tensor, call: str) -> Tensor:
+        x = x if self.layout is torch.contiguous_format else x.contiguous(memory_format=self.layout)
+        try:
+            with full_float32(self.precision):
+                logits = self.network(x)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise ModelError(_raised(call, x, error)) from error
+        except Exception as error:  # whatever a user's forward raises is reported with the call that made it
+            raise ModelError(_raised(call, x, error)) from error
+        return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)
+
+    def _split(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        done: list[tuple[Tensor, ...]] = []
+        begin = 0
+        while begin < len(x):
+            part = slice(begin, min(begin + self.limit, len(x)))
+            try:
+                done.append(self._timed(x, one, part))
+            except RuntimeError as error:
+                if not out_of_memory(error) or part.stop - part.start == 1:
+                    raise
+                self._retreat(part.stop - part.start)
+                continue
+            begin = part.stop
+        return done[0] if len(done) == 1 else tuple(torch.cat(parts) for parts in zip(*done, strict=True))
+
+    def _timed(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], part: slice) -> tuple[Tensor, ...]:
+        if x.device.type != "cuda":
+            began = time.perf_counter()
+            out = one(part)
+            self.seconds += time.perf_counter() - began
+            return out
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        out = one(part)
+        end.record()
+        self._events.append((start, end))
+        return out
+
+    def _retreat(self, size: int) -> None:
+        self.limit = max(1, size // 2)
+        self.retreats += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _raised(call: str, x: Tensor, error: BaseException) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"{call}: the model raised {type(error).__name__} on a batch of shape {list(x.shape)} "
+        f"({x.dtype}, {x.device}): {reason[0] if reason else 'no message'}"
+    )
+
+
+class ChunkOracle(Oracle):
+    """What an attack sees of the model: passes on one chunk of the pool, put on the samples' account.
+
+    Args:
+        passes: the attacked model.
+        index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
+        names: what to call the pool's rows in an error (positions in the data set).
+    """
+
+    def __init__(self, passes: Passes, index: Tensor, tally: Tally, step: str, names: np.ndarray) -> None:  # type: ignore[type-arg]
+        self._passes = passes
+        self._index = index.numpy()
+        self._tally = tally
+        self._names = names
+        self._call = f"in step {step}"
+
+    def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        owners = self._owners(x, rows)
+        logits = self._passes.logits(x, self._call)
+        np.add.at(self._tally.forward, owners, 1)
+        self._refuse_nan(logits, owners)
+        return logits
+
+    def gradient(self, x: Tensor, loss: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        owners = self._owners(x, rows)
+        logits, values, grad = self._passes.gradient(x, loss, self._call)
+        np.add.at(self._tally.forward, owners, 1)
+        np.add.at(self._tally.backward, owners, 1)
+        self._refuse_nan(logits, owners)
+        self._note_flat(grad, owners)
+        return logits, values, grad
+
+    def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        owners = self._owners(x, rows)
+        logits, values, grads = self._passes.gradients(x, losses, self._call)
+        np.add.at(self._tally.forward, owners, 1)
+        np.add.at(self._tally.backward, owners, values.shape[1])
+        self._refuse_nan(logits, owners)
+        self._note_flat(grads, owners)
+        return logits, values, grads
+
+    def _owners(self, x: Tensor, rows: Tensor | None) -> np.ndarray:  # type: ignore[type-arg]
+        return self._index if rows is None else self._index[rows.cpu().numpy()]
+
+    def _refuse_nan(self, logits: Tensor, owners: np.ndarray) -> None:  # type: ignore[type-arg]
+        # one value to look at, so that a GPU is waited for once; the sum is not finite if any logit is not
+        if not bool(torch.isfinite(logits.sum())):
+            bad = ~torch.isfinite(logits).all(dim=1).cpu().numpy()
+            if bad.any():
+                named = sorted({int(self._names[row]) for row in owners[bad]})
+                raise ModelError(
+                    f"{self._call}: the model returned NaN or infinite logits for {_listed(named)} at points inside "
+                    "the threat model; a verdict on such a model means nothing"
+                )
+
+    def _note_flat(self, grad: Tensor, owners: np.ndarray) -> None:  # type: ignore[type-arg]
+        # on a GPU this would wait for the device at every pass; there, only the judge's outcome tells
+        if grad.device.type == "cpu":
+            flat = grad.flatten(1).abs().amax(dim=1).eq_(0)
+            if bool(flat.any()):
+                self._tally.flat[owners[flat.bool().numpy()]] = True
+
+
+def _listed(samples: list[int]) -> str:
+    shown = ", ".join(map(str, samples[:10])) + (", ..." if len(samples) > 10 else "")
+    return f"sample {shown}" if len(samples) == 1 else f"{len(samples)} samples ({shown})"
