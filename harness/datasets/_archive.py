@@ -28,7 +28,7 @@ _DAMAGE = (
 
 
 def read_archive(
-    path: Path, *, required: Sequence[str], optional: Sequence[str] = ()
+    path: Path, *, required: Sequence[str], optional: Sequence[str] = (), hint: str = ""
 ) -> dict[str, np.ndarray]:
     """The named arrays of an ``.npz`` file; ``hint`` is added to the error when one is missing.
 

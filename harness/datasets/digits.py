@@ -30,8 +30,8 @@ def _read(request: Request) -> tuple[np.ndarray, np.ndarray, int]:
     content = hashlib.sha256(pixels.tobytes() + y.tobytes()).hexdigest()
     if content != _CONTENT:
         raise InvalidInput(
-            f"scikit-learn's digits have the hash {content}, expected {_CONTENT}: this version ships other images, "
-            "so figures would not be comparable; install another version of scikit-learn"
+            f"scikit-learn's digits have the hash {content}, expected {_CONTENT}: "
+            "this version ships other images, so figures would not be comparable; install another version"
         )
     held = _held_for_testing(pixels, y)
     chosen = np.flatnonzero(held if request.split == "test" else ~held)
