@@ -1,0 +1,56 @@
+"""Reading results, writing boards, showing them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import datasets, leaderboard, store
+from harness.cli._render import print_line, print_table
+from harness.errors import ResultError
+from harness.formats import Accuracy, Board
+
+__all__ = ["show", "write_all"]
+
+
+def write_all(results: Path, output: Path) -> list[tuple[Board, list[Path]]]:
+    """Rank the results in a folder and write every board; returns the boards with their files.
+
+    Raises:
+        ResultError: no results, a damaged one, or a folder that cannot be written.
+    """
+    found = store.read_all(results)
+    if not found:
+        raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results")
+    standard = {name: datasets.about(name).threats for name in datasets.names()}
+    boards = leaderboard.boards((result for _, result in found), standard)
+    return [(board, leaderboard.write(board, output)) for board in boards]
+
+
+def show(board: Board, paths: list[Path]) -> None:
+    """A board for people, on stdout."""
+    kind = "partial runs, ranked apart" if board.partial else f"{board.size:,} images"
+    print_line(f"{board.dataset} {board.split}, {board.norm} {board.eps} ({kind})")
+    header = ("rank", "checkpoint", "regime", "clean", "PGD", "AutoAttack", "n", "flags")
+    rows = [
+        (
+            row.rank,
+            row.checkpoint,
+            row.regime,
+            _percent(row.clean),
+            _percent(row.pgd),
+            _percent(row.autoattack),
+            row.n,
+            "; ".join(row.flags),
+        )
+        for row in board.rows
+    ]
+    print_table(header, rows, right=("rank", "clean", "PGD", "AutoAttack", "n"))
+    for path in paths:
+        print_line(f"written {path}")
+    print_line()
+
+
+def _percent(accuracy: Accuracy | None) -> str | None:
+    if accuracy is None:
+        return None
+    return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f})"

@@ -1,0 +1,174 @@
+"""Evaluating checkpoints by name, finding what was evaluated before, and showing it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import stats, store
+from harness.cli._render import percent, print_line, print_table, progress
+from harness.errors import InvalidInput
+from harness.result import Result
+
+if TYPE_CHECKING:
+    from harness.checkpoint import Manifest
+    from harness.datasets import Dataset
+    from harness.threat import ThreatModel
+
+__all__ = ["Outcome", "Request", "as_json", "evaluate_all", "show"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate on, and how. What is None is taken from the checkpoint's manifest."""
+
+    root: Path
+    suite: str
+    dataset: str | None = None
+    norm: str | None = None
+    eps: str | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    limit: int | None = None
+    checkpoint_dir: Path | None = None
+    batch_size: int | Literal["auto"] = "auto"
+    device: str | None = None
+    seed: int = 0
+    precision: str = "fp32"
+    workers: int | Literal["auto"] = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stored result, and whether it was run now or found."""
+
+    path: Path
+    result: Result
+    ran: bool
+
+
+def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
+    """Evaluate checkpoints one after the other; each result is stored before the next begins.
+
+    Raises:
+        HarnessError: anything that stands in the way; what can be known before the first run is.
+    """
+    from harness import checkpoint, datasets, suites
+    from harness.threat import ThreatModel
+
+    store.check_writable(request.root)
+    suites.get(request.suite, ThreatModel(request.norm or "Linf", request.eps or "8/255"))
+    for name in names:
+        checkpoint.find(name, request.checkpoint_dir)
+    loaded: dict[str, Dataset] = {}
+    outcomes = []
+    for name in names:
+        # libraries that print must not write into our output
+        with redirect_stdout(sys.stderr):
+            point = checkpoint.load(name, checkpoint_dir=request.checkpoint_dir)
+            wanted = request.dataset or point.manifest.dataset
+            if wanted is None:
+                raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")
+            if wanted not in loaded:
+                loaded[wanted] = datasets.load(
+                    wanted, data_dir=request.data_dir, download=request.download, limit=request.limit
+                )
+            threat = _threat(point.manifest, loaded[wanted], request)
+            outcomes.append(_evaluate(point, loaded[wanted], threat, request))
+    return outcomes
+
+
+def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Request) -> Outcome:
+    from harness import evaluation
+
+    identity = evaluation.evaluation_id(
+        point, dataset, threat, request.suite, seed=request.seed, precision=request.precision
+    )
+    known = store.find(request.root, identity)
+    if known is not None and not request.force:
+        return Outcome(known, store.read(known), ran=False)
+    with progress(f"{point.manifest.name}, {request.suite}") as report:
+        done = evaluation.evaluate_checkpoint(
+            point,
+            dataset,
+            threat=threat,
+            suite=request.suite,
+            seed=request.seed,
+            batch_size=request.batch_size,
+            precision=request.precision,
+            device=request.device,
+            workers=request.workers,
+            progress=report,
+            state_dir=request.root / ".harness-state",
+        )
+    path = store.save(done.result, done.verdicts, request.root, force=request.force)
+    return Outcome(path, store.read(path), ran=True)
+
+
+def _threat(manifest: Manifest, dataset: Dataset, request: Request) -> ThreatModel:
+    """The threat model asked for; what was not given comes from the manifest, else from the data set."""
+    from harness.threat import ThreatModel
+
+    known = [ThreatModel.parse(manifest.threat)] if manifest.threat else []
+    known += dataset.threats
+    if request.norm is not None:
+        norm = ThreatModel(request.norm, "1").norm
+        known = [threat for threat in known if threat.norm == norm]
+        if request.eps is not None:
+            return ThreatModel(norm, request.eps)
+    if not known:
+        norm = f"the norm {request.norm}" if request.norm else "any norm"
+        raise InvalidInput(
+            f"neither {manifest.name} nor the data set {dataset.name} has a standard eps for {norm}: "
+            f"give {'--eps' if request.norm else '--norm and --eps'}"
+        )
+    return known[0] if request.eps is None else replace(known[0], eps=request.eps)
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """What ``harness evaluate --json`` prints of one evaluation."""
+    result = outcome.result
+    return {
+        "checkpoint": result.checkpoint,
+        "dataset": result.dataset.name,
+        "split": result.dataset.split,
+        "threat": f"{result.threat.norm}:{result.threat.eps}",
+        "suite": result.suite,
+        "seed": result.seed,
+        "n": result.n,
+        "partial": result.partial,
+        "clean_acc": result.clean_acc,
+        "robust_acc": result.robust_acc,
+        "steps": [step.model_dump() for step in result.steps],
+        "flags": result.flags,
+        "result": str(outcome.path.resolve()),
+        "evaluation_id": result.evaluation_id,
+        "ran": outcome.ran,
+        "seconds": result.seconds,
+    }
+
+
+def show(outcome: Outcome) -> None:
+    """One evaluation for people, on stdout."""
+    result = outcome.result
+    images = f"{result.n:,} of {result.dataset.size:,}" if result.partial else f"{result.n:,}"
+    print_line(
+        f"{result.checkpoint}: {result.suite} on {images} {result.dataset.name} {result.dataset.split} "
+        f"images, {result.threat.norm} {result.threat.eps}"
+    )
+    if result.steps:
+        header = ("step", "before", "after", "forward", "backward", "seconds")
+        rows = [(s.name, s.before, s.after, s.forward, s.backward, f"{s.seconds:.1f}") for s in result.steps]
+        print_table(header, rows, right=header[1:])
+    for name, value in (("clean", result.clean_acc), ("robust", result.robust_acc)):
+        low, high = stats.wilson(round(value * result.n), result.n)
+        print_line(f"{name:7}{percent(value)}  (95 % interval {percent(low)} to {percent(high)})")
+    for flag in result.flags:
+        print_line(f"flag   {flag}")
+    found = "" if outcome.ran else "  (found, not run again; --force runs it)"
+    print_line(f"result {outcome.path}{found}")
+    print_line()

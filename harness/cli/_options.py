@@ -1,0 +1,72 @@
+"""Options that several commands share, and their types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import rich_click as click
+
+__all__ = [
+    "CountOrAuto",
+    "as_json",
+    "checkpoint_dir",
+    "data_dir",
+    "device",
+    "download",
+    "folder",
+    "precision",
+    "seed",
+]
+
+
+class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptable in every click
+    """A whole number of at least 1, or ``auto``."""
+
+    name = "N|auto"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        """From the text on the command line."""
+        if value == "auto":
+            return "auto"
+        try:
+            count = int(str(value))
+        except ValueError:
+            count = 0
+        if count < 1:
+            self.fail(f"expected a whole number of at least 1 or 'auto', got {value!r}", param, ctx)
+        return count
+
+
+folder = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
+checkpoint_dir = click.option(
+    "--checkpoint-dir", type=folder, metavar="DIR", help="Look for checkpoints here first."
+)
+data_dir = click.option(
+    "--data-dir", type=folder, metavar="DIR", help="Where data sets lie or are downloaded to."
+)
+download = click.option(
+    "--download", is_flag=True, help="Download the data set into --data-dir if it is missing."
+)
+device = click.option(
+    "--device", metavar="DEVICE", help="Such as cpu, cuda or cuda:1; a GPU is taken where there is one."
+)
+seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of all randomness.",
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the attacked model; what counts as broken is always judged in float32.",
+)

@@ -1,0 +1,95 @@
+"""How things are shown: tables and JSON on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from harness.engine import Tick
+
+__all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """A line as it is: no markup, no wrapping, so that paths stay whole."""
+    print(text, file=sys.stderr if err else sys.stdout)
+
+
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
+    """A table on stdout; columns named in ``right`` are aligned to the right. None is left empty."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        # Text, because names come from files and may look like markup
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    # into a file or a pipe there is no width to respect
+    width = None if sys.stdout.isatty() else 200
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage: "97.8 %"."""
+    return f"{100 * value:.1f} %"
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[Tick], None]]:
+    """Shows what an evaluation is doing: a live line on a terminal, else one line a step. All on stderr."""
+    if not sys.stderr.isatty():
+        yield _Lines(label)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[standing]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bar(bars, label)
+
+
+class _Lines:
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.step = ""
+
+    def __call__(self, tick: Tick) -> None:
+        if tick.step != self.step:
+            self.step = tick.step
+            print_line(f"{self.label}: {tick.step}: {tick.standing} of {tick.total} standing", err=True)
+
+
+class _Bar:
+    def __init__(self, bars: Progress, label: str) -> None:
+        self.bars = bars
+        self.label = label
+        self.step = ""
+        self.task = bars.add_task(label, total=1.0, standing="")
+
+    def __call__(self, tick: Tick) -> None:
+        standing = f"{tick.standing} of {tick.total} standing"
+        if tick.step != self.step:
+            self.step = tick.step
+            # every step runs at a pace of its own, so its time left is counted from its own start
+            self.bars.reset(self.task, description=f"{self.label}: {tick.step}")
+        self.bars.update(self.task, completed=tick.done, standing=standing)

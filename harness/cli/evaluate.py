@@ -1,0 +1,95 @@
+"""``harness evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from click.exceptions import Exit
+
+from harness.cli import _options as options
+
+__all__ = ["evaluate"]
+
+
+@click.command()
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="A path or a registered name, such as bn_ft.pt; may be given several times.",
+)
+@options.checkpoint_dir
+@click.option(
+    "--suite", default="autoattack", show_default=True, metavar="SUITE", help="See 'harness list suites'."
+)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="A registered name, an .npz file or a folder of images; the checkpoint's own if not given.",
+)
+@options.data_dir
+@options.download
+@click.option(
+    "--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given."
+)
+@click.option("--eps", metavar="EPS", help="Radius for inputs in [0, 1], such as 8/255 or 0.5; likewise.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the first N images: a partial run, ranked apart.",
+)
+@click.option(
+    "--batch-size",
+    type=options.CountOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Images in one pass of the model; no result depends on it.",
+)
+@options.device
+@options.seed
+@options.precision
+@click.option(
+    "--workers",
+    type=options.CountOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Processes on a CPU; no result depends on it.",
+)
+@click.option(
+    "--output",
+    type=options.folder,
+    metavar="DIR",
+    help="Where results go; leaderboards/results under $HARNESS_HOME or here if not given.",
+)
+@options.as_json
+@click.option(
+    "--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it."
+)
+@click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries reliability flags.")
+def evaluate(
+    checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any
+) -> None:
+    """Attack checkpoints and store what stood.
+
+    Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
+    stored before is found and shown again instead of run.
+    """
+    from harness import store
+    from harness.cli import _evaluation, _render
+
+    outcomes = _evaluation.evaluate_all(
+        list(checkpoints), _evaluation.Request(root=store.results_root(output), **request)
+    )
+    if as_json:
+        shown = [_evaluation.as_json(outcome) for outcome in outcomes]
+        _render.print_json(shown if len(shown) > 1 else shown[0])
+    else:
+        for outcome in outcomes:
+            _evaluation.show(outcome)
+    if strict and any(outcome.result.flags for outcome in outcomes):
+        raise Exit(3)

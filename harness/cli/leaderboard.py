@@ -1,0 +1,58 @@
+"""``harness leaderboard``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from harness.cli import _options as options
+
+__all__ = ["leaderboard"]
+
+
+@click.command()
+@click.option(
+    "--results",
+    type=options.folder,
+    metavar="DIR",
+    help="Folder of result files; leaderboards/results under $HARNESS_HOME or here if not given.",
+)
+@click.option(
+    "--output",
+    type=options.folder,
+    metavar="DIR",
+    help="Where the leaderboards go; leaderboards under $HARNESS_HOME or here if not given.",
+)
+@options.as_json
+def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> None:
+    """Rank the stored results and write one leaderboard per data set and threat model.
+
+    The files are a pure function of the results: the same bytes for the same results. Runs with
+    --limit go to files of their own.
+    """
+    from harness import store
+    from harness.cli import _boards, _render
+
+    folder = store.leaderboards_root() if output is None else output
+    store.check_writable(folder)
+    boards = _boards.write_all(store.results_root(results), folder)
+    if as_json:
+        _render.print_json(
+            [
+                {
+                    "name": board.name,
+                    "dataset": board.dataset,
+                    "split": board.split,
+                    "threat": f"{board.norm}:{board.eps}",
+                    "size": board.size,
+                    "partial": board.partial,
+                    "files": [str(path.resolve()) for path in paths],
+                    "rows": [row.cells() for row in board.rows],
+                }
+                for board, paths in boards
+            ]
+        )
+        return
+    for board, paths in boards:
+        _boards.show(board, paths)
