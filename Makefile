@@ -1,0 +1,57 @@
+# Everything a fresh machine needs: Python 3.11 or later, make, and a package index for pip.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check
+
+# one thread a worker, workers in parallel: small networks are far slower on several threads
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs clean
+
+help:
+	@echo "make demo   train one regime, evaluate the shipped checkpoints, print the leaderboard"
+	@echo "make test   linter, types and the whole test suite"
+	@echo "make check  linter and types alone"
+	@echo "make docs   the documentation, into docs/_build/html"
+	@echo "make clean  remove everything that make made"
+
+demo: $(VENV)/installed
+	$(BIN)/harness demo
+
+test: check
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf $(VENV) docs/_build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or later is needed; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# A stamp a set of extras: installed anew only when pyproject.toml changes.
+$(VENV)/installed: pyproject.toml | $(VENV)/created
+	@echo "installing into $(VENV); torch is large, so the first time takes minutes"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable '.[docs]'
+	@touch $@
