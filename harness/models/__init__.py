@@ -1,0 +1,124 @@
+"""Models: one file each for the architectures of this package, and sources of others by prefix.
+
+A registered architecture is a function ``(classes, shape, norm) -> Network``; the norm layer that it
+has by itself is the default of ``norm``. `build` puts the normalisation of the images in front.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from harness import families, norm_layers
+from harness.errors import InvalidInput, UnknownName
+from harness.models._base import Model, Network, Normalization, Shape
+from harness.models._groups import in_group, layer_groups
+from harness.models._sources import OWN, SOURCES, foreign, is_foreign
+from harness.norm_layers import NormLayer
+
+__all__ = [
+    "OWN",
+    "SOURCES",
+    "Model",
+    "Network",
+    "Normalization",
+    "build",
+    "describe",
+    "in_group",
+    "layer_groups",
+    "names",
+]
+
+
+def names() -> tuple[str, ...]:
+    """The registered architectures; `SOURCES` says how to name others."""
+    return families.members(sys.modules[__name__])
+
+
+def describe(name: str) -> str:
+    """What the registered architecture ``name`` is, in one line.
+
+    Raises:
+        UnknownName: no registered architecture of that name.
+    """
+    text = inspect.getdoc(families.lookup(sys.modules[__name__], name, "architecture")) or ""
+    return text.partition("\n")[0]
+
+
+def build(
+    architecture: str,
+    *,
+    classes: int,
+    shape: Shape,
+    norm_layer: str = OWN,
+    normalization: Normalization | None = None,
+    seed: int | None = None,
+) -> Model:
+    """A model with fresh weights, in training mode, on the CPU.
+
+    Args:
+        architecture: a registered name, or one of the forms in `SOURCES`.
+        classes: number of classes, at least 2.
+        shape: channels, height and width of the images.
+        norm_layer: a registered norm layer, or "own" for what the architecture has by itself.
+        normalization: what to do to images in [0, 1] first; None where the network takes them as they are.
+        seed: of the starting weights; the state of torch's generators is left as it was. None draws the
+            weights from torch's global generator.
+
+    Raises:
+        UnknownName: no such architecture, source or norm layer.
+        InvalidInput: classes, shape, normalization or norm layer that the architecture cannot have, or a
+            user's file that fails.
+    """
+    channels = _checked(classes, shape)
+    if normalization is not None and len(normalization.mean) != channels:
+        raise InvalidInput(
+            f"the normalization has {len(normalization.mean)} channels and the images have {channels}; "
+            "give one mean and one deviation a channel"
+        )
+    norm = None if norm_layer == OWN else norm_layers.get(norm_layer)
+    with _seeded(seed):
+        network, used = _network(architecture, classes, shape, norm)
+    return Model(
+        network,
+        architecture=architecture,
+        classes=classes,
+        shape=shape,
+        norm_layer=used,
+        normalization=normalization,
+    )
+
+
+def _network(architecture: str, classes: int, shape: Shape, norm: NormLayer | None) -> tuple[nn.Module, str]:
+    if not is_foreign(architecture):
+        if architecture not in names():
+            raise UnknownName("architecture", architecture, [*names(), *SOURCES])
+        member = families.lookup(sys.modules[__name__], architecture, "architecture")
+        used: NormLayer = norm or inspect.signature(member).parameters["norm"].default
+        return member(classes, shape, used), used.name
+    return foreign(architecture, classes, shape, norm)
+
+
+def _checked(classes: int, shape: Shape) -> int:
+    """The number of channels, after a look at what was asked for."""
+    if not isinstance(classes, int) or classes < 2:
+        raise InvalidInput(f"a classifier needs at least 2 classes, got {classes!r}")
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InvalidInput(f"an image's shape is (channels, height, width), all positive; got {tuple(shape)}")
+    return shape[0]
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        # the default generator alone: torch.manual_seed would reseed those of the GPUs too
+        torch.default_generator.manual_seed(seed)
+        yield
