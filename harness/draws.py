@@ -58,6 +58,12 @@ class Draws:
         """The same samples in another run."""
         return replace(self, runs=run)
 
+    @staticmethod
+    def join(parts: Sequence[Draws]) -> Draws:
+        """The rows of several draws of the same seed and stream, in order."""
+        runs = [np.broadcast_to(np.asarray(part.runs, dtype=np.int64), len(part)) for part in parts]
+        return replace(parts[0], keys=np.concatenate([part.keys for part in parts]), runs=np.concatenate(runs))
+
     def uniform(self, counter: int, shape: Sequence[int]) -> Tensor:
         """Uniform on [0, 1): float64 ``[n, *shape]`` on the CPU."""
         word = hashlib.blake2b(f"{self.seed}/{self.stream}".encode(), digest_size=8).digest()

@@ -7,8 +7,6 @@ the evaluation; a point that the plain model still classifies correctly is merel
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -33,18 +31,16 @@ class Judge:
 
     def __init__(self, model: nn.Module, threat: ThreatModel, *, classes: int, limit: int) -> None:
         self.threat = threat
-        self.spent = 0
-        self.seconds = 0.0
         self._passes = Passes(model, classes, limit)
 
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Logits of the plain model, ``[n, classes]``."""
-        began = time.perf_counter()
         with full_float32():
-            logits = self._passes.logits(x, call)
-        self.spent += len(x)
-        self.seconds += time.perf_counter() - began
-        return logits
+            return self._passes.logits(x, call)
+
+    def drain(self) -> float:
+        """Seconds spent in the model since the last call."""
+        return self._passes.drain()
 
     def confirm(
         self, points: Tensor, x: Tensor, y: Tensor, *, step: str, names: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -73,7 +69,7 @@ class Judge:
                 f"{float(distance[worst]):.6g} (at most {self.threat.radius:.6g}), pixels {low:.6g} to {high:.6g}; "
                 "this is an error of the attack, not a verdict on the model"
             )
-        predicted = self.logits(points, f"judging {step}").argmax(dim=1)
+        logits = self.logits(points, f"judging {step}")
+        predicted = logits.argmax(dim=1)
         # a NaN logit wins every argmax: it is no misclassification
-        finite = torch.isfinite(points).flatten(1).all(dim=1)
-        return (predicted != y) & finite, predicted
+        return (predicted != y) & torch.isfinite(logits).all(dim=1), predicted

@@ -1,0 +1,320 @@
+"""The engine: runs a suite over a pool of samples, spending passes only where they can matter.
+
+All samples of the pool advance together through an attack's iterations. One that is broken leaves the
+moment the judge has confirmed it; the survivors are packed into full batches. Where few are left, several
+runs of an attack (restarts, targets) go through the model side by side as lanes of one batch. Nothing of
+an attack changes for a survivor: same iterations, same budgets.
+
+`execute` does one task (some runs of one step, for some samples) in this process; `harness.workers` spreads
+tasks over processes; `harness.evaluation` puts it all together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.attacks import Attack, Batch, Proposal, State
+from harness.draws import Draws
+from harness.judge import Judge
+from harness.passes import ChunkOracle, Passes, Tally
+
+__all__ = ["Machine", "Outcome", "Pool", "Snapshot", "Task", "Tick", "execute"]
+
+Index = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Progress: the step's name, its share done in [0, 1], samples still standing, samples in all."""
+
+    step: str
+    done: float
+    standing: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The samples of one evaluation, on the CPU.
+
+    Attributes:
+        x: ``[n, ...]`` in [0, 1], in the dtype of the attack. y: int64 ``[n]``.
+        keys: uint64 ``[n]``, what the samples' randomness is keyed by.
+        names: int64 ``[n]``, their positions in the data set.
+    """
+
+    x: Tensor
+    y: Tensor
+    keys: np.ndarray[Any, np.dtype[np.uint64]]
+    names: Index
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What passes are made with: the attacked model, the judge, and how many samples are packed."""
+
+    passes: Passes
+    judge: Judge
+    device: torch.device
+    batch_size: int
+    lane_size: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs ``first`` to ``first + lanes`` of one step for some samples.
+
+    Attributes:
+        step: position of the step in the suite; name: its name.
+        index: int64 ``[m]`` rows of the pool, all still standing.
+        logits: ``[m, k]`` the plain model's output on their clean images.
+    """
+
+    step: int
+    name: str
+    attack: Attack
+    seed: int
+    first: int
+    lanes: int
+    index: Index
+    logits: Tensor
+
+
+@dataclass
+class Outcome:
+    """What a task has found and spent so far; arrays of the whole pool's length.
+
+    Attributes:
+        broken: rows of the pool, in the order in which they fell; points, predicted: one per broken row.
+        rejected: proposals that the judge did not confirm. judged: its forward passes.
+    """
+
+    tally: Tally
+    broken: list[int] = field(default_factory=list)
+    points: list[Tensor] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+    rejected: int = 0
+    judged: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A task in flight: enough to go on with it in another process."""
+
+    iteration: int
+    chunks: list[dict[str, Any]]
+    outcome: Outcome
+
+
+@dataclass
+class _Chunk:
+    """Rows that go through the model together; a sample stands in it once per lane."""
+
+    index: Tensor
+    batch: Batch
+    state: State
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def keep(self, mask: Tensor) -> _Chunk:
+        """The rows where ``mask`` (bool, on the CPU) is true."""
+        rows = mask.nonzero().squeeze(1).to(self.batch.x.device)
+        state = {name: value[rows] for name, value in self.state.items()}
+        return _Chunk(self.index[mask], self.batch.rows(rows), state)
+
+    @staticmethod
+    def join(chunks: list[_Chunk]) -> _Chunk:
+        """All rows of several chunks (of the same iteration), in order."""
+        if len(chunks) == 1:
+            return chunks[0]
+        batches = [chunk.batch for chunk in chunks]
+        return _Chunk(
+            torch.cat([chunk.index for chunk in chunks]),
+            Batch(
+                torch.cat([batch.x for batch in batches]),
+                torch.cat([batch.y for batch in batches]),
+                torch.cat([batch.logits for batch in batches]),
+                Draws.join([batch.draws for batch in batches]),
+            ),
+            {name: torch.cat([chunk.state[name] for chunk in chunks]) for name in chunks[0].state},
+        )
+
+    def split(self, size: int) -> list[_Chunk]:
+        """The rows in chunks of at most ``size``."""
+        if len(self) <= size:
+            return [self]
+        rows = torch.arange(len(self))
+        return [self.keep((rows >= begin) & (rows < begin + size)) for begin in range(0, len(self), size)]
+
+
+def execute(
+    task: Task,
+    pool: Pool,
+    machine: Machine,
+    *,
+    resume: Snapshot | None = None,
+    checkpoint: Callable[[Callable[[], Snapshot]], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
+) -> Outcome:
+    """Run a task to its end.
+
+    Args:
+        resume: go on from here instead of from the start.
+        checkpoint: called after every iteration with a function that makes a snapshot; it decides whether
+            to take one.
+        progress: called after every iteration with the share done and the samples of this task standing.
+
+    Raises:
+        ModelError, AttackError: see `Passes` and `Judge`; what was found before stands in the snapshot.
+    """
+    run = _Run(task, pool, machine, resume.outcome if resume else Outcome(Tally.empty(len(pool))))
+    chunks = run.restore(resume.chunks) if resume else run.start()
+    first = resume.iteration if resume else 0
+    began = time.perf_counter() - run.outcome.seconds
+    for i in range(first, task.attack.steps):
+        if not chunks:
+            break
+        chunks = run.advance(chunks, i)
+        run.outcome.seconds = time.perf_counter() - began
+        if progress is not None:
+            progress((i + 1) / task.attack.steps, len(task.index) - len(run.outcome.broken))
+        if checkpoint is not None:
+            checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
+    run.settle_clock()
+    run.outcome.seconds = time.perf_counter() - began
+    return run.outcome
+
+
+class _Run:
+    """The moving parts of one task: who has left, and what it has cost."""
+
+    def __init__(self, task: Task, pool: Pool, machine: Machine, outcome: Outcome) -> None:
+        self.task = task
+        self.pool = pool
+        self.machine = machine
+        self.outcome = outcome
+        self.standing = torch.zeros(len(pool), dtype=torch.bool)
+        self.standing[torch.from_numpy(task.index)] = True
+        self.standing[torch.tensor(outcome.broken, dtype=torch.int64)] = False
+
+    def start(self) -> list[_Chunk]:
+        """First points of every lane, those that are broken at once already gone."""
+        size = self.machine.batch_size
+        chunks = []
+        for run in range(self.task.first, self.task.first + self.task.lanes):
+            for begin in range(0, len(self.task.index), size):
+                part = torch.arange(begin, min(begin + size, len(self.task.index)))
+                part = part[self.standing[torch.from_numpy(self.task.index)[part]]]
+                if len(part) == 0:
+                    continue
+                index, batch = self._batch(part, run)
+                state, proposal = self.task.attack.start(batch, self._oracle(index), run)
+                self._judge(index, batch, proposal)
+                chunks.append(_Chunk(index, batch, state))
+        return self._pack(chunks)
+
+    def advance(self, chunks: list[_Chunk], i: int) -> list[_Chunk]:
+        """One iteration of every chunk, then the survivors packed."""
+        after = []
+        for chunk in chunks:
+            oracle = self._oracle(chunk.index)
+            chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, oracle, i)
+            self._judge(chunk.index, chunk.batch, proposal)
+            after.append(chunk)
+        return self._pack(after)
+
+    def snapshot(self, iteration: int, chunks: list[_Chunk]) -> Snapshot:
+        self.settle_clock()
+        rows = [
+            {
+                "index": chunk.index,
+                "runs": torch.from_numpy(np.broadcast_to(chunk.batch.draws.runs, len(chunk)).astype(np.int64)),
+                "state": {name: value.cpu() for name, value in chunk.state.items()},
+            }
+            for chunk in chunks
+        ]
+        return Snapshot(iteration, rows, self.outcome)
+
+    def restore(self, rows: list[dict[str, Any]]) -> list[_Chunk]:
+        where = {int(row): position for position, row in enumerate(self.task.index)}
+        chunks = []
+        for saved in rows:
+            part = torch.tensor([where[int(row)] for row in saved["index"]], dtype=torch.int64)
+            index, batch = self._batch(part, 0)
+            batch = replace(batch, draws=replace(batch.draws, runs=saved["runs"].numpy()))
+            state = {name: value.to(self.machine.device) for name, value in saved["state"].items()}
+            chunks.append(_Chunk(index, batch, state))
+        return chunks
+
+    def settle_clock(self) -> None:
+        self.outcome.tally.model_seconds += self.machine.passes.drain() + self.machine.judge.drain()
+
+    def _batch(self, part: Tensor, run: int) -> tuple[Tensor, Batch]:
+        index = torch.from_numpy(self.task.index)[part]
+        draws = Draws(self.pool.keys[index.numpy()], self.task.seed, self.task.name, run)
+        device = self.machine.device
+        x, y = self.pool.x[index].to(device), self.pool.y[index].to(device)
+        return index, Batch(x, y, self.task.logits[part].to(device), draws)
+
+    def _oracle(self, index: Tensor) -> ChunkOracle:
+        return ChunkOracle(self.machine.passes, index, self.outcome.tally, self.task.name, self.pool.names)
+
+    def _judge(self, index: Tensor, batch: Batch, proposal: Proposal) -> None:
+        claimed = proposal.claimed.nonzero().squeeze(1)
+        if len(claimed) == 0:
+            return
+        owners = index[claimed.cpu()]
+        # a sample may be claimed by several lanes at once, or have fallen in another chunk just now
+        fresh = self.standing[owners] & _first_of_each(owners)
+        claimed, owners = claimed[fresh.to(claimed.device)], owners[fresh]
+        if len(claimed) == 0:
+            return
+        names = self.pool.names[owners.numpy()]
+        points = proposal.points[claimed]
+        confirmed, predicted = self.machine.judge.confirm(
+            points, batch.x[claimed], batch.y[claimed], step=self.task.name, names=names
+        )
+        self.outcome.judged += len(claimed)
+        self.outcome.rejected += int((~confirmed).sum())
+        won = confirmed.cpu()
+        self.outcome.broken += owners[won].tolist()
+        self.outcome.points += list(points[confirmed].cpu())
+        self.outcome.predicted += predicted[confirmed].tolist()
+        self.standing[owners[won]] = False
+
+    def _pack(self, chunks: list[_Chunk]) -> list[_Chunk]:
+        kept = []
+        for chunk in chunks:
+            mask = self.standing[chunk.index]
+            if bool(mask.all()):
+                kept.append(chunk)
+            elif bool(mask.any()):
+                kept.append(chunk.keep(mask))
+        size = self.machine.batch_size
+        rows = sum(map(len, kept))
+        # joining copies every state, so it is done only where it saves a pass per iteration
+        if len(kept) > -(-rows // size):
+            return _Chunk.join(kept).split(size)
+        return kept
+
+
+def _first_of_each(owners: Tensor) -> Tensor:
+    """True at the first occurrence of each value."""
+    seen: set[int] = set()
+    first = []
+    for owner in owners.tolist():
+        first.append(owner not in seen)
+        seen.add(owner)
+    return torch.tensor(first, dtype=torch.bool)
