@@ -25,9 +25,7 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 
     name = "N|auto"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | Literal["auto"]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["auto"]:
         """From the text on the command line."""
         if value == "auto":
             return "auto"
@@ -43,15 +41,9 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 folder = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout and nothing else.")
-checkpoint_dir = click.option(
-    "--checkpoint-dir", type=folder, metavar="DIR", help="Look for checkpoints here first."
-)
-data_dir = click.option(
-    "--data-dir", type=folder, metavar="DIR", help="Where data sets lie or are downloaded to."
-)
-download = click.option(
-    "--download", is_flag=True, help="Download the data set into --data-dir if it is missing."
-)
+checkpoint_dir = click.option("--checkpoint-dir", type=folder, metavar="DIR", help="Look for checkpoints here first.")
+data_dir = click.option("--data-dir", type=folder, metavar="DIR", help="Where data sets lie or are downloaded to.")
+download = click.option("--download", is_flag=True, help="Download the data set into --data-dir if it is missing.")
 device = click.option(
     "--device", metavar="DEVICE", help="Such as cpu, cuda or cuda:1; a GPU is taken where there is one."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,7 @@ def print_line(text: str = "", *, err: bool = False) -> None:
     print(text, file=sys.stderr if err else sys.stdout)
 
 
-def print_table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
-) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """A table on stdout; columns named in ``right`` are aligned to the right. None is left empty."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in header:
@@ -40,9 +39,11 @@ def print_table(
     for row in rows:
         # Text, because names come from files and may look like markup
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    # into a file or a pipe there is no width to respect
-    width = None if sys.stdout.isatty() else 200
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    # into a file or a pipe there is no width to respect, and one row stays one line
+    width = Console().width if sys.stdout.isatty() else 10_000
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None, highlight=False).print(table)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()))
 
 
 def percent(value: float) -> str:

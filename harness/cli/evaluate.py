@@ -23,9 +23,7 @@ __all__ = ["evaluate"]
     help="A path or a registered name, such as bn_ft.pt; may be given several times.",
 )
 @options.checkpoint_dir
-@click.option(
-    "--suite", default="autoattack", show_default=True, metavar="SUITE", help="See 'harness list suites'."
-)
+@click.option("--suite", default="autoattack", show_default=True, metavar="SUITE", help="See 'harness list suites'.")
 @click.option(
     "--dataset",
     metavar="NAME",
@@ -33,9 +31,7 @@ __all__ = ["evaluate"]
 )
 @options.data_dir
 @options.download
-@click.option(
-    "--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given."
-)
+@click.option("--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given.")
 @click.option("--eps", metavar="EPS", help="Radius for inputs in [0, 1], such as 8/255 or 0.5; likewise.")
 @click.option(
     "--limit",
@@ -67,13 +63,9 @@ __all__ = ["evaluate"]
     help="Where results go; leaderboards/results under $HARNESS_HOME or here if not given.",
 )
 @options.as_json
-@click.option(
-    "--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it."
-)
+@click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries reliability flags.")
-def evaluate(
-    checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any
-) -> None:
+def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any) -> None:
     """Attack checkpoints and store what stood.
 
     Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
