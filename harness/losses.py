@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dlr", "margin", "targeted_dlr"]
+__all__ = ["cross_entropy", "dlr", "margin", "targeted_dlr", "targeted_margin"]
 
 _TINY = 1e-12
 
@@ -45,3 +45,9 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     true = logits.gather(1, y[:, None]).squeeze(1)
     aimed = logits.gather(1, target[:, None]).squeeze(1)
     return -(true - aimed) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + _TINY)
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Target logit minus the true one. Any number of classes >= 2."""
+    true = logits.gather(1, y[:, None])
+    return (logits.gather(1, target[:, None]) - true).squeeze(1)

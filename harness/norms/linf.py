@@ -24,7 +24,7 @@ class _Linf(Norm):
         return self.flat(grad).abs().sum(dim=1)
 
     def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
-        return torch.clamp(torch.min(torch.max(points, x - eps), x + eps), 0, 1)
+        return torch.clamp(points, min=x - eps, max=x + eps).clamp_(0, 1)
 
     def steepest(self, grad: Tensor) -> Tensor:
         return grad.sign()

@@ -1,0 +1,89 @@
+"""PGD: projected gradient ascent with random starts.
+
+Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv 1706.06083).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from harness.attacks._arguments import at_least_one
+from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
+from harness.attacks._objectives import Objective, untargeted
+from harness.errors import InvalidInput
+from harness.threat import ThreatModel
+
+__all__ = ["pgd"]
+
+
+def pgd(
+    threat: ThreatModel,
+    classes: int,
+    *,
+    steps: int = 100,
+    restarts: int = 5,
+    step_size: float | None = None,
+    loss: str = "ce",
+    random_start: bool = True,
+) -> Attack:
+    """Steepest steps of one size, each followed by a projection into the ball and the pixel box.
+
+    Every point on the way is checked, the start included. A run costs ``steps + 1`` forward and
+    ``steps`` backward passes. In L1 a step fills the pixels with the largest gradients one after another
+    (`harness.norms.Norm.climb`).
+
+    Args:
+        threat: the threat model.
+        classes: how many classes the model knows.
+        steps: iterations of a run.
+        restarts: runs, each from its own start.
+        step_size: length of a step in the threat's norm, in pixel units ([0, 1]); ``2.5 * eps / steps``
+            if not given.
+        loss: what is raised: ce, margin or dlr.
+        random_start: start uniformly in the ball; otherwise at the clean image.
+
+    Raises:
+        UnknownName: no such loss.
+        InvalidInput: a parameter outside its range.
+    """
+    at_least_one("PGD", steps=steps, restarts=restarts)
+    if step_size is None:
+        step_size = 2.5 * threat.radius / steps
+    if not (step_size > 0 and math.isfinite(step_size)):
+        raise InvalidInput(f"PGD's step_size must be positive and finite, got {step_size!r}")
+    if restarts > 1 and not random_start:
+        raise InvalidInput(f"PGD without random starts repeats itself: set restarts to 1, got {restarts}")
+    objective = untargeted(loss, classes)
+    return _Pgd(threat, objective, step_size, random_start, restarts, steps, objective.notes)
+
+
+@dataclass(frozen=True)
+class _Pgd(Attack):
+    """State: the current ``point`` and the loss's ``grad`` there."""
+
+    threat: ThreatModel
+    objective: Objective
+    step_size: float
+    random_start: bool
+    runs: int
+    steps: int
+    notes: tuple[str, ...]
+
+    def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
+        point = batch.x
+        if self.random_start:
+            point = self.threat.geometry.inside(batch.x, self.threat.radius, batch.draws, 0)
+        logits, _, grad = oracle.gradient(point, self.objective.of(batch, {}))
+        return {"point": point, "grad": grad}, Proposal(point, logits.argmax(dim=1) != batch.y)
+
+    def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
+        climbed = self.threat.geometry.climb(state["point"], state["grad"], self.step_size)
+        point = self.threat.project(climbed, batch.x)
+        if i + 1 < self.steps:
+            logits, _, state["grad"] = oracle.gradient(point, self.objective.of(batch, state))
+        else:
+            # nothing follows that would need the gradient
+            logits = oracle.logits(point)
+        state["point"] = point
+        return state, Proposal(point, logits.argmax(dim=1) != batch.y)
