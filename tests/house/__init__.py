@@ -1,0 +1,1 @@
+"""What holds the house together: import floors, exports, style, documentation, packaging."""

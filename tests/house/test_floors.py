@@ -1,0 +1,96 @@
+"""Imports go down only. The floors are drawn in docs/architecture.md."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from tests.house._tree import ROOT, imported, modules, room
+
+# From the ground up. A room imports from its own floor and from those below; a new one is given its
+# floor here and in docs/architecture.md.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("draws", "errors", "families", "fields", "norms", "result", "threat"),
+    ("accelerate", "crafting", "losses", "regime", "robustbench", "stats", "store"),
+    ("attacks", "datasets", "formats", "models", "norm_layers", "regimes"),
+    ("audit", "checkpoint", "engine", "judge", "lineage", "parts", "passes", "reference", "restat", "suites"),
+    ("autoattack", "evaluation", "leaderboard", "study", "train"),
+    ("cli", "__main__"),
+)
+FAMILIES = FLOORS[2]
+FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
+
+# A model builds its network with a norm layer that was injected by name.
+FAMILY_TO_FAMILY = {("models", "norm_layers")}
+# robustbench asks its AutoAttack for by name, and gets ours when it calls it; nothing else looks up.
+UPWARD = {("robustbench", "autoattack")}
+
+KNOWN = modules()
+EDGES = sorted(
+    (name, target, line)
+    for name, path in KNOWN.items()
+    if name != "harness"  # the package itself only forwards names, lazily
+    for target, line in imported(name, path, KNOWN)
+)
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room(name) for name in KNOWN} - {""}
+    assert rooms - set(FLOOR) == set(), "give these their floor in FLOORS and in docs/architecture.md"
+
+
+def test_every_floor_is_drawn_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {room(name) for name in KNOWN} - {"", "__main__"}
+    assert [name for name in sorted(rooms) if f"`{name}`" not in text] == []
+
+
+def test_imports_go_down_only() -> None:
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, target, line in EDGES
+        if room(target)
+        and FLOOR.get(room(target), 0) > FLOOR.get(room(name), 99)
+        and (room(name), room(target)) not in UPWARD
+    ]
+    assert wrong == []
+
+
+def test_only_the_roof_imports_the_package_itself() -> None:
+    wrong = [f"{name}:{line}" for name, target, line in EDGES if target == "harness" and room(name) != "cli"]
+    version = [line for line in wrong if "__version__" not in _line(line)]
+    assert version == []
+
+
+def _line(place: str) -> str:
+    name, _, number = place.rpartition(":")
+    return KNOWN[name].read_text(encoding="utf-8").splitlines()[int(number) - 1]
+
+
+def test_families_never_import_each_other() -> None:
+    wrong = [
+        f"{name}:{line} imports {target}"
+        for name, target, line in EDGES
+        if room(name) in FAMILIES
+        and room(target) in FAMILIES
+        and room(name) != room(target)
+        and (room(name), room(target)) not in FAMILY_TO_FAMILY
+    ]
+    assert wrong == []
+
+
+def test_rooms_do_not_import_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, target, _ in EDGES:
+        pair = room(name), room(target)
+        if pair[0] != pair[1] and pair not in UPWARD:
+            graph.setdefault(pair[0], set()).add(pair[1])
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' > '.join(error.args[1])}")
+
+
+def test_the_command_line_is_imported_by_nobody() -> None:
+    assert [f"{n}:{line}" for n, t, line in EDGES if room(t) == "cli" and room(n) not in {"cli", "__main__"}] == []
