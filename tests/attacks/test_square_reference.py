@@ -93,17 +93,13 @@ def numbers_of(draws: Draws, norm: str, shape: tuple[int, int, int]) -> Iterator
     channels, height, width = shape
     side = height // 5
     tiles = (height // side) * (width // side)
-    yield from draws.uniform(0, (channels * width,) if norm == "Linf" else (tiles * (1 + channels),))[
-        0
-    ].tolist()
+    yield from draws.uniform(0, (channels * width,) if norm == "Linf" else (tiles * (1 + channels),))[0].tolist()
     for block in range(1, 2 + QUERIES // _BLOCK):
         each = (2 if norm == "Linf" else 5) + channels
         yield from draws.uniform(block, (_BLOCK, each))[0].flatten().tolist()
 
 
-def queried_by_reference(
-    batch: Batch, threat: ThreatModel, loss: str, monkeypatch: pytest.MonkeyPatch
-) -> Tensor:
+def queried_by_reference(batch: Batch, threat: ThreatModel, loss: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     shape = tuple(batch.x.shape[1:])
     model = Recorder(shape)
     attack = reference.SquareAttack(
