@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -34,8 +34,9 @@ def print_line(text: str = "", *, err: bool = False) -> None:
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """A table on stdout; columns named in ``right`` are aligned to the right. None is left empty."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for position, name in enumerate(header):
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=position == 0)
     for row in rows:
         # Text, because names come from files and may look like markup
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))

@@ -1,0 +1,225 @@
+"""Leaderboards: a pure, explicit, conservative function of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from pathlib import Path
+
+import pytest
+
+from harness import formats, leaderboard
+from harness.formats import COLUMNS, Board
+from harness.stats import wilson
+from harness.threat import ThreatModel
+from tests.results.records import make_result
+
+STANDARD = {"digits": (ThreatModel("Linf", "0.15"),), "cifar10": (ThreatModel("Linf", "8/255"),)}
+
+
+def only(*results: object) -> Board:
+    (board,) = leaderboard.boards(results, STANDARD)  # type: ignore[arg-type]
+    return board
+
+
+def order(board: Board) -> list[tuple[int, str]]:
+    return [(row.rank, row.checkpoint) for row in board.rows]
+
+
+def test_columns() -> None:
+    head = "rank, checkpoint, regime, parent, architecture, parameters, trained_share"
+    accuracies = [f"{name}_acc{part}" for name in ("clean", "pgd", "autoattack") for part in ("", "_low", "_high")]
+    assert list(COLUMNS) == [*head.split(", "), *accuracies, "n", "flags"]
+
+
+def test_ranked_by_autoattack_then_pgd_then_clean() -> None:
+    board = only(
+        make_result("a", robust=40),
+        make_result("b", robust=50),
+        make_result("c", robust=40),
+        make_result("c", robust=45, suite="pgd"),
+        make_result("d", robust=40, clean=99),
+        make_result("e", robust=90, suite="pgd"),
+        make_result("f", robust=95, suite="clean", clean=95),
+    )
+    assert order(board) == [(1, "b"), (2, "c"), (3, "d"), (4, "a"), (5, "e"), (6, "f")]
+
+
+def test_ties_share_a_rank() -> None:
+    board = only(make_result("b"), make_result("a"), make_result("c", robust=39))
+    assert order(board) == [(1, "a"), (1, "b"), (3, "c")]
+
+
+def test_a_row_in_full() -> None:
+    (row,) = only(make_result(robust=40), make_result(suite="pgd", robust=44, flags=("weak",))).rows
+    cells = row.cells()
+    assert cells["regime"] == "bn-ft"
+    assert cells["parent"] == "natural"
+    assert cells["trained_share"] == pytest.approx(448 / 77_754)
+    assert cells["clean_acc"] == 0.98
+    assert cells["pgd_acc"] == 0.44
+    assert (cells["autoattack_acc_low"], cells["autoattack_acc_high"]) == wilson(40, 100)
+    assert cells["flags"] == "weak"
+
+
+def test_of_several_results_the_lowest_counts() -> None:
+    (row,) = only(make_result(robust=42, seed=0), make_result(robust=38, seed=1), make_result(robust=40, seed=2)).rows
+    assert row.autoattack is not None
+    assert row.autoattack.value == 0.38
+
+
+def test_the_reference_only_stands_in() -> None:
+    (row,) = only(make_result(robust=42, suite="autoattack-reference")).rows
+    assert row.autoattack is not None
+    assert row.flags == ("AutoAttack by autoattack-reference",)
+    (row,) = only(make_result(robust=41, suite="autoattack-reference"), make_result(robust=42)).rows
+    assert row.autoattack is not None
+    assert row.autoattack.value == 0.42
+    assert row.flags == ()
+
+
+def test_contradictions_are_flagged() -> None:
+    (row,) = only(make_result(robust=42), make_result(robust=40, suite="pgd", clean=97)).rows
+    assert row.flags == ("PGD below AutoAttack", "clean accuracy differs between suites")
+    assert row.clean.value == 0.97
+
+
+def test_the_same_model_under_two_names_is_one_row() -> None:
+    board = only(make_result("a", weights="w" * 64), make_result("b", weights="w" * 64, suite="pgd"))
+    assert order(board) == [(1, "a, b")]
+    # the same weights behind another normalisation are another model
+    other = {"mean": [0.5], "std": [0.5]}
+    board = only(make_result("a", weights="w" * 64), make_result("b", weights="w" * 64, normalization=other, robust=3))
+    assert order(board) == [(1, "a"), (2, "b")]
+
+
+def test_partial_runs_are_ranked_apart() -> None:
+    full, small, tiny = (
+        make_result("a", robust=40),
+        make_result("b", robust=45, clean=50, n=50, data="e" * 64),
+        make_result("c", robust=10, clean=10, n=10, data="f" * 64),
+    )
+    boards = leaderboard.boards([tiny, small, full], STANDARD)
+    assert [(board.name, board.partial) for board in boards] == [("digits-Linf", False), ("digits-Linf-partial", True)]
+    assert order(boards[0]) == [(1, "a")]
+    # each set of samples has ranks of its own
+    assert order(boards[1]) == [(1, "b"), (1, "c")]
+    assert "partial runs" in formats.get("markdown").render(boards[1])
+
+
+def test_names_of_boards() -> None:
+    results = [
+        make_result(threat="Linf:0.15"),
+        make_result(threat="Linf:0.3"),
+        make_result(threat="L2:0.5"),
+        make_result(dataset="cifar10", threat="Linf:8/255"),
+        make_result("x", dataset="cifar10", threat=f"Linf:{8 / 255!r}"),
+        make_result(dataset="cifar10", threat="Linf:0.031"),
+        make_result(dataset="../my data", threat="Linf:4/255"),
+    ]
+    boards = leaderboard.boards(results, STANDARD)
+    assert [board.name for board in boards] == [
+        "cifar10-Linf",
+        "cifar10-Linf-0.031",
+        "digits-L2-0.5",
+        "digits-Linf",
+        "digits-Linf-0.3",
+        "my-data-Linf-4-255",
+    ]
+    assert boards[0].eps == "8/255"
+    assert len(boards[0].rows) == 2
+
+
+def test_other_images_under_the_same_name_are_another_board() -> None:
+    boards = leaderboard.boards([make_result("a"), make_result("b", data="e" * 64)], STANDARD)
+    assert len({board.name for board in boards}) == 2
+    assert all(board.name.startswith("digits-Linf-") for board in boards)
+
+
+def many() -> list[object]:
+    return [
+        make_result(name, suite=suite, robust=robust + shift, n=n, clean=n, seed=seed)
+        for name, robust in (("a", 10), ("b", 10), ("c", 3))
+        for suite, shift in (("pgd", 5), ("autoattack", 0))
+        for n in (100, 20)
+        for seed in (0, 1)
+    ]
+
+
+def test_same_results_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for attempt in range(3):
+        results = many()
+        random.Random(attempt).shuffle(results)
+        folder = tmp_path / str(attempt)
+        for board in leaderboard.boards(results, STANDARD):  # type: ignore[arg-type]
+            leaderboard.write(board, folder)
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert written[0] == written[1] == written[2]
+    assert {"digits-Linf.csv", "digits-Linf.md", "digits-Linf-partial.csv"} <= set(written[0])
+
+
+HOSTILE = [
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-2",
+    "@SUM(A1)",
+    " =1+1",
+    "\t=1",
+    "<script>alert(1)</script>",
+    "a | b | c",
+    "a\n| 1 | b |",
+    "[x](javascript:alert(1))",
+    "`code`",
+    '"quoted", comma',
+    "back\\slash|",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag"])
+def test_csv_runs_nothing(text: str, field: str) -> None:
+    fields = {"flags": (text,)} if field == "flag" else {field: text}
+    board = only(make_result(weights="w" * 64, **fields))  # type: ignore[arg-type]
+    lines = list(csv.reader(io.StringIO(formats.get("csv").render(board))))
+    assert lines[0] == list(COLUMNS)
+    assert len(lines) == 2
+    assert len(lines[1]) == len(COLUMNS)
+    cell = lines[1][COLUMNS.index("flags" if field == "flag" else field)]
+    assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert cell in (text, f"'{text}")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag", "dataset"])
+def test_markdown_keeps_its_cells(text: str, field: str) -> None:
+    fields = {"flags": (text,)} if field == "flag" else {field: text}
+    board = only(make_result(weights="w" * 64, **fields))  # type: ignore[arg-type]
+    rendered = formats.get("markdown").render(board)
+    table = [line for line in rendered.splitlines() if line.startswith("|")]
+    assert len(table) == 3
+    for line in table:
+        # what ends a cell: a pipe behind an even number of backslashes
+        ends = [i for i, c in enumerate(line) if c == "|" and (i - len(line[:i].rstrip("\\"))) % 2 == 0]
+        assert len(ends) == 13
+    assert "<" not in rendered
+    assert "](" not in rendered.replace("\\](", "")
+
+
+@pytest.mark.parametrize("name", formats.names())
+def test_every_format_shows_every_row(name: str) -> None:
+    form = formats.get(name)
+    (full, _) = leaderboard.boards(many(), STANDARD)  # type: ignore[arg-type]
+    text = form.render(full)
+    assert form.suffix.startswith(".")
+    assert text.endswith("\n")
+    assert all(row.checkpoint in text for row in full.rows)
+    assert text == form.render(full)
+
+
+def test_csv_leaves_the_unknown_empty() -> None:
+    board = only(make_result(suite="pgd", regime=None, trained_parameters=None))
+    (row,) = csv.DictReader(io.StringIO(formats.get("csv").render(board)))
+    assert row["regime"] == row["trained_share"] == row["autoattack_acc"] == row["autoattack_acc_low"] == ""
+    assert row["pgd_acc"] == "0.400000"

@@ -1,0 +1,94 @@
+"""Intervals and tests against published or hand-computed values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import InvalidInput
+from harness.stats import holm, mcnemar, paired_bootstrap, wilson
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_published(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_closed_form(counts: tuple[int, int]) -> None:
+    successes, n = counts
+    z, p = 1.959963984540054, counts[0] / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert wilson(successes, n) == pytest.approx((centre - half, centre + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (2, 1), (-1, 3)])
+def test_wilson_refuses(successes: int, n: int) -> None:
+    with pytest.raises(InvalidInput, match="proportion"):
+        wilson(successes, n)
+
+
+def test_mcnemar_by_hand() -> None:
+    first = np.array([1, 1, 1, 1, 1, 1, 0, 1, 0, 0], dtype=bool)
+    second = np.array([0, 0, 0, 0, 0, 0, 1, 1, 0, 0], dtype=bool)
+    only_first, only_second, p_value = mcnemar(first, second)
+    assert (only_first, only_second) == (6, 1)
+    assert p_value == pytest.approx(2 * (1 + 7) / 2**7)
+    assert mcnemar(second, first).p_value == p_value
+    assert mcnemar(first, first) == (0, 0, 1.0)
+    with pytest.raises(InvalidInput, match="one shape"):
+        mcnemar(first, second[:5])
+
+
+def test_bootstrap_of_a_constant_difference_is_sure() -> None:
+    found = paired_bootstrap([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], seed=0, resamples=999)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert found.p_value == pytest.approx(2 / 1000)
+
+
+def test_bootstrap_interval_covers_what_theory_says() -> None:
+    differences = np.random.default_rng(1).normal(0.3, 1.0, size=400)
+    found = paired_bootstrap(differences, np.zeros(400), seed=2)
+    half = 1.96 * differences.std() / 20
+    assert found.low == pytest.approx(differences.mean() - half, abs=0.01)
+    assert found.high == pytest.approx(differences.mean() + half, abs=0.01)
+
+
+def test_bootstrap_of_no_difference_finds_none() -> None:
+    verdicts = np.random.default_rng(0).random((3, 200)) < 0.5
+    assert paired_bootstrap(verdicts, verdicts, seed=0, resamples=500).p_value == 1.0
+
+
+def test_bootstrap_is_repeatable_and_resamples_samples_too() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.random((2, 3, 100)) < 0.5
+    assert paired_bootstrap(first, second, seed=5, resamples=1200) == paired_bootstrap(
+        first, second, seed=5, resamples=1200
+    )
+    by_seed_alone = paired_bootstrap(first.mean(1), second.mean(1), seed=5, resamples=1200)
+    both = paired_bootstrap(first, second, seed=5, resamples=1200)
+    assert both.high - both.low > by_seed_alone.high - by_seed_alone.low
+
+
+def test_bootstrap_refuses() -> None:
+    with pytest.raises(InvalidInput, match="shapes"):
+        paired_bootstrap([0.1, 0.2], [0.1], seed=0)
+    with pytest.raises(InvalidInput, match="shapes"):
+        paired_bootstrap([], [], seed=0)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert holm([]) == ()
+    with pytest.raises(InvalidInput, match="p-values"):
+        holm([1.2])

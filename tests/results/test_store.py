@@ -1,0 +1,203 @@
+"""The store writes whole files, overwrites nothing, and refuses what it cannot read."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import store
+from harness.errors import InvalidInput, ResultError
+from harness.result import Verdicts
+from tests.results.records import make_result, make_verdicts
+
+
+def saved(root: Path, **fields: object) -> Path:
+    result = make_result(**fields)  # type: ignore[arg-type]
+    return store.save(result, make_verdicts(result), root)
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    result = make_result()
+    verdicts = make_verdicts(result)
+    path = store.save(result, verdicts, tmp_path / "a" / "b")
+    back = store.read(path)
+    assert back.model_copy(update={"samples": None}) == result
+    assert path.with_name(str(back.samples)).is_file()
+    for name, array in store.read_verdicts(path).arrays().items():
+        np.testing.assert_array_equal(array, verdicts.arrays()[name])
+    assert store.read_verdicts(path).robust.dtype == np.bool_
+
+
+def test_the_name_carries_checkpoint_suite_threat_and_hash(tmp_path: Path) -> None:
+    result = make_result("resnet", threat="Linf:8/255", suite="pgd")
+    path = saved(tmp_path, checkpoint="resnet", threat="Linf:8/255", suite="pgd")
+    assert path.name == f"resnet__pgd__Linf-8-255__{result.evaluation_id[:12]}.json"
+
+
+@pytest.mark.parametrize("name", ["../../etc/evil", "/abs/olute", "..", "a\x00b\n", "x" * 400, "ü/ß", ""])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "deep" / "results"
+    path = saved(root, checkpoint=name)
+    assert path.resolve().parent == root.resolve()
+    assert {p.parent for p in tmp_path.rglob("*") if p.is_file()} == {root}
+    assert store.read(path).checkpoint == name
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ResultError, match="never overwritten"):
+        saved(tmp_path)
+    result = make_result(robust=39)  # a rerun that came out differently has the same inputs
+    again = store.save(result, make_verdicts(result), tmp_path, force=True)
+    assert again != path
+    assert path.read_bytes() == before
+    assert round(store.read_verdicts(path).robust.sum()) == 40
+    assert round(store.read_verdicts(again).robust.sum()) == 39
+
+
+def test_find(tmp_path: Path) -> None:
+    assert store.find(tmp_path / "missing", "0" * 64) is None
+    path = saved(tmp_path)
+    identity = make_result().evaluation_id
+    assert store.find(tmp_path, identity) == path
+    assert store.find(tmp_path, identity[:12] + "f" * 52) is None
+    result = make_result()
+    store.save(result, make_verdicts(result), tmp_path, force=True)
+    assert store.find(tmp_path, identity) == path
+
+
+def test_the_same_verdicts_are_the_same_bytes(tmp_path: Path) -> None:
+    first, second = saved(tmp_path / "a"), saved(tmp_path / "b")
+    assert first.with_suffix(".npz").read_bytes() == second.with_suffix(".npz").read_bytes()
+
+
+def test_a_crash_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(ResultError, match="No space left on device"):
+        saved(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_between_the_files_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = store.write_atomically, []
+
+    def crash_at_second(path: Path, content: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", crash_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            saved(tmp_path)
+    assert store.find(tmp_path, make_result().evaluation_id) is None
+    assert saved(tmp_path).is_file()
+
+
+def test_verdicts_of_another_result_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="do not belong"):
+        store.save(make_result(robust=40), make_verdicts(make_result(robust=41)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verdicts_need_one_shape() -> None:
+    arrays = make_verdicts(make_result()).arrays()
+    with pytest.raises(InvalidInput, match="one shape"):
+        Verdicts(**{**arrays, "y": arrays["y"][:-1]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "not JSON"),
+        (lambda text: "", "not JSON"),
+        (lambda text: "\x00\xff", "not JSON"),
+        (lambda text: "[]", "not a result"),
+        (lambda text: "{}", "schema version None"),
+        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "schema version 2"),
+        (lambda text: text.replace('"n": 100', '"n": 100, "extra": 1'), "extra"),
+        (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": 9.8'), "clean_acc"),
+        (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": NaN'), "clean_acc"),
+        (lambda text: text.replace('"n": 100', '"n": 0'), "damaged: n"),
+        (lambda text: text.replace('"n": 100', '"n": "many"'), "damaged: n"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, damage: object, message: str) -> None:
+    path = saved(tmp_path)
+    text = path.read_text()
+    damaged = damage(text)  # type: ignore[operator]
+    assert damaged != text
+    path.write_text(damaged)
+    with pytest.raises(ResultError, match=message) as caught:
+        store.read_all(tmp_path)
+    assert path.name in str(caught.value)
+
+
+def test_read_all_says_that_there_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="no results folder"):
+        store.read_all(tmp_path / "missing")
+
+
+def test_read_all_in_order_of_names(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        saved(tmp_path, checkpoint=name)
+    (tmp_path / ".b.json.123.tmp").write_text("{")
+    assert [result.checkpoint for _, result in store.read_all(tmp_path)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("samples", ["../elsewhere.npz", "/etc/passwd", None])
+def test_verdicts_are_only_read_from_beside_the_result(tmp_path: Path, samples: str | None) -> None:
+    path = saved(tmp_path / "results")
+    content = json.loads(path.read_text())
+    content["samples"] = samples
+    path.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match="names no verdicts beside it"):
+        store.read_verdicts(path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pickle", "other", "short", "missing"])
+def test_damaged_verdicts_are_one_clear_error(tmp_path: Path, damage: str) -> None:
+    path = saved(tmp_path)
+    beside = path.with_suffix(".npz")
+    arrays = make_verdicts(make_result()).arrays()
+    if damage == "truncated":
+        beside.write_bytes(beside.read_bytes()[:200])
+    elif damage == "pickle":
+        np.savez(beside, **{**arrays, "y": np.array([object()] * 100)})  # type: ignore[arg-type]
+    elif damage == "other":
+        np.savez(beside, wrong=np.arange(3))
+    elif damage == "short":
+        np.savez(beside, **{name: array[:50] for name, array in arrays.items()})
+    else:
+        beside.unlink()
+    with pytest.raises(ResultError, match="verdicts"):
+        store.read_verdicts(path)
+
+
+def test_where_results_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_HOME", raising=False)
+    assert store.results_root() == Path("leaderboards/results")
+    assert store.results_root(Path("elsewhere")) == Path("elsewhere")
+    monkeypatch.setenv("HARNESS_HOME", "/srv/harness")
+    assert store.results_root() == Path("/srv/harness/leaderboards/results")
+
+
+def test_an_unwritable_folder_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.check_writable(tmp_path / "not" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultError, match="is not a folder"):
+        store.check_writable(tmp_path / "file" / "results")
+    # tests may run as root, whom no permission stops
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ResultError, match="no permission"):
+        store.check_writable(tmp_path / "results")
