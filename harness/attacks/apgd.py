@@ -45,7 +45,7 @@ def apgd(
     """Auto-PGD with the cross-entropy, the DLR loss, or the targeted DLR loss.
 
     Every point on the way that lies in the threat model is checked, the start included. A run costs
-    ``1 + eot * steps`` forward passes and ``eot * steps`` backward passes.
+    ``eot * steps`` backward passes and one forward pass more (three more with larger radii).
 
     Args:
         threat: the threat model.
@@ -135,6 +135,9 @@ class _Apgd(Attack):
         state = self.objective.aim(batch, run // self.restarts)
         radius = self.schedule[0].radius
         point = self.threat.geometry.start(batch.x, radius, batch.draws, 0)
+        if self.warm:
+            # as the reference: a second projection takes back values that the first left one rounding away from x
+            point = self.threat.geometry.project(point, batch.x, radius)
         return self._begin(batch, state, oracle, point, radius, self.warm)
 
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
