@@ -180,9 +180,9 @@ def execute(
         ModelError, AttackError: see `Passes` and `Judge`; what was found before stands in the snapshot.
     """
     run = _Run(task, pool, machine, resume.outcome if resume else Outcome(Tally.empty(len(pool))))
+    began = time.perf_counter() - run.outcome.seconds
     chunks = run.restore(resume.chunks) if resume else run.start()
     first = resume.iteration if resume else 0
-    began = time.perf_counter() - run.outcome.seconds
     for i in range(first, task.attack.steps):
         if not chunks:
             break

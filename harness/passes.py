@@ -106,14 +106,14 @@ class Passes:
 
     Args:
         network: from images ``[m, ...]`` in [0, 1] to logits.
-        classes: how many logits it returns.
+        classes: how many logits it returns; None where that is to be found out.
         limit: the largest batch that goes through at once; halved when memory runs out.
         precision: fp32, tf32 or bf16.
         layout: the memory format that the network likes.
     """
 
     network: nn.Module
-    classes: int
+    classes: int | None
     limit: int
     precision: str = "fp32"
     layout: torch.memory_format = torch.contiguous_format

@@ -1,0 +1,150 @@
+"""The state of an evaluation in flight, so that a killed one goes on where it was.
+
+A folder per evaluation, named by the hash of its inputs, holds ``pool.pt`` (what is known of every sample,
+written between tasks) and one ``part-K.pt`` per worker (its task in flight). Files are replaced atomically,
+hold tensors and plain values only, and are removed when the evaluation ends. A part belongs to the pool
+state that it was started from; one that does not fit is ignored, which costs time and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.engine import Outcome, Snapshot, Task
+from harness.errors import ResultError
+from harness.passes import Tally
+
+__all__ = ["Part", "State"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task in flight as it was saved: which runs of which step, for which samples, and how far."""
+
+    step: int
+    first: int
+    lanes: int
+    index: torch.Tensor
+    snapshot: Snapshot
+
+
+@dataclass
+class State:
+    """The saved state of one evaluation.
+
+    Args:
+        folder: the folder of this evaluation; None keeps nothing.
+        interval: seconds between writes at least. Writes never take more than about 5 % of the time,
+            however large the pool.
+    """
+
+    folder: Path | None
+    interval: float = 5.0
+    _next: float = field(default_factory=lambda: time.monotonic() + 2.0)
+
+    def save_pool(self, content: dict[str, Any], *, force: bool = False) -> None:
+        """Write what is known of every sample, if it is time (or ``force``)."""
+        self._throttled("pool.pt", lambda: content, force=force)
+
+    def save_part(self, slot: int, task: Task, snapshot: Callable[[], Snapshot]) -> None:
+        """Write a task in flight, if it is time."""
+        self._throttled(f"part-{slot}.pt", lambda: _packed(task, snapshot()), force=False)
+
+    def pool(self) -> dict[str, Any] | None:
+        """The last saved pool state, if there is one that can be read."""
+        return None if self.folder is None else _read(self.folder / "pool.pt")
+
+    def parts(self) -> list[Part]:
+        """The tasks in flight that were saved."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        found = (_read(path) for path in sorted(self.folder.glob("part-*.pt")))
+        return [_unpacked(content) for content in found if content is not None]
+
+    def clear(self) -> None:
+        """Remove the state: the evaluation has ended."""
+        if self.folder is not None and self.folder.is_dir():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _throttled(self, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> None:
+        if self.folder is None or (not force and time.monotonic() < self._next):
+            return
+        began = time.monotonic()
+        _write(self.folder / name, content() | {"version": _VERSION})
+        now = time.monotonic()
+        self._next = now + max(self.interval, 20 * (now - began))
+
+
+def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
+    outcome = snapshot.outcome
+    return {
+        "step": task.step,
+        "first": task.first,
+        "lanes": task.lanes,
+        "index": torch.from_numpy(task.index),
+        "iteration": snapshot.iteration,
+        "chunks": snapshot.chunks,
+        "forward": torch.from_numpy(outcome.tally.forward),
+        "backward": torch.from_numpy(outcome.tally.backward),
+        "flat": torch.from_numpy(outcome.tally.flat),
+        "model_seconds": outcome.tally.model_seconds,
+        "broken": outcome.broken,
+        "points": torch.stack(outcome.points) if outcome.points else None,
+        "predicted": outcome.predicted,
+        "rejected": outcome.rejected,
+        "judged": outcome.judged,
+        "seconds": outcome.seconds,
+    }
+
+
+def _unpacked(content: dict[str, Any]) -> Part:
+    points = content["points"]
+    outcome = Outcome(
+        tally=Tally(
+            content["forward"].numpy(), content["backward"].numpy(), content["flat"].numpy(), content["model_seconds"]
+        ),
+        broken=content["broken"],
+        points=[] if points is None else list(points),
+        predicted=content["predicted"],
+        rejected=content["rejected"],
+        judged=content["judged"],
+        seconds=content["seconds"],
+    )
+    snapshot = Snapshot(content["iteration"], content["chunks"], outcome)
+    return Part(content["step"], content["first"], content["lanes"], content["index"], snapshot)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.save(content, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"cannot save the state of the evaluation in {path.parent}: {error.strerror or error}; "
+            "free or name another folder, then give the same command again"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+        # no state, or one cut short by a crash of the machine: the evaluation begins anew
+        return None
+    return content if content.get("version") == _VERSION else None
