@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
+from harness.attacks._fab_guess import first_guess, guess, learn
 from harness.errors import InvalidInput
 from harness.norms._base import column
 from harness.threat import ThreatModel
@@ -85,14 +86,13 @@ def fab(
 class _Fab(Attack):
     """The walk.
 
-    The state of a sample is the point ``x``, what is known of the model there if ``fresh`` (``gap``: how far
-    the wanted logit is ahead of the true one; ``slope``: its gradient), and whether the last step
-    ``crossed`` the boundary.
+    The state of a sample is the point ``x`` and, where it is ``fresh``, what is known of the model there:
+    ``gap``, how far the wanted logit is ahead of the true one, and ``slope``, its gradient.
 
     A step ends with a check of its new point. Where nothing crossed, the next step begins at that very
-    point, so the check is made with a backward pass and the step needs none of its own. Where the
-    boundary was crossed the walk moves back, and the gradient would be wasted. Whether a sample is
-    checked with or without it is guessed from its last step; the guess decides the cost and nothing else.
+    point, so the check is made with a backward pass and the next step needs no pass of its own. Where the
+    boundary was crossed the walk moves back, and that gradient would be wasted. Hence samples that will
+    cross, as far as can be guessed, are checked by a forward pass alone.
     """
 
     threat: ThreatModel
@@ -120,7 +120,7 @@ class _Fab(Attack):
             "slope": torch.zeros_like(x),
             "target": others[:, -1 - aim],
             "fresh": nobody,
-            "crossed": nobody.clone(),
+            **first_guess(x),
         }
         return state, Proposal(x, nobody)
 
@@ -132,11 +132,10 @@ class _Fab(Attack):
             self._linearise(batch, state, oracle, x, rows)
         x = self._move(batch.x, x, state["gap"], state["slope"])
 
-        last = i == self.steps - 1
-        blind = torch.ones_like(state["crossed"]) if last else state["crossed"]
-        seeing = ~blind
+        # nothing follows the last step that could use a gradient
+        seeing = ~guess(state) & (i < self.steps - 1)
         prediction = torch.empty_like(batch.y)
-        rows = _positions(blind)
+        rows = _positions(~seeing)
         if len(rows):
             prediction[rows] = oracle.logits(x[rows], rows).argmax(dim=1)
         rows = _positions(seeing)
@@ -145,7 +144,8 @@ class _Fab(Attack):
 
         crossed = prediction != batch.y
         claimed = crossed & (geometry.size(x - batch.x) <= self.threat.radius)
-        state["x"], state["crossed"], state["fresh"] = x, crossed, seeing & ~crossed
+        state["x"], state["fresh"] = x, seeing & ~crossed
+        learn(state, crossed)
         rows = _positions(crossed)
         if len(rows):
             back = batch.x[rows] + (x[rows] - batch.x[rows]) * self.beta
@@ -167,8 +167,8 @@ class _Fab(Attack):
 
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
-        learn = self._towards_target if self.targeted else self._towards_nearest
-        logits, gap, slope = learn(batch, state, oracle, x[rows], rows)
+        look = self._towards_target if self.targeted else self._towards_nearest
+        logits, gap, slope = look(batch, state, oracle, x[rows], rows)
         state["gap"][rows], state["slope"][rows] = gap, slope
         return logits.argmax(dim=1)
 

@@ -82,9 +82,7 @@ def hyperplane_l1(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
     while len(rows):
         steepest, moves, settled = _greedy(slope[rows], room[rows], gap[rows], min(count, w.shape[1]))
         done = rows[settled]
-        step[done] = (
-            torch.zeros_like(step[done]).scatter_(1, steepest[settled], moves[settled]).mul_(sign[done])
-        )
+        step[done] = torch.zeros_like(step[done]).scatter_(1, steepest[settled], moves[settled]).mul_(sign[done])
         rows = rows[~settled]
         count *= _GROWTH
     return step
