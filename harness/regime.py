@@ -6,16 +6,16 @@ of `harness.regimes`; a user's own is one TOML file with the same fields (`read`
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from harness.errors import InvalidInput
+from harness.fields import Record, validate
 
-__all__ = ["Awp", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
+__all__ = ["Awp", "Conduct", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
 
 Selectors = tuple[str, ...]
 """Parts of a network, as `harness.parts` names them: a union, less those that begin with a hyphen."""
@@ -28,11 +28,7 @@ Mode = Literal["eval", "train"]
 Branch = Literal["clean", "adversarial"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class PartOptimizer(_Record):
+class PartOptimizer(Record):
     """An optimiser of its own for some of the trained parameters; what is None is as in the rest of the run."""
 
     part: Selectors
@@ -42,14 +38,14 @@ class PartOptimizer(_Record):
     momentum: float | None = Field(default=None, ge=0, lt=1, description="Adam's first beta")
 
 
-class Awp(_Record):
+class Awp(Record):
     """Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) on some layers."""
 
     gamma: float = Field(default=0.01, gt=0, description="size of the perturbation relative to each weight's norm")
     part: Selectors = ("all",)
 
 
-class _Conduct(_Record):
+class Conduct(Record):
     """What may change from phase to phase."""
 
     trained: Selectors = Field(default=("all",), description="parts that the optimiser moves; () trains nothing")
@@ -64,14 +60,14 @@ class _Conduct(_Record):
     awp: Awp | None = None
 
 
-class Phase(_Conduct):
+class Phase(Conduct):
     """A stretch of the training. Fields that are left out are those of the regime, but for the resets:
     those of the regime belong to its start."""
 
     share: float = Field(default=1.0, gt=0, description="share of the epochs, relative to the other phases")
 
 
-class Regime(_Conduct):
+class Regime(Conduct):
     """One way to train.
 
     Attributes:
@@ -115,13 +111,13 @@ class Regime(_Conduct):
                 raise InvalidInput(f"{who}: dual BN needs a loss on both branches, 'mixed' or 'trades', not {stage.loss!r}")
         return self
 
-    def stages(self) -> tuple[_Conduct, ...]:
+    def stages(self) -> tuple[Conduct, ...]:
         """The phases with every field filled in; one for a regime without phases."""
-        common = {name: getattr(self, name) for name in _Conduct.model_fields}
+        common = {name: getattr(self, name) for name in Conduct.model_fields}
         if not self.phases:
-            return (_Conduct(**common),)
+            return (Conduct(**common),)
         return tuple(
-            _Conduct(**(common if i == 0 else {**common, "reset": (), "reset_statistics": False}) | _given(phase))
+            Conduct(**(common if i == 0 else {**common, "reset": (), "reset_statistics": False}) | _given(phase))
             for i, phase in enumerate(self.phases)
         )
 
@@ -173,28 +169,11 @@ def read(path: str | Path) -> Regime:
         raise InvalidInput(f"the regime {path} is not valid TOML: {error}") from error
     table.setdefault("name", path.stem.lower().replace("_", "-"))
     table.setdefault("summary", f"from {path.name}")
-    try:
-        return Regime.model_validate(table)
-    except ValidationError as error:
-        raise InvalidInput(f"the regime {path}: {_explain(error)}") from error
+    return validate(Regime, table, f"the regime {path}")
 
 
 def _given(phase: Phase) -> dict[str, Any]:
     return {name: getattr(phase, name) for name in phase.model_fields_set if name != "share"}
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in plain words; an unknown field with the nearest known one."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg'].lower()}, got {first['input']!r}"
-    homes: dict[str, type[BaseModel]] = {"phases": Phase, "optimizers": PartOptimizer, "awp": Awp}
-    inside = [part for part in first["loc"][:-1] if isinstance(part, str)]
-    known = sorted(homes[inside[-1]].model_fields if inside else Regime.model_fields)
-    nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown field {where!r}: expected one of {', '.join(known)}{hint}"
 
 
 def _union(selectors: Selectors) -> str:
@@ -204,7 +183,7 @@ def _union(selectors: Selectors) -> str:
     return text.removeprefix(" + ") if not text.startswith(" - ") else f"all{text}"
 
 
-def _loss(stage: _Conduct) -> str:
+def _loss(stage: Conduct) -> str:
     if not stage.trained:
         return "-"
     if stage.loss == "mixed":
@@ -212,7 +191,7 @@ def _loss(stage: _Conduct) -> str:
     return f"trades {stage.trades_beta:g}" if stage.loss == "trades" else stage.loss
 
 
-def _optimizers(stage: _Conduct) -> str:
+def _optimizers(stage: Conduct) -> str:
     words = []
     for own in stage.optimizers:
         values = {"lr": own.learning_rate, "wd": own.weight_decay, "momentum": own.momentum}

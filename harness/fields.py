@@ -1,0 +1,65 @@
+"""Tables that people write (TOML, options) against the data classes that they must fit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InvalidInput
+
+__all__ = ["Record", "validate"]
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class Record(BaseModel):
+    """Frozen data whose unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def validate(kind: type[R], table: Mapping[str, Any], what: str) -> R:
+    """``table`` as a ``kind``.
+
+    Args:
+        what: begins the error, for example "the regime my.toml".
+
+    Raises:
+        InvalidInput: the first problem: an unknown field with the nearest known one, or a wrong value.
+    """
+    try:
+        return kind.model_validate(dict(table))
+    except ValidationError as error:
+        raise InvalidInput(f"{what}: {_explain(kind, error)}") from error
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"the field {where!r} is missing"
+    if first["type"] != "extra_forbidden":
+        message = first["msg"][:1].lower() + first["msg"][1:]
+        return f"{where}: {message}, got {first['input']!r}"
+    known = sorted(_home(kind, first["loc"][:-1]).model_fields)
+    nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown field {where!r}: expected one of {', '.join(known)}{hint}"
+
+
+def _home(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The data class at the end of a path of field names and positions."""
+    for step in path:
+        if isinstance(step, str) and step in kind.model_fields:
+            kind = _inner(kind.model_fields[step].annotation) or kind
+    return kind
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The data class inside an annotation such as ``tuple[Phase, ...]`` or ``Awp | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner(part))), None)

@@ -1,0 +1,70 @@
+"""What a run that was killed goes on from: the end of its last epoch, in one file that is replaced whole."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import InvalidInput
+
+__all__ = ["StateFile"]
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """The state of the run with this fingerprint; another run has another file.
+
+    Attributes:
+        directory: made when something is saved. None keeps no state.
+        fingerprint: hash of all that decides the outcome.
+    """
+
+    directory: Path | None
+    fingerprint: str
+
+    @property
+    def path(self) -> Path | None:
+        """Where the state lies."""
+        return None if self.directory is None else self.directory / f"training-{self.fingerprint[:16]}.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last, if there is one.
+
+        Raises:
+            InvalidInput: a file that is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise InvalidInput(f"the training state {self.path} is damaged; delete it to begin anew") from error
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state.
+
+        Raises:
+            InvalidInput: it cannot be written.
+        """
+        if self.path is None:
+            return
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state, partial)
+            os.replace(partial, self.path)
+        except (OSError, RuntimeError) as error:
+            raise InvalidInput(f"cannot write the training state {self.path}: {error}") from error
+
+    def remove(self) -> None:
+        """Remove the state, and its folder if that leaves it empty."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+                self.path.parent.rmdir()
