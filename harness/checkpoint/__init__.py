@@ -11,6 +11,7 @@ from harness.checkpoint._manifest import Manifest, Parent, manifest_path, read_m
 from harness.checkpoint._normalizations import NORMALIZATIONS
 from harness.checkpoint._places import available, find, folders
 from harness.checkpoint._registry import Checkpoint, load, save, weights_sha256
+from harness.checkpoint._tensors import differences
 
 __all__ = [
     "NORMALIZATIONS",
@@ -18,6 +19,7 @@ __all__ = [
     "Manifest",
     "Parent",
     "available",
+    "differences",
     "find",
     "folders",
     "import_file",

@@ -40,6 +40,11 @@ class Checkpoint:
     manifest: Manifest
     model: Model
 
+    @property
+    def name(self) -> str:
+        """What it is registered as."""
+        return self.manifest.name
+
     def as_parent(self) -> Parent:
         """How the manifest of a model that is trained from this one refers to it."""
         return Parent(name=self.manifest.name, weights_sha256=self.manifest.weights_sha256)
@@ -122,7 +127,7 @@ def fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
     check_finite(tensors, where)
     try:
         model.network.load_state_dict(dict(tensors), strict=True)
-    except RuntimeError as error:
+    except Exception as error:  # modules may read extra state of their own, and fail at it in any way
         raise CheckpointError(f"{where} does not fit {model.architecture}: {' '.join(str(error).split())}") from error
 
 

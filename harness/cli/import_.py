@@ -1,0 +1,143 @@
+"""``harness import``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import rich_click as click
+
+from harness.cli import _options as options
+from harness.cli._render import print_json, print_line
+
+if TYPE_CHECKING:
+    from harness.checkpoint import Manifest
+
+__all__ = ["import_"]
+
+
+def _numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(float(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers such as 0.5,0.5,0.5, got {value!r}") from None
+
+
+def _shape(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    sizes = value.replace("x", ",").split(",")
+    if len(sizes) != 3 or not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+        raise click.BadParameter(f"expected channels, height and width such as 3,32,32, got {value!r}")
+    channels, height, width = map(int, sizes)
+    return channels, height, width
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, metavar="NAME", help="What it is to be called.")
+@click.option(
+    "--architecture",
+    metavar="NAME",
+    help="See 'harness list architectures'; not needed for a file that harness wrote.",
+)
+@click.option("--norm-layer", metavar="NAME", help="Where it is not the architecture's own.")
+@click.option("--dataset", metavar="NAME", help="Trained on; says classes, shape and threat model too.")
+@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Number of classes.")
+@click.option("--shape", callback=_shape, metavar="C,H,W", help="Of the images.")
+@click.option(
+    "--normalization",
+    metavar="NAME",
+    help="What the model does to images in [0, 1] first: none, cifar10, cifar100, imagenet or mnist.",
+)
+@click.option("--mean", callback=_numbers, metavar="M,...", help="The same in numbers, one a channel.")
+@click.option("--std", callback=_numbers, metavar="S,...", help="With --mean.")
+@click.option("--threat", metavar="NORM:EPS", help="Evaluated in unless told otherwise; the data set's if not given.")
+@click.option("--regime", metavar="NAME", help="How it was trained; see 'harness list regimes'.")
+@click.option("--parent", metavar="NAME", help="The registered checkpoint it was trained from.")
+@click.option("--source", metavar="TEXT", help="Where it comes from; the file's name if not given.")
+@click.option("--entry", metavar="NAME", help="Which entry of FILE holds the weights, where several could.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["pt", "safetensors"]),
+    default="pt",
+    show_default=True,
+    help="Of the registered copy.",
+)
+@click.option(
+    "--output",
+    type=options.folder,
+    metavar="DIR",
+    help="Where to register it; $HARNESS_HOME/checkpoints if not given, else ./checkpoints.",
+)
+@options.checkpoint_dir
+@click.option("--overwrite", is_flag=True, help="Replace another checkpoint of that name.")
+@options.as_json
+def import_(
+    file: Path,
+    name: str,
+    architecture: str | None,
+    norm_layer: str | None,
+    dataset: str | None,
+    classes: int | None,
+    shape: tuple[int, int, int] | None,
+    normalization: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    threat: str | None,
+    regime: str | None,
+    parent: str | None,
+    source: str | None,
+    entry: str | None,
+    file_format: Literal["pt", "safetensors"],
+    output: Path | None,
+    checkpoint_dir: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Register the weights in FILE as a checkpoint.
+
+    FILE is a .pt, .pth, .th or .safetensors file with a state dict, plain or inside the usual wrappers. It
+    is checked tensor by tensor against the architecture and never run as code.
+    """
+    from harness import checkpoint
+
+    folder = output or checkpoint_dir or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
+    path = checkpoint.import_file(
+        file,
+        name=name,
+        directory=folder,
+        architecture=architecture,
+        classes=classes,
+        shape=shape,
+        norm_layer=norm_layer,
+        normalization=normalization,
+        mean=mean,
+        std=std,
+        dataset=dataset,
+        threat=threat,
+        regime=regime,
+        parent=parent,
+        source=source,
+        entry=entry,
+        file_format=file_format,
+        checkpoint_dir=checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None,
+        overwrite=overwrite,
+    )
+    manifest = checkpoint.read_manifest(checkpoint.manifest_path(path))
+    if as_json:
+        print_json({"path": str(path), **manifest.model_dump(mode="json", by_alias=True)})
+        return
+    _show(path, manifest)
+
+
+def _show(path: Path, manifest: Manifest) -> None:
+    print_line(f"registered {manifest.name} as {path}")
+    print_line(f"  {manifest.architecture}, {manifest.parameters:,} parameters, weights {manifest.weights_sha256[:12]}")
+    for note in manifest.notes:
+        print_line(f"  {note}")
+    print_line(f"evaluate it with: harness evaluate --checkpoint {path}")

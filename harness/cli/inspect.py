@@ -1,0 +1,156 @@
+"""``harness inspect``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from harness.cli import _options as options
+from harness.cli._render import percent, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from harness.checkpoint import Checkpoint, Manifest
+    from harness.lineage import BnLayer, Lineage, Summary
+
+__all__ = ["inspect"]
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option("--parent", metavar="NAME", help="Compare with this one instead of the parent that the manifest names.")
+@options.checkpoint_dir
+@options.as_json
+def inspect(checkpoint: str, parent: str | None, checkpoint_dir: Path | None, as_json: bool) -> None:
+    """Show what a checkpoint is, its BN layers one by one, and what changed since its parent."""
+    from harness import checkpoint as registry
+    from harness import lineage
+
+    loaded = registry.load(checkpoint, checkpoint_dir=checkpoint_dir)
+    if parent is None:
+        other = lineage.parent_of(loaded, checkpoint_dir=checkpoint_dir)
+    else:
+        other = registry.load(parent, checkpoint_dir=checkpoint_dir)
+        # asked to compare, what cannot be compared is an error
+        lineage.difference(loaded.model, other.model)
+    layers = lineage.bn_report(loaded.model)
+    verdict = lineage.verify_claim(loaded, other)
+    if as_json:
+        print_json(_object(loaded, layers, verdict))
+        return
+    _show_facts(loaded)
+    _show_layers(layers)
+    _show_lineage(verdict)
+
+
+def _object(loaded: Checkpoint, layers: tuple[BnLayer, ...], verdict: Lineage) -> dict[str, Any]:
+    told = asdict(verdict)
+    change = told["difference"]
+    if change is not None and verdict.difference is not None:
+        change["changed"] = sorted(change["changed"])
+        change["moved_layers"] = sorted(change["moved_layers"])
+        change["changed_share"] = verdict.difference.changed_share
+        for part in change["parts"]:
+            part["movement"] = part["movement"] if math.isfinite(part["movement"]) else None
+    return {
+        "path": str(loaded.path),
+        "manifest": loaded.manifest.model_dump(mode="json", by_alias=True),
+        "bn_layers": [asdict(layer) for layer in layers],
+        "lineage": told,
+    }
+
+
+def _show_facts(loaded: Checkpoint) -> None:
+    manifest = loaded.manifest
+    print_line(f"{manifest.name}  ({loaded.path})")
+    for name, value in _facts(manifest).items():
+        print_line(f"  {name:<14} {value}")
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    normalization = manifest.normalization
+    trained = manifest.trained_parameters
+    share = f", {_share(trained, manifest.parameters)} trained" if trained is not None else ""
+    facts = {
+        "architecture": f"{manifest.architecture}, norm layer {manifest.norm_layer}",
+        "images": f"{'x'.join(map(str, manifest.shape))}, {manifest.classes} classes",
+        "normalization": f"mean {list(normalization.mean)}, std {list(normalization.std)}" if normalization else "none",
+        "parameters": f"{manifest.parameters:,}{share}",
+        "regime": manifest.regime,
+        "parent": manifest.parent.name if manifest.parent else None,
+        "data set": manifest.dataset,
+        "threat model": manifest.threat,
+        "training": ", ".join(f"{name} {value}" for name, value in manifest.training.items()),
+        "source": manifest.source,
+        "notes": "; ".join(manifest.notes),
+        "weights": manifest.weights_sha256,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({100 * part / max(1, whole):.2f} %)"
+
+
+def _show_layers(layers: tuple[BnLayer, ...]) -> None:
+    from harness.lineage import NEAR_ZERO
+
+    print_line()
+    if not layers:
+        print_line("no BN layers")
+        return
+    print_line(f"BN layers: mean ± deviation [min, max], share of values below {NEAR_ZERO} in size")
+    header = ["layer", "channels", "gamma", "beta", "running mean", "running variance", "normalises with", "batches"]
+    rows = [
+        [
+            layer.name,
+            layer.channels,
+            _summary(layer.gamma),
+            _summary(layer.beta),
+            _summary(layer.running_mean),
+            _summary(layer.running_var),
+            f"{layer.statistics} statistics",
+            layer.batches,
+        ]
+        for layer in layers
+    ]
+    print_table(header, rows, right=["channels", "batches"])
+
+
+def _summary(summary: Summary | None) -> str:
+    if summary is None:
+        return "-"
+    near = f" {100 * summary.near_zero:.0f} %" if summary.near_zero else ""
+    return f"{summary.mean:.3g} ± {summary.std:.2g} [{summary.min:.3g}, {summary.max:.3g}]{near}"
+
+
+def _show_lineage(verdict: Lineage) -> None:
+    change = verdict.difference
+    print_line()
+    if change is not None:
+        print_line(f"since {verdict.parent}:")
+        rows = [
+            [
+                part.name,
+                f"{len(part.changed)} of {part.tensors}",
+                f"{part.changed_values:,} of {part.values:,}",
+                "-"
+                if not part.changed
+                else f"{100 * part.movement:.3g} %"
+                if math.isfinite(part.movement)
+                else "from 0",
+            ]
+            for part in change.parts
+        ]
+        header = ["part", "tensors changed", "values changed", "moved by"]
+        print_table(header, rows, right=header[1:])
+        share = percent(change.changed_share) if change.changed_share >= 0.1 else f"{100 * change.changed_share:.2f} %"
+        print_line(
+            f"{change.changed_parameters:,} of {change.parameters:,} parameters lie in changed tensors ({share})"
+        )
+        alike = ", ".join(verdict.regimes) or "no registered regime"
+        print_line("nothing changed" if change.nothing else f"this change is consistent with: {alike}")
+    print_line(f"{verdict.status}: {verdict.reason}")

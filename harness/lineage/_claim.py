@@ -1,0 +1,136 @@
+"""Does a checkpoint's change since its parent agree with the regime that its manifest claims?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness import checkpoint as registry
+from harness import models, regimes
+from harness.checkpoint import Checkpoint
+from harness.errors import CheckpointError, HarnessError, InvalidInput, UnknownName
+from harness.lineage._difference import Difference, difference
+from harness.lineage._regimes import consistent_regimes, trains_everything, violations
+from harness.regime import Regime
+
+__all__ = ["Lineage", "Status", "parent_of", "verify_claim"]
+
+Status = Literal["consistent", "contradicted", "unknown-parent", "unknown-regime", "root"]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a checkpoint comes from, as far as its weights bear it out.
+
+    Attributes:
+        status: "consistent" (nothing moved but what the regime trains), "contradicted", "unknown-parent"
+            (the parent cannot be had, so nothing was checked), "unknown-regime" (none is claimed, or one
+            that is not registered) or "root" (it starts at random and has no parent).
+        reason: why, in one line.
+        regimes: the registered regimes that the change is consistent with: those that train exactly what
+            changed, or else those that train more.
+        difference: from the parent, where there is one to compare with.
+    """
+
+    status: Status
+    reason: str
+    checkpoint: str
+    regime: str | None
+    parent: str | None
+    regimes: tuple[str, ...] = ()
+    difference: Difference | None = None
+
+
+def parent_of(checkpoint: Checkpoint, *, checkpoint_dir: str | Path | None = None) -> Checkpoint | None:
+    """The parent that a manifest names, from the checkpoint's own folder or any that is searched.
+
+    Returns:
+        None where no parent is named, or none with those weights can be found.
+    """
+    claimed = checkpoint.manifest.parent
+    if claimed is None:
+        return None
+    places = [checkpoint.path.parent, *registry.folders(checkpoint_dir)]
+    for folder in places:
+        try:
+            found = registry.load(folder.absolute() / claimed.name)
+        except HarnessError:
+            continue
+        if claimed.weights_sha256 in (None, found.manifest.weights_sha256):
+            return found
+    return None
+
+
+def verify_claim(checkpoint: Checkpoint, parent: Checkpoint | None) -> Lineage:
+    """Check a manifest's claim of a regime against the weights.
+
+    Args:
+        parent: what the checkpoint was trained from (`parent_of`); None where it cannot be had.
+    """
+    manifest = checkpoint.manifest
+    claimed = manifest.parent
+    change = None
+    fitting: tuple[str, ...] = ()
+    if parent is not None:
+        try:
+            change = difference(checkpoint.model, parent.model)
+            fitting = consistent_regimes(checkpoint.model, change)
+        except CheckpointError as error:
+            return Lineage("contradicted", str(error), manifest.name, manifest.regime, parent.name)
+    status, reason = _verdict(checkpoint, parent, change)
+    name = parent.name if parent is not None else claimed.name if claimed is not None else None
+    return Lineage(status, reason, manifest.name, manifest.regime, name, fitting, change)
+
+
+def _verdict(checkpoint: Checkpoint, parent: Checkpoint | None, change: Difference | None) -> tuple[Status, str]:
+    manifest = checkpoint.manifest
+    claimed = manifest.parent
+    if manifest.regime is None:
+        return (
+            ("root", "no parent and no regime are claimed")
+            if claimed is None
+            else ("unknown-regime", "no regime is claimed")
+        )
+    try:
+        regime = regimes.get(manifest.regime)
+    except (UnknownName, InvalidInput):
+        return "unknown-regime", f"the regime {manifest.regime!r} is not registered"
+    if regime.start == "random":
+        return _root(checkpoint, regime)
+    if claimed is None:
+        return "unknown-parent", f"{regime.name} starts from a parent, and the manifest names none"
+    if parent is None or change is None:
+        return "unknown-parent", f"the parent {claimed.name!r} was not found"
+    if claimed.weights_sha256 not in (None, parent.manifest.weights_sha256):
+        return "unknown-parent", f"{parent.name} does not have the weights of the parent {claimed.name!r} that is named"
+    against = violations(checkpoint.model, change, regime)
+    declared = manifest.trained_parameters
+    if declared is not None and change.changed_parameters > declared:
+        against.append(f"{change.changed_parameters} parameters changed, {declared} are declared as trained")
+    if against:
+        return "contradicted", f"claims {regime.name}, but {'; '.join(against)}"
+    return "consistent", f"nothing moved since {parent.name} but what {regime.name} trains"
+
+
+def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:
+    """Of a regime that starts at random: the start can be repeated from its seed, so that what it must not
+    train can be compared with it. Where the comparison fails, another version of torch or another
+    processor may be the reason, so that it proves nothing."""
+    manifest = checkpoint.manifest
+    if trains_everything(checkpoint.model, regime):
+        return "root", f"{regime.name} starts at random and trains everything, so there is nothing to check"
+    seed = manifest.training.get("seed")
+    if not isinstance(seed, int):
+        return "root", f"{regime.name} starts at random, and the manifest does not say from which seed"
+    start = models.build(
+        manifest.architecture,
+        classes=manifest.classes,
+        shape=manifest.shape,
+        norm_layer=manifest.norm_layer,
+        normalization=manifest.normalization,
+        seed=seed,
+    )
+    if violations(checkpoint.model, difference(checkpoint.model, start), regime):
+        return "root", f"{regime.name} starts at random, and the start from seed {seed} could not be repeated here"
+    return "consistent", f"nothing moved since the start from seed {seed} but what {regime.name} trains"
