@@ -86,7 +86,13 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
     from harness import evaluation
 
     identity = evaluation.evaluation_id(
-        point, dataset, threat, request.suite, seed=request.seed, precision=request.precision
+        point,
+        dataset,
+        threat,
+        request.suite,
+        seed=request.seed,
+        precision=request.precision,
+        batch_size=request.batch_size,
     )
     known = store.find(request.root, identity)
     if known is not None and not request.force:

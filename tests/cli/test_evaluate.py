@@ -1,0 +1,177 @@
+"""``harness evaluate``: what is evaluated, what is found again, what is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import evaluation, store
+from harness.engine import Tick
+from tests.cli.conftest import Harness
+from tests.results.records import make_result, make_verdicts
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the evaluator was asked for; it answers at once, with a flag if the suite is fgsm."""
+    asked: list[dict[str, Any]] = []
+
+    def evaluate_checkpoint(point: Any, dataset: Any, *, progress: Any, **settings: Any) -> evaluation.Evaluation:
+        asked.append({"checkpoint": point.manifest.name, "dataset": dataset, **settings})
+        print("a library that prints")
+        progress(Tick("first", 0.5, 7, 10))
+        progress(Tick("first", 0.9, 6, 10))
+        progress(Tick("second", 0.5, 5, 10))
+        suite = settings["suite"]
+        identity = evaluation.evaluation_id(
+            point, dataset, settings["threat"], suite, seed=settings["seed"], precision=settings["precision"]
+        )
+        result = make_result(
+            point.manifest.name,
+            suite=suite,
+            threat=str(settings["threat"]),
+            n=len(dataset),
+            size=dataset.size,
+            clean=len(dataset),
+            robust=len(dataset) // 2,
+            flags=("doubtful",) if suite == "fgsm" else (),
+        ).model_copy(update={"evaluation_id": identity})
+        return evaluation.Evaluation(result, make_verdicts(result), dataset.x)
+
+    monkeypatch.setattr(evaluation, "evaluate_checkpoint", evaluate_checkpoint)
+    return asked
+
+
+@pytest.mark.usefixtures("tiny")
+def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str, Any]]) -> None:
+    code, out, err = harness("evaluate", "--checkpoint", "tiny.pt")
+    assert code == 0
+    (asked,) = calls
+    assert asked["checkpoint"] == "tiny"
+    assert asked["dataset"].name == "digits"
+    assert len(asked["dataset"]) == asked["dataset"].size
+    assert (str(asked["threat"]), asked["suite"], asked["seed"]) == ("Linf:0.15", "autoattack", 0)
+    assert (asked["batch_size"], asked["precision"], asked["workers"], asked["device"]) == (
+        "auto",
+        "fp32",
+        "auto",
+        None,
+    )
+    assert "robust 50.0 %" in out
+    assert "leaderboards/results/tiny__autoattack__Linf-0.15__" in out
+    assert "a library that prints" not in out
+    # stderr is no terminal here: one line a step
+    assert [line for line in err.splitlines() if "standing" in line] == [
+        "tiny, autoattack: first: 7 of 10 standing",
+        "tiny, autoattack: second: 5 of 10 standing",
+    ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_everything_can_be_overridden(harness: Harness, calls: list[dict[str, Any]], folder: Path) -> None:
+    args = (
+        "--suite pgd --norm l2 --eps 1/2 --limit 20 --batch-size 8 --device cpu --seed 3 --precision bf16 --workers 2"
+    )
+    code, out, _ = harness("evaluate", "--checkpoint", "tiny", *args.split(), "--output", "elsewhere", "--json")
+    assert code == 0
+    (asked,) = calls
+    assert (str(asked["threat"]), asked["suite"], asked["seed"], len(asked["dataset"])) == ("L2:1/2", "pgd", 3, 20)
+    assert (asked["batch_size"], asked["precision"], asked["workers"], asked["device"]) == (8, "bf16", 2, "cpu")
+    printed = json.loads(out)
+    wanted = {"checkpoint": "tiny", "dataset": "digits", "threat": "L2:1/2", "suite": "pgd", "n": 20, "flags": []}
+    assert {key: printed[key] for key in wanted} == wanted
+    assert (printed["clean_acc"], printed["robust_acc"], printed["partial"]) == (1.0, 0.5, True)
+    assert {"name", "before", "after", "forward", "backward"} <= set(printed["steps"][0])
+    path = Path(printed["result"])
+    assert path.parent == folder / "elsewhere"
+    assert store.read(path).robust_acc == 0.5
+    assert len(store.read_verdicts(path)) == 20
+
+
+@pytest.mark.parametrize(
+    ("args", "threat"),
+    [
+        ([], "Linf:0.15"),
+        (["--eps", "0.3"], "Linf:0.3"),
+        (["--norm", "linf"], "Linf:0.15"),
+        (["--norm", "L1", "--eps", "2"], "L1:2"),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_threat(harness: Harness, calls: list[dict[str, Any]], args: list[str], threat: str) -> None:
+    assert harness("evaluate", "--checkpoint", "tiny", *args).code == 0
+    assert str(calls[0]["threat"]) == threat
+
+
+@pytest.mark.usefixtures("tiny", "calls")
+def test_a_norm_without_a_standard_needs_its_eps(harness: Harness) -> None:
+    harness("evaluate", "--checkpoint", "tiny", "--norm", "L2").refused("L2", "--eps")
+
+
+def test_a_manifest_that_says_nothing_leaves_it_to_the_data_set(
+    harness: Harness, calls: list[dict[str, Any]], tiny: Path
+) -> None:
+    manifest = tiny.with_suffix(".toml")
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(line for line in lines if not line.startswith(("dataset", "threat"))))
+    harness("evaluate", "--checkpoint", "tiny").refused("names no data set", "--dataset")
+    assert harness("evaluate", "--checkpoint", "tiny", "--dataset", "digits").code == 0
+    assert str(calls[0]["threat"]) == "Linf:0.15"
+
+
+def test_the_same_evaluation_is_found(harness: Harness, calls: list[dict[str, Any]], tiny: Path) -> None:
+    command = ["evaluate", "--checkpoint", str(tiny), "--suite", "pgd", "--json"]
+    first = json.loads(harness(*command).out)
+    again = json.loads(harness(*command).out)
+    assert (first["ran"], again["ran"]) == (True, False)
+    assert again["result"] == first["result"]
+    assert len(calls) == 1
+    assert "found, not run again" in harness(*command[:-1]).out
+    # what decides the outcome is another evaluation; what does not is the same
+    assert json.loads(harness(*command, "--workers", "1").out)["ran"] is False
+    assert json.loads(harness(*command, "--seed", "1").out)["ran"] is True
+    assert json.loads(harness(*command, "--limit", "10").out)["ran"] is True
+    forced = json.loads(harness(*command, "--force").out)
+    assert forced["ran"] is True
+    assert forced["result"] != first["result"]
+
+
+def test_several_checkpoints_are_a_list(harness: Harness, calls: list[dict[str, Any]], tiny: Path) -> None:
+    for suffix in (".pt", ".toml"):
+        text = tiny.with_suffix(suffix).read_bytes().replace(b'"tiny', b'"copy')
+        tiny.with_name(f"copy{suffix}").write_bytes(text)
+    code, out, _ = harness("evaluate", "--checkpoint", "tiny", "--checkpoint", "copy", "--suite", "clean", "--json")
+    assert code == 0
+    # the same weights on the same images: the second is the evaluation that the first was
+    assert [(entry["checkpoint"], entry["ran"]) for entry in json.loads(out)] == [("tiny", True), ("tiny", False)]
+    assert calls[0]["dataset"].name == "digits"
+
+
+@pytest.mark.usefixtures("tiny", "calls")
+def test_strict(harness: Harness) -> None:
+    assert harness("evaluate", "--checkpoint", "tiny", "--suite", "pgd", "--strict").code == 0
+    assert harness("evaluate", "--checkpoint", "tiny", "--suite", "fgsm").code == 0
+    code, out, _ = harness("evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--strict", "--json")
+    assert code == 3
+    assert json.loads(out)["flags"] == ["doubtful"]
+
+
+@pytest.mark.usefixtures("tiny", "calls")
+def test_harness_home(harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(folder / "home"))
+    out = harness("evaluate", "--checkpoint", "tiny", "--json").out
+    assert Path(json.loads(out)["result"]).parent == folder / "home" / "leaderboards" / "results"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_with_the_real_evaluator(harness: Harness) -> None:
+    command = ["evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--limit", "30", "--workers", "1", "--json"]
+    code, out, _ = harness(*command)
+    assert code == 0
+    printed = json.loads(out)
+    assert printed["n"] == 30
+    assert [step["name"] for step in printed["steps"]] == ["fgsm"]
+    assert json.loads(harness(*command).out)["ran"] is False

@@ -1,0 +1,85 @@
+"""``harness list`` and ``harness leaderboard``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import attacks, datasets, models, regimes, store, suites
+from tests.cli.conftest import Harness
+from tests.results.records import make_result, make_verdicts
+
+KINDS = {
+    "architectures": [*models.names(), *models.SOURCES],
+    "attacks": attacks.names(),
+    "datasets": datasets.names(),
+    "regimes": regimes.names(),
+    "suites": suites.names(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list(harness: Harness, kind: str) -> None:
+    code, out, err = harness("list", kind, "--json")
+    assert (code, err) == (0, "")
+    rows = json.loads(out)
+    assert sorted(row["name"] for row in rows) == sorted(KINDS[kind])
+    assert all(len(row["description"]) > 5 and "\n" not in row["description"] for row in rows)
+    code, out, err = harness("list", kind)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == len(rows) + 2
+    assert all(row["name"] in out and row["description"] in out for row in rows)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_list_checkpoints(harness: Harness) -> None:
+    rows = json.loads(harness("list", "checkpoints", "--json").out)
+    (row,) = [row for row in rows if row["name"] == "tiny"]
+    assert row["description"] == "digits-resnet, natural, digits"
+    assert "tiny" in harness("list", "checkpoints").out
+
+
+@pytest.fixture
+def results(folder: Path) -> Path:
+    root = folder / "leaderboards" / "results"
+    for result in (
+        make_result("bn_ft", robust=40),
+        make_result("bn_ft", suite="pgd", robust=44),
+        make_result("natural", robust=1, regime="natural", parent=None),
+        make_result("bn_ft", robust=5, clean=10, n=10, data="e" * 64),
+    ):
+        store.save(result, make_verdicts(result), root)
+    return root
+
+
+@pytest.mark.usefixtures("results")
+def test_leaderboard(harness: Harness, folder: Path) -> None:
+    code, out, err = harness("leaderboard")
+    assert (code, err) == (0, "")
+    assert "40.0 (30.9–49.8)" in out
+    assert "partial runs" in out
+    with (folder / "leaderboards" / "digits-Linf.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["rank"], row["checkpoint"], row["pgd_acc"]) for row in rows] == [
+        ("1", "bn_ft", "0.440000"),
+        ("2", "natural", ""),
+    ]
+    written = {path.name: path.read_bytes() for path in (folder / "leaderboards").glob("*.*")}
+    assert {"digits-Linf.md", "digits-Linf-partial.csv", "digits-Linf-partial.md"} <= set(written)
+    assert harness("leaderboard").code == 0
+    assert {path.name: path.read_bytes() for path in (folder / "leaderboards").glob("*.*")} == written
+
+
+def test_leaderboard_json(harness: Harness, results: Path, folder: Path) -> None:
+    moved = results.rename(folder / "moved")
+    code, out, _ = harness("leaderboard", "--results", str(moved), "--output", "boards", "--json")
+    assert code == 0
+    full, partial = json.loads(out)
+    assert (full["name"], full["threat"], full["partial"]) == ("digits-Linf", "Linf:0.15", False)
+    assert [row["checkpoint"] for row in full["rows"]] == ["bn_ft", "natural"]
+    assert full["rows"][1]["pgd_acc"] is None
+    assert partial["partial"] is True
+    assert all(Path(path).parent == folder / "boards" and Path(path).is_file() for path in full["files"])
