@@ -100,7 +100,7 @@ def evaluate(
     y: Tensor,
     *,
     threat: str | ThreatModel,
-    suite: str = "autoattack",
+    suite: str | Suite = "autoattack",
     name: str = "model",
     progress: Callable[[Tick], None] | None = None,
     **settings: Any,
@@ -112,7 +112,7 @@ def evaluate(
         x: images ``[n, ...]`` in [0, 1], floating point.
         y: true classes, integers ``[n]``.
         threat: for example "Linf:8/255", "L2:0.5", "L1:12".
-        suite: a registered suite or a TOML file of steps.
+        suite: a registered suite, a TOML file of steps, or a `Suite`.
         name: what to call the model in the result.
         progress: called with a `Tick` as the attack goes on.
         **settings: fields of `Settings`: seed, batch_size, precision, device, workers, ...
@@ -130,7 +130,7 @@ def examine(
     y: Tensor,
     *,
     threat: str | ThreatModel,
-    suite: str = "autoattack",
+    suite: str | Suite = "autoattack",
     name: str = "model",
     progress: Callable[[Tick], None] | None = None,
     **settings: Any,
@@ -252,11 +252,11 @@ class Subject:
 def _run(
     subject: Subject,
     threat: ThreatModel,
-    suite_name: str,
+    wanted: str | Suite,
     settings: Settings,
     progress: Callable[[Tick], None] | None,
 ) -> Evaluation:
-    suite = suites.get(suite_name, threat)
+    suite = suites.get(wanted, threat) if isinstance(wanted, str) else wanted
     started, began = datetime.now(UTC), time.perf_counter()
     identity = _identity(subject, threat, suite, settings)
     device = _device(subject.model, settings.device)
@@ -401,7 +401,8 @@ class _Campaign:
 
     @property
     def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return self.correct & (self.broken_by < 0)
+        standing: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
+        return standing
 
     def _clean(self) -> None:
         began = time.perf_counter()
@@ -601,7 +602,7 @@ def _run_reference(
     (step,) = suite.steps
     x, y = subject.x.to(device), subject.y.to(device)
     with torch.no_grad():
-        clean_pred = torch.cat([model(part).argmax(dim=1) for part in x.split(batch_size)]).cpu().numpy()
+        clean_pred = torch.cat([model(part).argmax(dim=1) for part in torch.split(x, batch_size)]).cpu().numpy()
     outcome = reference.run(
         model,
         x,
