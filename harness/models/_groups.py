@@ -50,11 +50,7 @@ def _derived(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def _parametrised(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [
-        (name, child)
-        for name, child in network.named_children()
-        if next(child.parameters(), None) is not None
-    ]
+    return [(name, child) for name, child in network.named_children() if next(child.parameters(), None) is not None]
 
 
 def _loose(network: nn.Module) -> list[str]:

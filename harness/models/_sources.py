@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ SOURCES = {
 
 _SHOWN = 12
 _ZOO_DATASETS = {10: "cifar10", 100: "cifar100", 1000: "imagenet"}
+# a name without a threat model is looked up in this order
 _ZOO_THREATS = ("Linf", "L2", "corruptions")
 
 
@@ -68,9 +70,7 @@ def foreign(architecture: str, classes: int, shape: Shape, norm: NormLayer | Non
     else:
         raise UnknownName("source of architectures", source, (form.partition(":")[0] for form in SOURCES))
     if norm is not None and not (norm.name == "batch" and _has_batch_norm(network)):
-        raise InvalidInput(
-            f"{architecture} has norm layers of its own: expected norm layer {OWN!r}, got {norm.name!r}"
-        )
+        raise InvalidInput(f"{architecture} has norm layers of its own: expected norm layer {OWN!r}, got {norm.name!r}")
     return Foreign(network, OWN)
 
 
@@ -108,9 +108,7 @@ def _timm(name: str, classes: int, shape: Shape) -> nn.Module:
     settings = timm.get_pretrained_cfg(name)
     # networks that are built for one size (transformers) are told which
     size = {"img_size": shape[1:]} if settings is not None and settings.fixed_input_size else {}
-    network: nn.Module = timm.create_model(
-        name, pretrained=False, num_classes=classes, in_chans=shape[0], **size
-    )
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0], **size)
     return network
 
 
@@ -118,6 +116,8 @@ def _robustbench(name: str, classes: int, shape: Shape) -> nn.Module:
     # the bridge stands above the families, and most users never need robustbench
     from harness.robustbench import zoo_model, zoo_names
 
+    if shape[0] != 3:
+        raise InvalidInput(f"robustbench:{name} takes images of 3 channels, got {shape[0]}")
     parts = name.split("/")
     if len(parts) == 3:
         network = zoo_model(parts[2], parts[0], parts[1])
@@ -128,18 +128,15 @@ def _robustbench(name: str, classes: int, shape: Shape) -> nn.Module:
                 f"robustbench has models for {sorted(_ZOO_DATASETS)} classes, not for {classes}; "
                 "write robustbench:DATASET/THREAT/NAME to choose one all the same"
             )
-        known = {threat: zoo_names(dataset, threat) for threat in _ZOO_THREATS}
-        threat = next((threat for threat in _ZOO_THREATS if name in known[threat]), None)
-        if threat is None:
-            names = {entry for entries in known.values() for entry in entries}
-            raise UnknownName(f"robustbench model for {dataset}", name, _nearest(name, names))
-        network = zoo_model(name, dataset, threat)
+        threat_of: dict[str, str] = {}
+        for threat in _ZOO_THREATS:
+            with suppress(UnknownName):  # not every data set has entries for every threat model
+                threat_of = dict.fromkeys(zoo_names(dataset, threat), threat) | threat_of
+        if name not in threat_of:
+            raise UnknownName(f"robustbench model for {dataset}", name, _nearest(name, threat_of))
+        network = zoo_model(name, dataset, threat_of[name])
     else:
-        raise InvalidInput(
-            f"write robustbench:NAME or robustbench:DATASET/THREAT/NAME, got robustbench:{name}"
-        )
-    if shape[0] != 3:
-        raise InvalidInput(f"robustbench:{name} takes images of 3 channels, got {shape[0]}")
+        raise InvalidInput(f"write robustbench:NAME or robustbench:DATASET/THREAT/NAME, got robustbench:{name}")
     return network.train()
 
 

@@ -19,9 +19,7 @@ from harness.norm_layers import NormLayer, get
 __all__ = ["from_file", "one_line"]
 
 
-def from_file(
-    file: str, name: str, classes: int, shape: Shape, norm: NormLayer | None
-) -> tuple[nn.Module, str | None]:
+def from_file(file: str, name: str, classes: int, shape: Shape, norm: NormLayer | None) -> tuple[nn.Module, str | None]:
     """Run ``file`` and call its factory ``name`` with those of classes, shape and norm_layer that it takes.
 
     Modules beside the file can be imported by it. ``norm_layer`` is a `NormLayer`, called with the
@@ -58,9 +56,7 @@ def from_file(
 
 def _factory(defined: dict[str, Any], file: str, name: str) -> Callable[..., Any]:
     if name not in defined:
-        own = (
-            key for key, value in defined.items() if getattr(value, "__module__", None) == defined["__name__"]
-        )
+        own = (key for key, value in defined.items() if getattr(value, "__module__", None) == defined["__name__"])
         raise UnknownName(f"factory in {file}", name, own)
     factory = defined[name]
     if isinstance(factory, nn.Module) or not callable(factory):
@@ -93,7 +89,7 @@ def _arguments(
     ]
     if missing:
         raise InvalidInput(
-            f"{label} needs {', '.join(missing)}, but a factory is given classes, shape and norm_layer, by name"
+            f"{label} needs {', '.join(missing)}, but a factory gets classes, shape and norm_layer, by name"
         )
     return {key: value for key, value in offered.items() if anything or key in by_name}
 

@@ -49,9 +49,7 @@ class _Block(nn.Module):
         return out + shortcut
 
 
-def _stage(
-    channels_in: int, channels_out: int, stride: int, norm: NormLayer, *, first: bool = False
-) -> nn.Sequential:
+def _stage(channels_in: int, channels_out: int, stride: int, norm: NormLayer, *, first: bool = False) -> nn.Sequential:
     changing = _Block(channels_in, channels_out, stride, norm, first=first)
     return nn.Sequential(changing, *(_Block(channels_out, channels_out, 1, norm) for _ in range(_BLOCKS - 1)))
 

@@ -42,9 +42,7 @@ class _Stage(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, norm: NormLayer) -> None:
         super().__init__()
         first = _Block(channels_in, channels_out, stride, norm)
-        self.layer = nn.Sequential(
-            first, *(_Block(channels_out, channels_out, 1, norm) for _ in range(_BLOCKS - 1))
-        )
+        self.layer = nn.Sequential(first, *(_Block(channels_out, channels_out, 1, norm) for _ in range(_BLOCKS - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)
