@@ -15,6 +15,7 @@ from tests.support import PlainOracle, batch_of
 
 STEPS = 100
 CLASSES = 5
+SEEDS = (0, 4)
 THREATS = [ThreatModel("Linf", "0.001"), ThreatModel("L2", "0.01"), ThreatModel("L1", "0.1")]
 
 
@@ -42,8 +43,11 @@ def float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-def smooth_network() -> nn.Module:
-    """Curved enough for the walk to cross boundaries, fall short of them and oscillate."""
+def smooth_network(seed: int = 4) -> nn.Module:
+    """Curved enough for the walk to cross boundaries, fall short of them and oscillate.
+
+    Not curved so much that the walk is chaotic: there two correct walks part after some tens of steps.
+    """
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.SiLU(),
@@ -54,11 +58,11 @@ def smooth_network() -> nn.Module:
         nn.SiLU(),
         nn.Linear(32, CLASSES),
     ).double()
-    generator = torch.Generator().manual_seed(4)
+    generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 50
         values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-        parameter.data = values * (6 / fan_in**0.5)
+        parameter.data = values * (4 / fan_in**0.5)
     return network.requires_grad_(False)
 
 
@@ -80,11 +84,12 @@ def reference_walk(network: nn.Module, batch: Batch, threat: ThreatModel, aim: i
     return recorder
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("aim", [None, 0, CLASSES - 2], ids=["untargeted", "first-target", "last-target"])
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
 @pytest.mark.usefixtures("float64")
-def test_same_points(threat: ThreatModel, aim: int | None) -> None:
-    network = smooth_network()
+def test_same_points(threat: ThreatModel, aim: int | None, seed: int) -> None:
+    network = smooth_network(seed)
     batch = samples(network)
     expected = reference_walk(network, batch, threat, aim)
 
@@ -104,11 +109,12 @@ def test_same_points(threat: ThreatModel, aim: int | None) -> None:
     assert not met.all()
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
 @pytest.mark.usefixtures("float64")
-def test_the_nearest_class_is_not_simply_the_likeliest(threat: ThreatModel) -> None:
+def test_the_nearest_class_is_not_simply_the_likeliest(threat: ThreatModel, seed: int) -> None:
     """Otherwise the untargeted comparison above would say nothing more than the targeted one."""
-    network = smooth_network()
+    network = smooth_network(seed)
     batch = samples(network)
     free, aimed = (reference_walk(network, batch, threat, aim).checked[-1] for aim in (None, 0))
     assert bool((threat.distance(free, aimed) > 1e-3).any())
