@@ -1,12 +1,14 @@
 """Families: a folder whose every file defines one member, named like the file.
 
 ``attacks/apgd.py`` defines ``apgd``; on the command line underscores become hyphens. Adding a member
-is adding a file. Files that start with an underscore are shared parts, not members.
+is adding a file. Files that start with an underscore are shared parts, not members. Where a name is a word
+of Python's own, file and member end in an underscore that the name has not: ``regimes/in_.py`` is ``in``.
 """
 
 from __future__ import annotations
 
 import importlib
+import keyword
 import pkgutil
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ __all__ = ["lookup", "members"]
 def members(package: ModuleType) -> tuple[str, ...]:
     """Names of the members of a family package, sorted, as written on the command line."""
     names = (m.name for m in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted(n.replace("_", "-") for n in names if not n.startswith("_")))
+    return tuple(sorted(n.rstrip("_").replace("_", "-") for n in names if not n.startswith("_")))
 
 
 def lookup(package: ModuleType, name: str, kind: str) -> Any:
@@ -32,4 +34,5 @@ def lookup(package: ModuleType, name: str, kind: str) -> Any:
     if name not in known:
         raise UnknownName(kind, name, known)
     attribute = name.replace("-", "_")
+    attribute += "_" * keyword.iskeyword(attribute)
     return getattr(importlib.import_module(f"{package.__name__}.{attribute}"), attribute)

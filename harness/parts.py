@@ -56,9 +56,7 @@ def select_bn_layers(model: Model, selectors: Sequence[str]) -> frozenset[str]:
         InvalidInput: as `select`.
     """
     chosen = _resolve(model, selectors)
-    return frozenset(
-        name for name, layer in bn_layers(model.network).items() if chosen & set(_names_in(name, layer))
-    )
+    return frozenset(name for name, layer in bn_layers(model.network).items() if chosen & set(_names_in(name, layer)))
 
 
 def _names_in(name: str, layer: _BatchNorm) -> Iterator[str]:
@@ -88,7 +86,7 @@ def _match(model: Model, selector: str, everything: set[str]) -> set[str]:
         attribute = "weight" if selector == "bn-gamma" else "bias"
         return {f"{name}.{attribute}" for name in bn_layers(model.network)} & everything
     groups = layer_groups(model)
-    kind, colon, argument = selector.partition(":")
+    kind, _, argument = selector.partition(":")
     if selector == "head":
         wanted = ["head"]
     elif kind == "group" and argument in groups:

@@ -21,9 +21,7 @@ Selectors = tuple[str, ...]
 """Parts of a network, as `harness.parts` names them: a union, less those that begin with a hyphen."""
 
 LossName = Literal["natural", "adversarial", "mixed", "trades"]
-Statistics = Literal[
-    "moving", "moving-where-trained", "frozen", "re-estimated-clean", "re-estimated-adversarial"
-]
+Statistics = Literal["moving", "moving-where-trained", "frozen", "re-estimated-clean", "re-estimated-adversarial"]
 Mode = Literal["eval", "train"]
 Branch = Literal["clean", "adversarial"]
 
@@ -101,14 +99,16 @@ class Regime(Conduct):
         if self.start == "parent" and self.norm_layer is not None:
             raise InvalidInput(f"{who} starts from a parent, whose norm layer it takes: leave out norm_layer")
         if (self.norm_layer == "dual") != (self.deploy is not None):
-            raise InvalidInput(f"{who}: deploy says which branch of norm_layer 'dual' is used, so both or neither are given")
+            raise InvalidInput(
+                f"{who}: deploy says which branch of norm_layer 'dual' is used, so both or neither are given"
+            )
         for stage in self.stages():
             if not stage.trained and not stage.bn_statistics.startswith("re-estimated"):
-                raise InvalidInput(
-                    f"{who} trains nothing: name a part in trained, or re-estimate the BN statistics"
-                )
+                raise InvalidInput(f"{who} trains nothing: name a part in trained, or re-estimate the BN statistics")
             if self.deploy and stage.loss not in ("mixed", "trades"):
-                raise InvalidInput(f"{who}: dual BN needs a loss on both branches, 'mixed' or 'trades', not {stage.loss!r}")
+                raise InvalidInput(
+                    f"{who}: dual BN needs a loss on both branches, 'mixed' or 'trades', not {stage.loss!r}"
+                )
         return self
 
     def stages(self) -> tuple[Conduct, ...]:
@@ -125,8 +125,7 @@ class Regime(Conduct):
     def crafts(self) -> bool:
         """Whether any phase needs adversarial examples."""
         return any(
-            (s.trained and s.loss != "natural") or s.bn_statistics == "re-estimated-adversarial"
-            for s in self.stages()
+            (s.trained and s.loss != "natural") or s.bn_statistics == "re-estimated-adversarial" for s in self.stages()
         )
 
     def row(self) -> dict[str, str]:

@@ -12,8 +12,6 @@ from harness.parts import bn_layers
 __all__ = ["reestimate"]
 
 
-
-
 @torch.no_grad()
 def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by the plain average over some batches, in place.

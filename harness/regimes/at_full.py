@@ -10,6 +10,4 @@ from harness.regime import Regime
 
 __all__ = ["at_full"]
 
-at_full = Regime(
-    name="at-full", summary="everything, on adversarial examples", source="Madry 2018", loss="adversarial"
-)
+at_full = Regime(name="at-full", summary="everything, on adversarial examples", source="Madry 2018", loss="adversarial")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -287,7 +286,11 @@ def _step(
             with torch.no_grad():
                 clean = passes.clean(x)
         points = craft(
-            run.model, x, raises=objective.raises(y, clean), crafting=run.planned.crafting, generator=starts,
+            run.model,
+            x,
+            raises=objective.raises(y, clean),
+            crafting=run.planned.crafting,
+            generator=starts,
             forward=passes.adversarial,
         )
     _set_mode(run.model, stage, training=True)
@@ -472,7 +475,7 @@ def _precision(settings: Settings, device: torch.device) -> Iterator[None]:
 
 def _facts(run: _Run) -> dict[str, Any]:
     settings, crafting = run.settings, run.planned.crafting
-    facts = settings.model_dump(mode="json", exclude={"compile"}, exclude_none=True) | {
+    return settings.model_dump(mode="json", exclude={"compile"}, exclude_none=True) | {
         "threat": str(crafting.threat),
         "step_size": crafting.step_size,
         "steps": crafting.steps,
@@ -483,12 +486,6 @@ def _facts(run: _Run) -> dict[str, Any]:
         "best_epoch": run.best_epoch,
         "seconds": round(sum(row.seconds for row in run.log), 1),
         "device": run.device.type,
-        "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    final = run.log[-1] if run.log else None
-    if final is not None and final.validation_clean_acc is not None:
-        facts["validation_clean_acc"] = final.validation_clean_acc
-        facts["validation_robust_acc"] = final.validation_robust_acc
-    return facts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -88,6 +87,24 @@ class TrainingOutcome:
     log: tuple[EpochRow, ...]
     facts: dict[str, Any]
 
+    @property
+    def epochs(self) -> int:
+        """How many were trained."""
+        return self.log[-1].epoch if self.log else 0
+
+    def validation(self, epoch: int) -> dict[str, float]:
+        """Accuracies on the validation split after an epoch, where they were measured."""
+        row = next((row for row in reversed(self.log) if row.epoch == epoch), None)
+        values = (
+            {}
+            if row is None
+            else {
+                "validation_clean_acc": row.validation_clean_acc,
+                "validation_robust_acc": row.validation_robust_acc,
+            }
+        )
+        return {name: round(value, 4) for name, value in values.items() if value is not None}
+
 
 class TrainingDiverged(HarnessError):
     """Loss or weights are no longer finite. ``outcome`` is training up to the last finite epoch."""
@@ -111,7 +128,7 @@ def write_log(path: Path, rows: Sequence[EpochRow]) -> Path:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise InvalidInput(f"cannot write the training log {path}: {error.strerror}") from error
     return path

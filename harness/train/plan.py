@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -181,7 +182,7 @@ def _shared_out(epochs: int, shares: list[float]) -> list[int]:
     for share in shares:
         reached += share
         ends.append(round(epochs * reached / total) if total else 0)
-    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 def _stage(conduct: Conduct, epochs: int, model: Model) -> Stage:
@@ -208,9 +209,7 @@ def _stage(conduct: Conduct, epochs: int, model: Model) -> Stage:
     )
 
 
-def _own(
-    conduct: Conduct, trained: frozenset[str], model: Model
-) -> tuple[tuple[PartOptimizer, frozenset[str]], ...]:
+def _own(conduct: Conduct, trained: frozenset[str], model: Model) -> tuple[tuple[PartOptimizer, frozenset[str]], ...]:
     own: list[tuple[PartOptimizer, frozenset[str]]] = []
     for spec in conduct.optimizers:
         names = parts.select(model, spec.part) & trained
@@ -234,9 +233,7 @@ def _perturbed(conduct: Conduct, trained: frozenset[str], model: Model) -> froze
     return frozenset(names)
 
 
-def _fingerprint(
-    regime: Regime, settings: Settings, dataset: Dataset, model: Model, device: torch.device
-) -> str:
+def _fingerprint(regime: Regime, settings: Settings, dataset: Dataset, model: Model, device: torch.device) -> str:
     content = {
         "regime": regime.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ class StateFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(state, partial)
-            os.replace(partial, self.path)
+            partial.replace(self.path)
         except (OSError, RuntimeError) as error:
             raise InvalidInput(f"cannot write the training state {self.path}: {error}") from error
 

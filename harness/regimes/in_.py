@@ -1,0 +1,9 @@
+"""Natural training with instance normalization."""
+
+from __future__ import annotations
+
+from harness.regime import Regime
+
+__all__ = ["in_"]
+
+in_ = Regime(name="in", summary="everything, with instance normalization, on clean images", norm_layer="instance")
