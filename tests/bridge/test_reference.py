@@ -66,9 +66,7 @@ def test_same_points_and_labels_as_calling_it_directly(cut: float) -> None:
     x, y = samples(model)
     outcome = run(model, x, y, ThreatModel("Linf", str(cut)), seed=3, batch_size=4)
     with torch.random.fork_rng():
-        points, labels = AutoAttack(model, norm="Linf", eps=cut, seed=3).run_standard_evaluation(
-            x, y, batch_size=4
-        )
+        points, labels = AutoAttack(model, norm="Linf", eps=cut, seed=3).run_standard_evaluation(x, y, batch_size=4)
     assert torch.equal(outcome.points, points)
     assert torch.equal(outcome.labels, labels)
     assert torch.equal(outcome.robust, labels == y)
