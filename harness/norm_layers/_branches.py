@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import CheckpointError, InvalidInput, UnknownName
 
 __all__ = ["DualBatchNorm2d", "deploy_branch", "dual_layers", "use_branch"]
 
@@ -42,6 +42,10 @@ class DualBatchNorm2d(nn.Module):
         return torch.tensor(_BRANCHES.index(self.deployed), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
+        if state.numel() != 1 or int(state) not in range(len(_BRANCHES)):
+            raise CheckpointError(
+                f"the deployed batch norm branch is stored as 0 or 1 ({', '.join(_BRANCHES)}), got {state.tolist()}"
+            )
         self.deployed = _BRANCHES[int(state)]
 
     def extra_repr(self) -> str:

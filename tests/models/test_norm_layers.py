@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from harness import models, norm_layers
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import CheckpointError, InvalidInput, UnknownName
 from harness.models import Model
 from harness.norm_layers import DualBatchNorm2d, deploy_branch, dual_layers, use_branch
 from harness.norm_layers.fixup import FixupConv2d
@@ -132,6 +132,11 @@ class TestDual:
         other.load_state_dict(trained.state_dict(), strict=True)
         assert {layer.deployed for layer in dual_layers(other)} == {"adversarial"}
         assert all(isinstance(value, Tensor) for value in trained.state_dict().values())
+
+    @pytest.mark.parametrize("stored", [torch.tensor(7), torch.tensor([0, 1])])
+    def test_a_damaged_state_dict_is_refused(self, stored: Tensor) -> None:
+        with pytest.raises(CheckpointError, match="stored as 0 or 1"):
+            DualBatchNorm2d(4).set_extra_state(stored)
 
     def test_every_norm_of_the_network_is_dual(self) -> None:
         model = digits("dual")

@@ -86,7 +86,7 @@ class TestLibraries:
             raise ValueError("no such\nwindow size")
 
         monkeypatch.setattr("torchvision.models.get_model", fail)
-        with pytest.raises(InvalidInput, match="cannot be built for 10 classes .*ValueError: no such window size"):
+        with pytest.raises(InvalidInput, match=r"cannot be built for 10 classes .*ValueError: no such window size"):
             build("torchvision:resnet18")
 
     def test_norm_layers_are_their_own(self) -> None:
