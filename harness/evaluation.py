@@ -413,6 +413,8 @@ class _Campaign:
         self.model_seconds += seconds
         self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
         preflight.refuse_nan(logits, self.pool.names)
+        # parts in flight are of use only beside the pool that they were started from
+        self.state.save_pool(self._content(), force=True)
 
     def _take_logits(self, logits: Tensor) -> None:
         self.logits = logits

@@ -1,0 +1,143 @@
+"""Verdicts depend on model, sample, threat, suite and seed, and on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import workers
+from harness.evaluation import Evaluation, examine
+from harness.suites import Step, Suite
+from tests.engine.networks import network, samples
+
+THREAT = "Linf:0.03"
+SUITE = Suite(
+    "short",
+    (
+        Step("apgd-ce", "apgd", {"loss": "ce", "steps": 12}),
+        Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 8, "targets": 5}),
+        Step("fab-t", "fab", {"targeted": True, "targets": 5, "steps": 6}),
+        Step("square", "square", {"queries": 60}),
+    ),
+)
+N = 30
+
+
+def run(seed: int = 0, order: torch.Tensor | None = None, **settings: object) -> Evaluation:
+    model = network(dtype=torch.float64)
+    x, y = samples(model, N)
+    if order is not None:
+        x, y = x[order], y[order]
+    return examine(model, x, y, threat=THREAT, suite=SUITE, seed=seed, **{"workers": 1, **settings})
+
+
+@pytest.fixture(scope="module")
+def whole() -> Evaluation:
+    return run()
+
+
+def same(a: Evaluation, b: Evaluation) -> None:
+    for name in ("robust", "broken_by", "adv_pred", "clean_pred"):
+        assert np.array_equal(getattr(a.verdicts, name), getattr(b.verdicts, name)), name
+    assert torch.allclose(a.points, b.points, atol=1e-12, rtol=0)
+
+
+def test_the_case_is_worth_testing(whole: Evaluation) -> None:
+    broken = {step.name: step.before - step.after for step in whole.result.steps}
+    assert 0 < whole.result.robust_acc < whole.result.clean_acc < 1
+    assert sum(count > 0 for count in broken.values()) >= 2, broken
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
+def test_batch_size(whole: Evaluation, batch_size: int) -> None:
+    same(whole, run(batch_size=batch_size))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_worker_count(whole: Evaluation, size: int) -> None:
+    done = run(workers=size)
+    assert done.result.environment.workers == size
+    same(whole, done)
+
+
+def test_order(whole: Evaluation) -> None:
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    moved = run(order=order, batch_size=8)
+    assert np.array_equal(moved.verdicts.robust, whole.verdicts.robust[order.numpy()])
+    assert torch.allclose(moved.points, whole.points[order], atol=1e-12, rtol=0)
+
+
+def test_shards(whole: Evaluation) -> None:
+    parts = [run(order=torch.arange(start, N, 2)) for start in (0, 1)]
+    for start, part in enumerate(parts):
+        assert np.array_equal(part.verdicts.broken_by, whole.verdicts.broken_by[start::2])
+        assert torch.allclose(part.points, whole.points[start::2], atol=1e-12, rtol=0)
+
+
+def test_the_seed_is_used(whole: Evaluation) -> None:
+    other = run(seed=1)
+    assert not torch.equal(other.points, whole.points)
+    assert other.result.evaluation_id != whole.result.evaluation_id
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Killed(BaseException):
+    """Stands in for a signal: nothing in the package catches it."""
+
+
+@pytest.mark.parametrize("stop", [5, 25, 60, 110])
+def test_a_killed_run_goes_on_to_the_same_result(
+    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr("harness.resume.State._throttled", _always)
+    saves = 0
+    original = workers.execute
+
+    def killing(*args: object, **kwargs: object) -> object:
+        keep = kwargs["checkpoint"]
+
+        def counted(shot: object) -> None:
+            nonlocal saves
+            keep(shot)  # type: ignore[operator]
+            saves += 1
+            if saves == stop:
+                raise Killed
+
+        return original(*args, **{**kwargs, "checkpoint": counted})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers, "execute", killing)
+    with pytest.raises(Killed):
+        run(state_dir=tmp_path, batch_size=11)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "pool.pt").exists()
+    assert (folder / "part-0.pt").exists()
+    resumes = []
+    monkeypatch.setattr(workers, "execute", lambda *a, **k: resumes.append(k["resume"]) or original(*a, **k))
+    resumed = run(state_dir=tmp_path, batch_size=11)
+    assert resumes[0] is not None
+    assert resumes[0].iteration > 0
+    same(whole, resumed)
+    assert np.array_equal(resumed.verdicts.forward, run(batch_size=11).verdicts.forward)
+    assert list(tmp_path.iterdir()) == [], "the state is removed at the end"
+
+
+def _always(self: object, name: str, content: object, *, force: bool) -> None:
+    from harness import resume
+
+    if self.folder is not None:  # type: ignore[attr-defined]
+        resume._write(self.folder / name, content() | {"version": resume._VERSION})  # type: ignore[attr-defined,operator]
+
+
+def test_a_damaged_state_is_started_over(whole: Evaluation, tmp_path: Path) -> None:
+    folder = tmp_path / whole.result.evaluation_id
+    folder.mkdir()
+    (folder / "pool.pt").write_bytes(b"PK\x03\x04 cut short")
+    same(whole, run(state_dir=tmp_path))
