@@ -46,6 +46,7 @@ class TestLibraries:
         check(vit)
         assert next(iter(models.layer_groups(vit))) == "stem"  # class token and positions belong to no layer
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["Rice2020Overfitting", "cifar10/L2/Rice2020Overfitting"])
     def test_robustbench(self, name: str) -> None:
         model = build(f"robustbench:{name}")
