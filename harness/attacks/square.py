@@ -83,9 +83,7 @@ class _Square(Attack):
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         if batch.x.dim() != 4:
-            raise InvalidInput(
-                f"square attacks images [n, C, H, W], got inputs of shape {list(batch.x.shape)}"
-            )
+            raise InvalidInput(f"square attacks images [n, C, H, W], got inputs of shape {list(batch.x.shape)}")
         points = MOVES[self.threat.norm].first(batch.x, self.threat.radius, batch.draws, 0)
         loss, proposal = self._try(batch, points, oracle)
         return {"best": points, "loss": loss, "fooled": proposal.claimed}, proposal
@@ -97,13 +95,27 @@ class _Square(Attack):
             state |= moves.draw(x, batch.draws, 1 + i // _BLOCK, sides)
         drawn = {name: state[name][:, i % _BLOCK] for name in state.keys() - _SEARCH}
         points = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, i))
-        loss, proposal = self._try(batch, points, oracle)
+        loss, proposal = self._query(batch, state, points, oracle)
         improved = loss > state["loss"]
         kept = improved | (proposal.claimed & ~state["fooled"])
         state["best"] = torch.where(kept[:, None], points, state["best"])
         state["loss"] = torch.where(improved, loss, state["loss"])
         state["fooled"] = state["fooled"] | proposal.claimed
         return state, proposal
+
+    def _query(self, batch: Batch, state: State, points: Tensor, oracle: Oracle) -> tuple[Tensor, Proposal]:
+        """Loss and claims at ``points``; a candidate that is the best point itself is known and costs nothing."""
+        changed = (points != state["best"]).any(dim=1)
+        if bool(changed.all()):
+            return self._try(batch, points, oracle)
+        rows = changed.nonzero().squeeze(1)
+        loss, claimed = state["loss"].clone(), torch.zeros_like(state["fooled"])
+        images = points.view(batch.x.shape)
+        if len(rows):
+            logits = oracle.logits(images[rows], rows)
+            loss[rows] = _LOSSES[self.loss](logits, batch.y[rows])
+            claimed[rows] = logits.argmax(dim=1) != batch.y[rows]
+        return loss, Proposal(images, claimed)
 
     def _try(self, batch: Batch, points: Tensor, oracle: Oracle) -> tuple[Tensor, Proposal]:
         images = points.view(batch.x.shape)
