@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,6 +97,7 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
     known = store.find(request.root, identity)
     if known is not None and not request.force:
         return Outcome(known, store.read(known), ran=False)
+    state = request.root / ".harness-state"
     with progress(f"{point.manifest.name}, {request.suite}") as report:
         done = evaluation.evaluate_checkpoint(
             point,
@@ -109,9 +110,11 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
             device=request.device,
             workers=request.workers,
             progress=report,
-            state_dir=request.root / ".harness-state",
+            state_dir=state,
         )
     path = store.save(done.result, done.verdicts, request.root, force=request.force)
+    with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
+        state.rmdir()
     return Outcome(path, store.read(path), ran=True)
 
 

@@ -8,41 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import evaluation, store
-from harness.engine import Tick
+from harness import store
 from tests.cli.conftest import Harness
-from tests.results.records import make_result, make_verdicts
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the evaluator was asked for; it answers at once, with a flag if the suite is fgsm."""
-    asked: list[dict[str, Any]] = []
-
-    def evaluate_checkpoint(point: Any, dataset: Any, *, progress: Any, **settings: Any) -> evaluation.Evaluation:
-        asked.append({"checkpoint": point.manifest.name, "dataset": dataset, **settings})
-        print("a library that prints")
-        progress(Tick("first", 0.5, 7, 10))
-        progress(Tick("first", 0.9, 6, 10))
-        progress(Tick("second", 0.5, 5, 10))
-        suite = settings["suite"]
-        identity = evaluation.evaluation_id(
-            point, dataset, settings["threat"], suite, seed=settings["seed"], precision=settings["precision"]
-        )
-        result = make_result(
-            point.manifest.name,
-            suite=suite,
-            threat=str(settings["threat"]),
-            n=len(dataset),
-            size=dataset.size,
-            clean=len(dataset),
-            robust=len(dataset) // 2,
-            flags=("doubtful",) if suite == "fgsm" else (),
-        ).model_copy(update={"evaluation_id": identity})
-        return evaluation.Evaluation(result, make_verdicts(result), dataset.x)
-
-    monkeypatch.setattr(evaluation, "evaluate_checkpoint", evaluate_checkpoint)
-    return asked
 
 
 @pytest.mark.usefixtures("tiny")

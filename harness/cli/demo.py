@@ -1,0 +1,85 @@
+"""``harness demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+__all__ = ["demo"]
+
+_NAME = "bn_ft_demo"
+# another seed than that of the shipped bn_ft, so that the new model is one of its own
+_TRAINING = ("--regime", "bn-ft", "--parent", "natural", "--seed", "1", "--name", _NAME, "--keep", "last")
+_SUITES = ("pgd", "autoattack")
+
+
+@click.command()
+@click.pass_context
+def demo(ctx: click.Context) -> None:
+    """Train, evaluate and rank: the whole path on digits, in a few minutes.
+
+    In the current folder: fine-tunes the BN layers of the shipped natural network adversarially,
+    attacks it and the shipped checkpoints with PGD and AutoAttack, and writes the leaderboard. What an
+    earlier demo left is used again.
+    """
+    from harness import store
+    from harness.cli import _boards, _evaluation
+    from harness.cli._render import percent, print_line
+
+    root = store.results_root()
+    store.check_writable(root)
+    shipped = _shipped()
+    made = _train(ctx)
+    for suite in _SUITES:
+        print_line(f"$ harness evaluate --suite {suite}  (on every checkpoint)")
+        request = _evaluation.Request(root=root, suite=suite, dataset="digits", norm="Linf")
+        for name in [*shipped, _NAME]:
+            (outcome,) = _evaluation.evaluate_all([name], request)
+            result = outcome.result
+            found = "" if outcome.ran else "  (evaluated before)"
+            print_line(
+                f"  {name:16} {percent(result.clean_acc):>8} clean {percent(result.robust_acc):>8} robust{found}"
+            )
+        print_line()
+    print_line("$ harness leaderboard")
+    boards = _boards.write_all(root, store.leaderboards_root())
+    for board, paths in boards:
+        if board.name == "digits-Linf":
+            _boards.show(board, paths)
+    print_line(f"results in {root}, the new checkpoint in {made}")
+
+
+def _shipped() -> list[str]:
+    """Names of the digits checkpoints that come with the package."""
+    from harness import checkpoint
+    from harness.errors import CheckpointError
+
+    folder = checkpoint.folders()[-1:]
+    manifests = [checkpoint.read_manifest(path) for path in sorted(folder[0].glob("*.toml"))] if folder else []
+    names = [manifest.name for manifest in manifests if manifest.dataset == "digits" and manifest.name != _NAME]
+    if "natural" not in names:
+        raise CheckpointError("the checkpoints that come with the package are missing: install it again")
+    return names
+
+
+def _train(ctx: click.Context) -> Path:
+    """The checkpoint that the demo trains, made now unless an earlier demo made it."""
+    from harness import checkpoint
+    from harness.cli import commands
+    from harness.cli._render import print_line
+    from harness.errors import UnknownName
+
+    print_line(f"$ harness train {' '.join(_TRAINING)}")
+    try:
+        path = checkpoint.find(_NAME)
+        print_line(f"  {path} is there already")
+    except UnknownName:
+        command = commands.get_command(ctx, "train")
+        if command is None:
+            raise
+        with command.make_context("train", list(_TRAINING), parent=ctx) as training:
+            command.invoke(training)
+        path = checkpoint.find(_NAME)
+    print_line()
+    return path
