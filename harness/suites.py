@@ -163,6 +163,9 @@ def _from_file(path: Path) -> Suite:
     tables = content.get("step")
     if set(content) != {"step"} or not isinstance(tables, list) or not tables:
         raise InvalidInput(f"the suite {path} must consist of [[step]] tables, got {sorted(content) or 'nothing'}")
+    if path.stem in _SUITES:
+        # its results would be ranked as those of the registered suite
+        raise InvalidInput(f"the suite {path} must not be called like the registered suite {path.stem}: rename it")
     steps = []
     for position, table in enumerate(tables):
         parameters = dict(table)

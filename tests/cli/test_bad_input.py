@@ -180,3 +180,9 @@ def test_leaderboard_into_a_file(harness: Harness, folder: Path) -> None:
     store.save(result, make_verdicts(result), folder / "results")
     (folder / "file").write_text("")
     harness("leaderboard", "--results", "results", "--output", "file").refused("file", "not a folder")
+
+
+def test_a_suite_of_ones_own_cannot_pass_for_a_registered_one(harness: Harness, tiny: Path, folder: Path) -> None:
+    (folder / "autoattack.toml").write_text('[[step]]\nattack = "fgsm"\n')
+    harness("evaluate", "--checkpoint", "tiny", "--suite", "autoattack.toml").refused("registered suite", "rename")
+    assert not (folder / "leaderboards").exists()
