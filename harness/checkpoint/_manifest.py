@@ -150,7 +150,8 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a misspelt field is an unknown and a missing one; the first says more
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"the field {field!r} is missing"

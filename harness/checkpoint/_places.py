@@ -47,10 +47,12 @@ def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
         UnknownName: no checkpoint of that name in any of `folders`.
     """
     asked = Path(name).expanduser()
-    weights = _file(asked)
+    is_path = asked.is_absolute() or len(asked.parts) > 1
+    # a bare name means a file of the current folder only if it is one, suffix and all
+    weights = _file(asked) if is_path or asked.is_file() else None
     if weights is not None:
         return weights
-    if asked.is_absolute() or len(asked.parts) > 1:
+    if is_path:
         raise CheckpointError(f"no such checkpoint: {asked} ({_looked_at(asked.parent)})")
     searched = folders(checkpoint_dir)
     for folder in searched:

@@ -20,7 +20,7 @@ from harness.errors import CheckpointError
 __all__ = ["check_finite", "differences", "hash_tensors", "pack", "plain_tensors", "read_bytes", "unpack"]
 
 _METADATA = "harness"
-_GLOBAL = re.compile(r"(?:GLOBAL|global|function|class) [`'\"]?([\w.]+)|Unsupported (?:operand|class) ([\w.]+)")
+_GLOBAL = re.compile(r"(?:GLOBAL|global|function|class) [`'\"]?([A-Za-z_][\w.]*)")
 _LISTED = 4
 
 
@@ -70,16 +70,21 @@ def _safetensors_metadata(content: bytes) -> Any:
 
 def _why(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if "weights_only" in text or "Weights only" in text or "WeightsUnpickler" in text:
-        found = _GLOBAL.search(text)
-        what = f" ({found.group(1) or found.group(2)})" if found else ""
-        return (
-            f"holds Python objects{what} that could run code when opened, or is damaged, so it was not opened; "
-            "save a plain state dict with torch.save(model.state_dict(), FILE)"
-        )
+    advice = "save a plain state dict with torch.save(model.state_dict(), FILE)"
     if "TorchScript" in text:
-        return "is a TorchScript archive; save a plain state dict with torch.save(model.state_dict(), FILE)"
-    return f"is damaged or cut short, or no file of weights ({type(error).__name__}: {text[:160]})"
+        return f"is a TorchScript archive; {advice}"
+    if "Weights only" in text or "WeightsUnpickler" in text:
+        named = _GLOBAL.search(text)
+        if named:
+            return (
+                f"holds Python objects ({named.group(1)}), which could run code when opened, so it was not opened; "
+                f"{advice}"
+            )
+        return (
+            "is no file of weights, is damaged, or holds Python objects, which could run code when opened, so it "
+            f"was not opened; {advice}"
+        )
+    return f"is damaged, cut short, or no file of weights ({type(error).__name__}: {text.partition('. ')[0]})"
 
 
 def plain_tensors(held: Any, where: str) -> dict[str, Tensor]:

@@ -102,29 +102,31 @@ def _show_layers(layers: tuple[BnLayer, ...]) -> None:
     if not layers:
         print_line("no BN layers")
         return
-    print_line(f"BN layers: mean ± deviation [min, max], share of values below {NEAR_ZERO} in size")
-    header = ["layer", "channels", "gamma", "beta", "running mean", "running variance", "normalises with", "batches"]
+    print_line(f"BN layers: mean [min, max] over channels; ~0 is the share of gammas below {NEAR_ZERO} in size")
+    header = ["layer", "channels", "gamma", "~0", "beta", "running mean", "running variance", "batches"]
     rows = [
         [
             layer.name,
             layer.channels,
             _summary(layer.gamma),
+            f"{100 * layer.gamma.near_zero:.0f} %" if layer.gamma else "-",
             _summary(layer.beta),
             _summary(layer.running_mean),
             _summary(layer.running_var),
-            f"{layer.statistics} statistics",
             layer.batches,
         ]
         for layer in layers
     ]
-    print_table(header, rows, right=["channels", "batches"])
+    print_table(header, rows, right=["channels", "~0", "batches"])
+    live = [layer.name for layer in layers if layer.statistics == "batch"]
+    if live:
+        print_line(f"{len(live)} of {len(layers)} layers normalise with the batch at hand: {', '.join(live)}")
+    else:
+        print_line("all of them normalise with their stored statistics")
 
 
 def _summary(summary: Summary | None) -> str:
-    if summary is None:
-        return "-"
-    near = f" {100 * summary.near_zero:.0f} %" if summary.near_zero else ""
-    return f"{summary.mean:.3g} ± {summary.std:.2g} [{summary.min:.3g}, {summary.max:.3g}]{near}"
+    return "-" if summary is None else f"{summary.mean:.2g} [{summary.min:.2g}, {summary.max:.2g}]"
 
 
 def _show_lineage(verdict: Lineage) -> None:
