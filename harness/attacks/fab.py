@@ -162,8 +162,8 @@ class _Fab(Attack):
         length = geometry.size(step).clamp_(min=_NEAR)
         n = len(x)
         share = column((length[:n] / (length[:n] + length[n:])).clamp_(max=self.alpha_max), here)
-        both = both.add_(step, alpha=self.eta)
-        return (both[:n] * (1 - share) + both[n:] * share).clamp_(0, 1).view_as(x)
+        both.add_(step, alpha=self.eta)
+        return (both[:n] * (1 - share)).add_(both[n:].mul_(share)).clamp_(0, 1).view_as(x)
 
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
