@@ -98,6 +98,12 @@ def import_file(
     tensors, settled = settle_counters(tensors, expected)
     told = _told(normalization, mean, std)
     chosen = _agreed(told if told is not None else said.get("normalization"), constants, taken, where)
+    channels = said["shape"][0]
+    if chosen is not None and len(chosen.mean) != channels:
+        raise InvalidInput(
+            f"the normalization has {len(chosen.mean)} channels and the images have {channels}; give one mean and "
+            "one deviation a channel"
+        )
     if taken:
         notes.append(f"moved the normalization ({', '.join(taken)}) into the manifest")
     fill(model, tensors, where)
