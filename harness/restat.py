@@ -12,7 +12,6 @@ from harness.parts import bn_layers
 __all__ = ["reestimate"]
 
 
-@torch.no_grad()
 def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics by the plain average over some batches, in place.
 
@@ -30,8 +29,9 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.momentum = None  # torch's word for a cumulative average
         layer.training = True
     try:
-        for x in batches:
-            model(x)
+        for x in batches:  # which may need gradients of their own
+            with torch.no_grad():
+                model(x)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -88,9 +88,7 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 )
 @click.option("--overwrite", is_flag=True, help="Replace checkpoints of that name.")
 @options.as_json
-@click.pass_context
 def train(
-    ctx: click.Context,
     regime: str,
     parent: str | None,
     checkpoint_dir: Path | None,
@@ -132,7 +130,7 @@ def train(
         raise click.UsageError("a data set is needed: --dataset")
     data = datasets.load(known, split="train", data_dir=data_dir, download=download, limit=limit)
     settings = _settings(numbers, norm, eps, data)
-    command = _command(ctx)
+    command = _command(click.get_current_context())
 
     def keep_outcome(outcome: training.TrainingOutcome, called: str) -> training.Registered:
         return training.register(

@@ -34,7 +34,7 @@ def split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """
     order = torch.randperm(len(y), generator=generator(seed, "split", 0, torch.device("cpu")))
     aside = torch.zeros(len(y), dtype=torch.bool)
-    for label in y.unique():
+    for label in sorted(set(y.tolist())):
         members = order[y[order] == label]
         aside[members[: round(share * len(members))]] = True
     if int((~aside).sum()) < 2:

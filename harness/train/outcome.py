@@ -69,7 +69,6 @@ class TrainingOutcome:
         best: after the epoch that did best on the validation split (of the last phase): under PGD if the
             regime trains against attacks, on clean images otherwise. The last where nothing was kept aside.
         best_epoch: which that was.
-        architecture, norm_layer: what `harness.models.build` was called with.
         trained: names of the parameters that some phase trains or resets from the parent's values.
         parameters, trained_parameters: how many numbers the network has, and how many of them are in ``trained``.
         log: one row an epoch.
@@ -79,8 +78,6 @@ class TrainingOutcome:
     last: Model
     best: Model
     best_epoch: int
-    architecture: str
-    norm_layer: str
     trained: frozenset[str]
     parameters: int
     trained_parameters: int
