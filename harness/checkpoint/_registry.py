@@ -18,7 +18,7 @@ from harness.checkpoint._tensors import check_finite, differences, hash_tensors,
 from harness.errors import CheckpointError, HarnessError
 from harness.models import Model
 
-__all__ = ["Checkpoint", "load", "save", "weights_sha256"]
+__all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 
 # stands in every .pt, so that a file that lost its manifest can be imported without being described again
 _SELF_DESCRIPTION = (
