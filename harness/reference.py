@@ -121,9 +121,7 @@ def run(
     journal = _Journal(len(x))
     counted = _Counted(model, journal, VERSIONS[version])
     with _undone(model):
-        adversary = AutoAttack(
-            counted, norm=parsed.norm, eps=parsed.radius, seed=seed, version="custom", device=device
-        )
+        adversary = AutoAttack(counted, norm=parsed.norm, eps=parsed.radius, seed=seed, version="custom", device=device)
         # the parts of it that speak, speak to the journal; its global logger is left alone
         adversary.logger = adversary.apgd.logger = adversary.apgd_targeted.logger = journal
         adversary.version = version
@@ -184,9 +182,7 @@ class _Journal:
         for (name, began), end in zip(self.began.items(), ends, strict=True):
             before = self.samples if name == "clean" else standing
             standing -= self.broken[name]
-            rows.append(
-                ReferenceStep(name, before, standing, self.forward[name], self.backward[name], end - began)
-            )
+            rows.append(ReferenceStep(name, before, standing, self.forward[name], self.backward[name], end - began))
         return tuple(rows)
 
 
