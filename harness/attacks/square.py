@@ -40,7 +40,7 @@ def square(
     p_init: float = 0.8,
     loss: str = "margin",
 ) -> Attack:
-    """Square Attack in Linf, L2 or L1: one forward pass per query, and one for the first point.
+    """Square Attack in Linf, L2 or L1: at most one forward pass per query, and one for the first point.
 
     Args:
         threat: norm and radius.

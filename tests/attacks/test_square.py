@@ -1,4 +1,4 @@
-"""Square Attack spends one pass a query, stays in its ball, and treats every sample alone."""
+"""Square Attack spends at most one pass a query, stays in its ball, and treats every sample alone."""
 
 from __future__ import annotations
 
@@ -36,18 +36,6 @@ class Network(nn.Module):
         return nn.functional.adaptive_avg_pool2d(features, 4).flatten(1) @ self.head.T + self.lead
 
 
-class Recorder(PlainOracle):
-    """Remembers what was asked."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.asked: list[Tensor] = []
-
-    def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        self.asked.append(x.clone())
-        return super().logits(x, rows)
-
-
 def images(n: int, shape: tuple[int, int, int] = (3, 12, 11), dtype: torch.dtype = torch.float64) -> Tensor:
     """Images with many pixels on the edges of the box, each its own function of its place in the list."""
     rows = [torch.rand(shape, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in range(n)]
@@ -60,25 +48,41 @@ def attacked(x: Tensor, lead: float = 30.0) -> tuple[nn.Module, Batch]:
 
 
 def queried(attack: Attack, model: nn.Module, batch: Batch, run: int = 0) -> Tensor:
-    """All points that are asked for: ``[queries + 1, n, ...]``."""
-    oracle = Recorder(model)
+    """All points that are tried: ``[queries + 1, n, ...]``."""
+    oracle = PlainOracle(model)
     at = Batch(batch.x, batch.y, batch.logits, batch.draws.at(run))
-    state, _ = attack.start(at, oracle, run)
+    state, proposal = attack.start(at, oracle, run)
+    tried = [proposal.points.clone()]
     for i in range(attack.steps):
-        state, _ = attack.step(at, state, oracle, i)
-    return torch.stack(oracle.asked)
+        state, proposal = attack.step(at, state, oracle, i)
+        tried.append(proposal.points.clone())
+    return torch.stack(tried)
+
+
+class Listener(PlainOracle):
+    """Keeps the points of the last pass, and whose they were."""
+
+    def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        self.asked = x.clone()
+        self.rows = torch.arange(len(x)) if rows is None else rows
+        return super().logits(x, rows)
 
 
 @per_norm
-def test_one_forward_pass_a_query(threat: ThreatModel) -> None:
+def test_one_forward_pass_a_query_and_none_for_a_point_already_known(threat: ThreatModel) -> None:
     model, batch = attacked(images(3))
-    oracle = PlainOracle(model)
-    attack = build("square", threat, 3, queries=20)
+    oracle = Listener(model)
+    attack = build("square", threat, 3, queries=60)
     state, _ = attack.start(batch, oracle, 0)
     assert (oracle.forward, oracle.backward) == (3, 0)
     for i in range(attack.steps):
-        state, _ = attack.step(batch, state, oracle, i)
-        assert (oracle.forward, oracle.backward) == (3 * (i + 2), 0)
+        best, spent = state["best"].clone(), oracle.forward
+        state, proposal = attack.step(batch, state, oracle, i)
+        fresh = (proposal.points.flatten(1) != best).any(dim=1).nonzero().squeeze(1)
+        assert (oracle.forward - spent, oracle.backward) == (len(fresh), 0)
+        if len(fresh):
+            assert torch.equal(oracle.rows, fresh)
+            assert torch.equal(oracle.asked, proposal.points[fresh])
 
 
 @per_norm
@@ -153,9 +157,10 @@ def test_leaving_samples_and_a_restored_state_change_nothing_for_the_rest(
     model, batch = attacked(images(5))
     attack = build("square", threat, 3, queries=_BLOCK + 12)
     undisturbed = queried(attack, model, batch)
-    oracle = Recorder(model)
+    oracle = PlainOracle(model)
     state: State
-    state, _ = attack.start(batch, oracle, 0)
+    state, proposal = attack.start(batch, oracle, 0)
+    tried = [proposal.points.clone()]
     staying = torch.tensor([4, 1, 2])
     for i in range(attack.steps):
         if i == leave_before:
@@ -163,29 +168,31 @@ def test_leaving_samples_and_a_restored_state_change_nothing_for_the_rest(
             assert all(len(each) == 5 for each in state.values())
             state = {name: each[staying] for name, each in state.items()}
             attack, state = pickle.loads(pickle.dumps((attack, state)))
-        state, _ = attack.step(batch, state, oracle, i)
-    for query, points in enumerate(oracle.asked):
+        state, proposal = attack.step(batch, state, oracle, i)
+        tried.append(proposal.points.clone())
+    for query, points in enumerate(tried):
         expected = undisturbed[query] if query <= leave_before else undisturbed[query, staying]
         assert torch.equal(points, expected)
 
 
 @per_norm
-def test_claims_are_misclassified_points_just_queried(threat: ThreatModel) -> None:
+def test_claims_are_misclassified_points_and_all_of_them_are_claimed(threat: ThreatModel) -> None:
     model, batch = attacked(images(6), lead=2.0)
     batch = batch.rows(batch.logits.argmax(dim=1) == batch.y)
     attack = build("square", threat, 3, queries=QUERIES)
-    oracle = Recorder(model)
+    oracle = PlainOracle(model)
 
-    def check(proposal: Proposal) -> int:
-        assert torch.equal(proposal.points, oracle.asked[-1])
-        assert torch.equal(proposal.claimed, model(proposal.points).argmax(dim=1) != batch.y)
+    def check(proposal: Proposal, known: Tensor) -> int:
+        fooling = model(proposal.points).argmax(dim=1) != batch.y
+        assert torch.equal(proposal.claimed, fooling & (proposal.points.flatten(1) != known).any(dim=1))
         return int(proposal.claimed.sum())
 
     state, proposal = attack.start(batch, oracle, 0)
-    claims = check(proposal)
+    claims = check(proposal, batch.x.flatten(1))
     for i in range(attack.steps):
+        best = state["best"].clone()
         state, proposal = attack.step(batch, state, oracle, i)
-        claims += check(proposal)
+        claims += check(proposal, best)
     assert claims > 0
 
 

@@ -120,13 +120,15 @@ def queried_by_reference(batch: Batch, threat: ThreatModel, loss: str, monkeypat
 
 
 def queried_by_ours(batch: Batch, threat: ThreatModel, loss: str) -> Tensor:
-    model = Recorder(tuple(batch.x.shape[1:]))
-    oracle = PlainOracle(model)
+    oracle = PlainOracle(Recorder(tuple(batch.x.shape[1:])))
     attack = build("square", threat, 4, queries=QUERIES, loss=loss)
-    state, _ = attack.start(batch, oracle, 0)
+    state, proposal = attack.start(batch, oracle, 0)
+    # from the proposals, because a candidate that is the best point itself is not asked for again
+    tried = [proposal.points.clone()]
     for i in range(attack.steps):
-        state, _ = attack.step(batch, state, oracle, i)
-    return torch.cat(model.seen)
+        state, proposal = attack.step(batch, state, oracle, i)
+        tried.append(proposal.points.clone())
+    return torch.cat(tried)
 
 
 @pytest.mark.parametrize(("norm", "eps", "shape", "loss"), CASES)
