@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,8 @@ def _show_facts(loaded: Checkpoint) -> None:
     manifest = loaded.manifest
     print_line(f"{manifest.name}  ({loaded.path})")
     for name, value in _facts(manifest).items():
-        print_line(f"  {name:<14} {value}")
+        for i, line in enumerate(textwrap.wrap(value, 100, break_long_words=False, break_on_hyphens=False)):
+            print_line(f"  {name if i == 0 else '':<14} {line}")
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
@@ -83,12 +85,17 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "parent": manifest.parent.name if manifest.parent else None,
         "data set": manifest.dataset,
         "threat model": manifest.threat,
-        "training": ", ".join(f"{name} {value}" for name, value in manifest.training.items()),
+        "training": ", ".join(f"{n} {_number(v)}" for n, v in manifest.training.items() if n != "command"),
+        "command": manifest.training.get("command"),
         "source": manifest.source,
         "notes": "; ".join(manifest.notes),
         "weights": manifest.weights_sha256,
     }
-    return {name: value for name, value in facts.items() if value}
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def _number(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _share(part: int, whole: int) -> str:
