@@ -13,7 +13,7 @@ from tests.house._tree import ROOT, imported, modules, parse, room
 # floor here and in docs/architecture.md.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("draws", "errors", "families", "fields", "norms", "result", "threat"),
-    ("accelerate", "crafting", "losses", "regime", "robustbench", "stats", "store"),
+    ("accelerate", "crafting", "losses", "regime", "robustbench", "settings", "stats", "store"),
     ("attacks", "datasets", "formats", "models", "norm_layers", "regimes"),
     (
         "audit",
