@@ -30,6 +30,22 @@ __all__ = ["PRECISIONS", "accelerate", "full_float32", "require_precision"]
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+# what is known to be a function of its input alone in eval mode, so that a traced graph says it all
+_PURE_MODULES = {
+    *_BATCH_NORMS,
+    *_CONVOLUTIONS,
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
+    *(nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, nn.GroupNorm, nn.LayerNorm),
+    *(nn.AvgPool2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+}
+_PURE_FUNCTIONS = {
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.neg, operator.getitem),
+    *(getattr, torch.flatten, torch.cat, torch.relu, torch.tanh, torch.sigmoid),
+    *(F.relu, F.leaky_relu, F.silu, F.gelu, F.pad, F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d),
+}
+_PURE_METHODS = {"mean", "sum", "view", "flatten", "reshape", "size", "contiguous", "relu", "tanh", "squeeze"}
 
 
 def require_precision(precision: str, device: torch.device) -> None:
@@ -79,11 +95,13 @@ def accelerate(model: nn.Module, *, precision: str, compiled: bool = False) -> t
         return model, [f"as-loaded (the model cannot be copied: {type(error).__name__})"]
     fast.requires_grad_(False)
     notes.append("frozen")
-    folded, merged = _simplify(fast, merge=precision != "bf16" and _on_cpu(fast))
-    if folded:
-        notes.append(f"folded-bn:{folded}")
-    if merged:
-        notes.append(f"merged-activation:{merged}")
+    graph = _wiring(fast)
+    if graph is not None:
+        folded = _fold(fast, graph)
+        notes += [f"folded-bn:{folded}"] if folded else []
+        if _pure(fast, graph):
+            fast, swept = _sweep(fast, graph, affine=precision != "bf16" and _on_cpu(fast))
+            notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
         fast = fast.to(memory_format=torch.channels_last)
         notes.append("channels_last")
@@ -100,51 +118,125 @@ def _on_cpu(model: nn.Module) -> bool:
     return all(parameter.device.type == "cpu" for parameter in model.parameters())
 
 
-def _simplify(model: nn.Module, *, merge: bool) -> tuple[int, int]:
-    """Fold and merge batch norms of ``model`` in place; returns how many of each.
-
-    The graph that fx traces only tells which module feeds which. The model's own Python runs
-    as before, with some modules replaced, so that a forward that fx would freeze (a random draw, say)
-    stays what it is.
-    """
+def _wiring(model: nn.Module) -> fx.Graph | None:
+    """Which module and function feeds which, or None where Python decides that from the data."""
     try:
-        graph = fx.Tracer().trace(model)
-    except Exception:  # data-dependent control flow: nothing is known of the wiring, so nothing is moved
-        return 0, 0
-    modules = dict(model.named_modules())
-    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+        return fx.Tracer().trace(model)
+    except Exception:  # tracing runs the user's code on placeholders, which may fail in any way
+        return None
 
-    def once(node: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
-        return (
-            isinstance(node, fx.Node)
-            and node.op == "call_module"
-            and calls[node.target] == 1
-            and type(modules[str(node.target)]) in kinds
+
+class _Calls:
+    """The modules of a traced model, and which nodes call one that is called nowhere else."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
+        self.modules: dict[str, Any] = dict(model.named_modules())
+        self.counts = Counter(node.target for node in graph.nodes if node.op == "call_module")
+
+    def module(self, node: Any, kinds: tuple[type[nn.Module], ...]) -> Any:
+        """The module that ``node`` alone calls, if it is exactly of one of ``kinds``; else None."""
+        if not isinstance(node, fx.Node) or node.op != "call_module" or self.counts[node.target] != 1:
+            return None
+        module = self.modules[str(node.target)]
+        return module if type(module) in kinds else None
+
+
+def _fold(model: nn.Module, graph: fx.Graph) -> int:
+    """Fold batch norms into the convolutions before them, in place; returns how many.
+
+    The graph only tells what feeds what. The model's own Python runs as before, so that a forward
+    that tracing would freeze (a random draw, say) stays what it is.
+    """
+    calls, folded = _Calls(model, graph), 0
+    for node in graph.nodes:
+        norm = calls.module(node, _BATCH_NORMS)
+        source = node.args[0] if norm is not None and node.args else None
+        convolution = calls.module(source, _CONVOLUTIONS)
+        if not isinstance(source, fx.Node) or convolution is None or len(source.users) != 1:
+            continue
+        if not _constant(norm) or norm.weight is None:
+            continue
+        _replace(model, source, fuse_conv_bn_eval(convolution, norm).requires_grad_(False))
+        _replace(model, node, nn.Identity())
+        folded += 1
+    return folded
+
+
+def _pure(model: nn.Module, graph: fx.Graph) -> bool:
+    """Whether the graph is the whole truth: nothing in it draws numbers, keeps state, or was frozen by tracing."""
+    modules: dict[str, Any] = dict(model.named_modules())
+
+    def known(node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(modules[str(node.target)]) in _PURE_MODULES
+        if node.op == "call_function":
+            return node.target in _PURE_FUNCTIONS
+        if node.op == "call_method":
+            return node.target in _PURE_METHODS
+        return node.op in ("placeholder", "output") or (
+            node.op == "get_attr" and not str(node.target).startswith("_tensor_constant")
         )
 
-    folded = merged = 0
-    for node in graph.nodes:
-        if not once(node, _BATCH_NORMS) or not _constant(modules[str(node.target)]):
-            continue
-        norm: Any = modules[str(node.target)]
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    return len(inputs) == 1 and all(map(known, graph.nodes)) and not any(m.training for m in modules.values())
+
+
+def _sweep(model: nn.Module, graph: fx.Graph, *, affine: bool) -> tuple[nn.Module, int]:
+    """Spare sweeps over memory: norm and activation in one, sums and activations in place.
+
+    Returns:
+        The model as its graph, and how many operations were merged.
+    """
+    calls, merged = _Calls(model, graph), 0
+    for node in list(graph.nodes):
+        slope = _slope(calls, node)
         source = node.args[0] if node.args else None
-        following = next(iter(node.users)) if len(node.users) == 1 else None
-        if once(source, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and len(source.users) == 1:  # type: ignore[union-attr]
-            convolution: Any = modules[str(source.target)]  # type: ignore[union-attr]
-            if convolution.training or norm.weight is None:
-                continue
-            _replace(model, str(source.target), fuse_conv_bn_eval(convolution, norm).requires_grad_(False))  # type: ignore[union-attr]
-            _replace(model, str(node.target), nn.Identity())
-            folded += 1
-        elif merge and following is not None and once(following, (nn.ReLU, nn.LeakyReLU)):
-            activation = modules[str(following.target)]
-            slope = float(getattr(activation, "negative_slope", 0.0))
-            if slope < 0:
-                continue
-            _replace(model, str(node.target), _AffineActivation(norm, slope))
-            _replace(model, str(following.target), nn.Identity())
+        if slope is not None and isinstance(source, fx.Node) and len(source.users) == 1:
+            norm = calls.module(source, _BATCH_NORMS)
+            if affine and norm is not None and _constant(norm):
+                _replace(model, source, _AffineActivation(norm, slope))
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+                merged += 1
+            elif _fresh(calls, source):
+                with graph.inserting_before(node):
+                    in_place = graph.call_function(F.leaky_relu_, (source, slope))
+                node.replace_all_uses_with(in_place)
+                graph.erase_node(node)
+                merged += 1
+        elif node.op == "call_function" and node.target is operator.add and _fresh(calls, source):
+            # `_fresh` says that this sum is the only reader
+            node.target = operator.iadd
             merged += 1
-    return folded, merged
+    graph.lint()
+    return fx.GraphModule(model, graph), merged
+
+
+def _slope(calls: _Calls, node: fx.Node) -> float | None:
+    """The slope of a (leaky) ReLU below zero, if ``node`` is one."""
+    if node.op == "call_function" and node.target in (F.relu, torch.relu):
+        return 0.0
+    if node.op == "call_function" and node.target is F.leaky_relu:
+        slope = node.args[1] if len(node.args) > 1 else node.kwargs.get("negative_slope", 0.01)
+        return float(slope) if isinstance(slope, (int, float)) and slope >= 0 else None
+    if node.op == "call_module":
+        module = calls.modules[str(node.target)]
+        if type(module) is nn.ReLU:
+            return 0.0
+        if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
+            return float(module.negative_slope)
+    return None
+
+
+def _fresh(calls: _Calls, node: Any) -> bool:
+    """Whether a node's output is a convolution's, which nothing else reads and no backward pass needs."""
+    while isinstance(node, fx.Node) and len(node.users) == 1:
+        if calls.module(node, _CONVOLUTIONS) is not None:
+            return True
+        if calls.module(node, (nn.Identity,)) is None:
+            return False
+        node = node.args[0]
+    return False
 
 
 def _constant(norm: Any) -> bool:
@@ -152,9 +244,9 @@ def _constant(norm: Any) -> bool:
     return not norm.training and norm.running_mean is not None and norm.running_var is not None
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(operator.attrgetter(parent)(model) if parent else model, leaf, module)
+def _replace(model: nn.Module, node: fx.Node, module: nn.Module) -> None:
+    parent, _, leaf = str(node.target).rpartition(".")
+    setattr(operator.attrgetter(parent)(model) if parent else model, leaf, module.eval())
 
 
 class _AffineActivation(nn.Module):
@@ -185,7 +277,7 @@ class _AffineActivationFunction(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         # the output has the sign of the activation's input, so the output is all that is kept
         out, scale = ctx.saved_tensors
         back = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True).mul_(scale)

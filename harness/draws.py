@@ -81,4 +81,5 @@ class Draws:
         """Standard normal: float64 ``[n, *shape]`` on the CPU."""
         u = self.uniform(counter, shape)
         # uniform() can return 0, whose quantile is -inf
-        return torch.special.ndtri(u.clamp(min=2**-54))
+        normal: Tensor = torch.special.ndtri(u.clamp(min=2**-54))
+        return normal

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class Graphs(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self._graphs: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+        self._graphs: dict[tuple[int, ...], Callable[..., Any]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[0]
@@ -70,7 +71,8 @@ class Graphs(nn.Module):
             sample = torch.zeros(shape, dtype=x.dtype, device=x.device, requires_grad=True)
             self._graphs[shape] = torch.cuda.make_graphed_callables(self.network, (sample,))
         padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, size - n)) if n < size else x
-        return self._graphs[shape](padded)[:n].clone()
+        out: Tensor = self._graphs[shape](padded)
+        return out[:n].clone()
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -215,7 +217,7 @@ class Passes:
             out = one(part)
             self.seconds += time.perf_counter() - began
             return out
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         out = one(part)
         end.record()
@@ -246,7 +248,7 @@ class ChunkOracle(Oracle):
         names: what to call the pool's rows in an error (positions in the data set).
     """
 
-    def __init__(self, passes: Passes, index: Tensor, tally: Tally, step: str, names: np.ndarray) -> None:  # type: ignore[type-arg]
+    def __init__(self, passes: Passes, index: Tensor, tally: Tally, step: str, names: np.ndarray[Any, Any]) -> None:
         self._passes = passes
         self._index = index.numpy()
         self._tally = tally
@@ -278,10 +280,10 @@ class ChunkOracle(Oracle):
         self._note_flat(grads, owners)
         return logits, values, grads
 
-    def _owners(self, x: Tensor, rows: Tensor | None) -> np.ndarray:  # type: ignore[type-arg]
+    def _owners(self, x: Tensor, rows: Tensor | None) -> np.ndarray[Any, Any]:
         return self._index if rows is None else self._index[rows.cpu().numpy()]
 
-    def _refuse_nan(self, logits: Tensor, owners: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _refuse_nan(self, logits: Tensor, owners: np.ndarray[Any, Any]) -> None:
         # one value to look at, so that a GPU is waited for once; the sum is not finite if any logit is not
         if not bool(torch.isfinite(logits.sum())):
             bad = ~torch.isfinite(logits).all(dim=1).cpu().numpy()
@@ -292,7 +294,7 @@ class ChunkOracle(Oracle):
                     "the threat model; a verdict on such a model means nothing"
                 )
 
-    def _note_flat(self, grad: Tensor, owners: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _note_flat(self, grad: Tensor, owners: np.ndarray[Any, Any]) -> None:
         # on a GPU this would wait for the device at every pass; there, only the judge's outcome tells
         if grad.device.type == "cpu":
             flat = grad.flatten(1).abs().amax(dim=1).eq_(0)

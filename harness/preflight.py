@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +20,9 @@ from harness.engine import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError
 from harness.judge import Judge
 from harness.passes import Graphs, Passes
+from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
-
-if TYPE_CHECKING:
-    from harness.evaluation import Settings
 
 __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 

@@ -166,7 +166,7 @@ def _from_file(path: Path) -> Suite:
     if path.stem in _SUITES:
         # its results would be ranked as those of the registered suite
         raise InvalidInput(f"the suite {path} must not be called like the registered suite {path.stem}: rename it")
-    steps = []
+    steps: list[Step] = []
     for position, table in enumerate(tables):
         parameters = dict(table)
         attack = parameters.pop("attack", None)

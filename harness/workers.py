@@ -170,8 +170,8 @@ class Crowd:
             if waiting:
                 busy[end] = self._send(end, *waiting.pop())
         while busy:
-            for end in connection.wait(list(busy)):
-                assert isinstance(end, connection.Connection)
+            ready = connection.wait(list(busy))
+            for end in [known for known in busy if known in ready]:
                 try:
                     kind, content = end.recv()
                 except (EOFError, ConnectionError):

@@ -27,6 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reference",
         "restat",
         "resume",
+        "settings",
         "suites",
         "workers",
     ),

@@ -1,0 +1,41 @@
+"""How to run an evaluation, as opposed to what is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.errors import InvalidInput
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run, as opposed to what: none of this changes a verdict beyond floating-point rounding.
+
+    Attributes:
+        seed: of all randomness (this one does decide the outcome).
+        batch_size: samples in one pass, or "auto".
+        precision: fp32, tf32 or bf16 for the attacks; the judge always uses full float32.
+        device: where to run; None is where the model is.
+        workers: processes on a CPU, one thread each, or "auto" for one per core; 1 stays in this process and
+            leaves its threads as they are.
+        compiled, graphs: use torch.compile, CUDA graphs (on a GPU).
+        state_dir: where a run in flight is saved, so that it can go on after a kill; None keeps nothing.
+    """
+
+    seed: int = 0
+    batch_size: int | str = "auto"
+    precision: str = "fp32"
+    device: str | torch.device | None = None
+    workers: int | str = "auto"
+    compiled: bool = False
+    graphs: bool = False
+    state_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise InvalidInput(f"the batch size must be 'auto' or at least 1, got {self.batch_size!r}")
