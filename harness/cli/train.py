@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from click.core import ParameterSource
+from click.globals import get_current_context
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line
@@ -130,7 +131,7 @@ def train(
         raise click.UsageError("a data set is needed: --dataset")
     data = datasets.load(known, split="train", data_dir=data_dir, download=download, limit=limit)
     settings = _settings(numbers, norm, eps, data)
-    command = _command(click.get_current_context())
+    command = _command(get_current_context())
 
     def keep_outcome(outcome: training.TrainingOutcome, called: str) -> training.Registered:
         return training.register(
