@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import keyword
 import pkgutil
-from types import ModuleType
 from typing import Any
 
 from harness.errors import UnknownName
@@ -18,14 +17,14 @@ from harness.errors import UnknownName
 __all__ = ["lookup", "members"]
 
 
-def members(package: ModuleType) -> tuple[str, ...]:
-    """Names of the members of a family package, sorted, as written on the command line."""
-    names = (m.name for m in pkgutil.iter_modules(package.__path__))
+def members(package: str) -> tuple[str, ...]:
+    """Names of the members of a family package (its dotted name), sorted, as written on the command line."""
+    names = (m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
     return tuple(sorted(n.rstrip("_").replace("_", "-") for n in names if not n.startswith("_")))
 
 
-def lookup(package: ModuleType, name: str, kind: str) -> Any:
-    """The member of ``package`` called ``name``; only that member's file is imported.
+def lookup(package: str, name: str, kind: str) -> Any:
+    """The member of ``package`` (its dotted name) called ``name``; only that member's file is imported.
 
     Raises:
         UnknownName: no file of that name; the error lists the known names and the nearest.
@@ -35,4 +34,4 @@ def lookup(package: ModuleType, name: str, kind: str) -> Any:
         raise UnknownName(kind, name, known)
     attribute = name.replace("-", "_")
     attribute += "_" * keyword.iskeyword(attribute)
-    return getattr(importlib.import_module(f"{package.__name__}.{attribute}"), attribute)
+    return getattr(importlib.import_module(f"{package}.{attribute}"), attribute)

@@ -5,7 +5,6 @@ An attack proposes and never decides: the engine drives it, and the judge re-che
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from harness import families
@@ -17,7 +16,7 @@ __all__ = ["Attack", "Batch", "Oracle", "Proposal", "State", "build", "names"]
 
 def names() -> tuple[str, ...]:
     """The registered attacks."""
-    return families.members(sys.modules[__name__])
+    return families.members(__name__)
 
 
 def build(name: str, threat: ThreatModel, classes: int, **parameters: Any) -> Attack:
@@ -26,6 +25,6 @@ def build(name: str, threat: ThreatModel, classes: int, **parameters: Any) -> At
     Raises:
         UnknownName: no attack of that name.
     """
-    builder = families.lookup(sys.modules[__name__], name, "attack")
+    builder = families.lookup(__name__, name, "attack")
     attack: Attack = builder(threat, classes, **parameters)
     return attack

@@ -6,7 +6,6 @@ Beside the registered names, `load` takes the path of an ``.npz`` file or of a f
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from harness import families
@@ -21,7 +20,7 @@ __all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
 
 def names() -> tuple[str, ...]:
     """The registered data sets."""
-    return families.members(sys.modules[__name__])
+    return families.members(__name__)
 
 
 def about(name: str) -> About:
@@ -75,7 +74,7 @@ def load(
 
 
 def _member(name: str) -> Member:
-    member: Member = families.lookup(sys.modules[__name__], name, "data set")
+    member: Member = families.lookup(__name__, name, "data set")
     return member
 
 

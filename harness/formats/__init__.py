@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from harness import families
 from harness.formats._base import COLUMNS, Accuracy, Board, Cell, Format, Row
 
@@ -12,7 +10,7 @@ __all__ = ["COLUMNS", "Accuracy", "Board", "Cell", "Format", "Row", "get", "name
 
 def names() -> tuple[str, ...]:
     """The registered formats."""
-    return families.members(sys.modules[__name__])
+    return families.members(__name__)
 
 
 def get(name: str) -> Format:
@@ -21,5 +19,5 @@ def get(name: str) -> Format:
     Raises:
         UnknownName: no format of that name.
     """
-    found: Format = families.lookup(sys.modules[__name__], name, "format")
+    found: Format = families.lookup(__name__, name, "format")
     return found

@@ -7,7 +7,6 @@ has by itself is the default of ``norm``. `build` puts the normalisation of the 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +36,7 @@ __all__ = [
 
 def names() -> tuple[str, ...]:
     """The registered architectures; `SOURCES` says how to name others."""
-    return families.members(sys.modules[__name__])
+    return families.members(__name__)
 
 
 def describe(name: str) -> str:
@@ -46,7 +45,7 @@ def describe(name: str) -> str:
     Raises:
         UnknownName: no registered architecture of that name.
     """
-    text = inspect.getdoc(families.lookup(sys.modules[__name__], name, "architecture")) or ""
+    text = inspect.getdoc(families.lookup(__name__, name, "architecture")) or ""
     return text.partition("\n")[0]
 
 
@@ -98,7 +97,7 @@ def _network(architecture: str, classes: int, shape: Shape, norm: NormLayer | No
     if not is_foreign(architecture):
         if architecture not in names():
             raise UnknownName("architecture", architecture, [*names(), *SOURCES])
-        member = families.lookup(sys.modules[__name__], architecture, "architecture")
+        member = families.lookup(__name__, architecture, "architecture")
         used: NormLayer = norm or inspect.signature(member).parameters["norm"].default
         return member(classes, shape, used), used.name
     return foreign(architecture, classes, shape, norm)

@@ -6,8 +6,6 @@ the convolutions and the starting weights.
 
 from __future__ import annotations
 
-import sys
-
 from harness import families
 from harness.norm_layers._base import NormLayer
 from harness.norm_layers._branches import DualBatchNorm2d, deploy_branch, dual_layers, use_branch
@@ -17,7 +15,7 @@ __all__ = ["DualBatchNorm2d", "NormLayer", "deploy_branch", "dual_layers", "get"
 
 def names() -> tuple[str, ...]:
     """The registered norm layers."""
-    return families.members(sys.modules[__name__])
+    return families.members(__name__)
 
 
 def get(name: str) -> NormLayer:
@@ -26,5 +24,5 @@ def get(name: str) -> NormLayer:
     Raises:
         UnknownName: no norm layer of that name.
     """
-    member: NormLayer = families.lookup(sys.modules[__name__], name, "norm layer")
+    member: NormLayer = families.lookup(__name__, name, "norm layer")
     return member

@@ -5,7 +5,6 @@ The fields are those of `harness.regime.Regime`.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from harness.families import lookup, members
@@ -16,7 +15,7 @@ __all__ = ["get", "names"]
 
 def names() -> tuple[str, ...]:
     """Names of the package's regimes, sorted."""
-    return members(sys.modules[__name__])
+    return members(__name__)
 
 
 def get(name_or_path: str | Path) -> Regime:
@@ -28,5 +27,5 @@ def get(name_or_path: str | Path) -> Regime:
     """
     if Path(name_or_path).suffix == ".toml":
         return read(name_or_path)
-    regime: Regime = lookup(sys.modules[__name__], str(name_or_path), "regime")
+    regime: Regime = lookup(__name__, str(name_or_path), "regime")
     return regime

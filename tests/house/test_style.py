@@ -98,10 +98,8 @@ def test_the_library_never_prints_or_exits() -> None:
 
 
 def test_only_the_bridge_touches_the_module_table() -> None:
-    """A package that looks itself up, ``sys.modules[__name__]``, changes nothing."""
-    uses = re.compile(r"sys\.modules(?!\[__name__\][),])")
     others = {name: path for name, path in KNOWN.items() if name != "harness.robustbench"}
-    assert [name for name, path in others.items() if uses.search(path.read_text(encoding="utf-8"))] == []
+    assert [name for name, path in others.items() if "sys.modules" in path.read_text(encoding="utf-8")] == []
 
 
 # A guard that lets everything pass would guard nothing: each rule on a line that breaks it.

@@ -20,7 +20,7 @@ CLASSES = 7
 
 
 def own_norm(architecture: str) -> str:
-    member = families.lookup(models, architecture, "architecture")
+    member = families.lookup("harness.models", architecture, "architecture")
     name: str = inspect.signature(member).parameters["norm"].default.name
     return name
 
