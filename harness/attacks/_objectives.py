@@ -42,8 +42,8 @@ class Objective:
         return lambda logits: self.function(logits, *classes)
 
 
-def untargeted(name: str, classes: int) -> Objective:
-    """The loss ``name`` (ce, dlr, margin).
+def untargeted(name: str, classes: int, *, besides: tuple[str, ...] = ()) -> Objective:
+    """The loss ``name`` (ce, dlr, margin); ``besides``: what else the attack knows, for the error.
 
     Raises:
         UnknownName: no such loss.
@@ -51,7 +51,7 @@ def untargeted(name: str, classes: int) -> Objective:
     """
     _at_least_two(classes)
     if name not in _UNTARGETED:
-        raise UnknownName("loss", name, _UNTARGETED)
+        raise UnknownName("loss", name, (*_UNTARGETED, *besides))
     if name == "dlr" and classes < 3:
         return Objective(margin, notes=("the DLR loss needs 3 classes: with 2 the margin is raised instead",))
     return Objective(_UNTARGETED[name])

@@ -26,6 +26,8 @@ __all__ = ["apgd"]
 
 _RULES: dict[str, type[Rule]] = {"Linf": Momentum, "L2": Momentum, "L1": Sparse}
 
+_TARGETED = "dlr-targeted"
+
 # with larger radii: multiples of eps, each for its share of the iterations, and the true eps for the rest
 _LARGER = ((3.0, 0.3), (2.0, 0.3))
 
@@ -71,7 +73,7 @@ def apgd(
         raise InvalidInput(f"APGD with larger radii needs at least {len(_LARGER) + 1} steps, got {steps}")
     if threat.norm not in _RULES:
         raise UnknownName("norm for APGD", threat.norm, _RULES)
-    objective = targeted(classes, targets) if loss == "dlr-targeted" else untargeted(loss, classes)
+    objective = targeted(classes, targets) if loss == _TARGETED else untargeted(loss, classes, besides=(_TARGETED,))
     rule = _RULES[threat.norm](threat.geometry, rho)
     return _Apgd(
         threat=threat,
