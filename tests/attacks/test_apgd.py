@@ -33,6 +33,28 @@ def test_checkpoints_are_those_of_the_paper() -> None:
     assert list(windows.values()) == [22, 19, 16, 13, 10, 7, 6, 6]
 
 
+def test_the_first_window_of_a_run_is_judged_leniently() -> None:
+    """As the reference does: the first loss counts as a rise over 0, and no progress at all is forgiven once."""
+    rule = Momentum(NORMS["Linf"], 0.75)
+    x = torch.zeros(1, 3)
+    state = {"point": x, "best_loss": torch.tensor([5.0])}
+    rule.begin(state, x, 0.1, warm=False)
+    # 3 is below the 5 of the start, so only three of the four steps were rises, and none a new best
+    for loss in (3.0, 3.5, 4.0):
+        assert rule.learn(state, x, 0.1, torch.tensor([loss]), 0) is None
+    back = rule.learn(state, x, 0.1, torch.tensor([4.5]), 4)
+    assert back is not None
+    assert not back.any()
+    assert float(state["step_size"]) == pytest.approx(0.2)
+    # the second window is as good, but by now the best has stood still for two
+    for loss in (4.6, 4.7, 4.8):
+        rule.learn(state, x, 0.1, torch.tensor([loss]), 0)
+    back = rule.learn(state, x, 0.1, torch.tensor([4.9]), 4)
+    assert back is not None
+    assert back.all()
+    assert float(state["step_size"]) == pytest.approx(0.1)
+
+
 def test_sparse_checkpoints_are_every_four_per_cent() -> None:
     assert set(Sparse(NORMS["L1"], 0.75).windows(100)) == set(range(3, 100, 4))
     assert set(Sparse(NORMS["L1"], 0.75).windows(40)) == set(range(40))

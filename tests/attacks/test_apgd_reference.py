@@ -185,14 +185,15 @@ def test_same_averaged_gradients(norm: str, case: tuple[nn.Module, Batch], monke
     assert len(points) == len(oracle.points) + 2
 
 
-@pytest.mark.parametrize("rho", [0.5, 0.9])
+@pytest.mark.parametrize("rho", [0.6, 0.9])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("steps", [1, 7, 33])
 def test_same_points_on_other_schedules(
-    rho: float, steps: int, case: tuple[nn.Module, Batch], monkeypatch: pytest.MonkeyPatch
+    norm: str, rho: float, steps: int, case: tuple[nn.Module, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, batch = case
-    attack, points = reference("L2", "ce", model, batch, rho=rho, n_iter=steps)
+    attack, points = reference(norm, "dlr", model, batch, rho=rho, n_iter=steps)
     same_noise(monkeypatch, batch)
     attack.attack_single_run(batch.x, batch.y)
-    oracle, _, _ = ours("L2", model, batch, rho=rho, steps=steps)
+    oracle, _, _ = ours(norm, model, batch, loss="dlr", rho=rho, steps=steps)
     compare(points, oracle.points)
