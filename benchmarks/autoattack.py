@@ -1,0 +1,210 @@
+"""What AutoAttack's verdict costs, ours against the reference, in one interleaved run.
+
+``python -m benchmarks.autoattack [--cases NAME ...] [--material DIR] [--json FILE]``
+
+Each side runs in a process of its own; ours runs before and after each run of the reference, so that a
+machine whose speed drifts is seen to drift. Ratios compare medians. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks._foreign import add_material
+
+__all__ = ["CASES", "main", "run_side"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what runs on both sides, and what is asked of the ratio."""
+
+    name: str
+    model: str
+    n: int
+    threat: str
+    rounds: int = 1
+    precision: str = "fp32"
+    workers: int = 1
+    reference_threads: int = 1
+    speedup: float | None = None
+    passes: int | None = None
+    differ: int = 0
+    batch_size: int | None = None
+
+
+CASES = (
+    Case("natural", "resnet32_natural.pt", 100, "Linf:8/255", rounds=3, speedup=40, passes=400),
+    Case("mnist", "mnist_lenet5_advtrained.pt", 50, "Linf:0.3", speedup=1.5),
+    Case("robust", "resnet32_at_all.pt", 40, "Linf:8/255", speedup=1.6),
+    Case("robust-bf16", "resnet32_at_all.pt", 40, "Linf:8/255", precision="bf16", speedup=2.6, differ=1),
+    Case("robust-2-cores", "resnet32_at_all.pt", 40, "Linf:8/255", workers=2, reference_threads=2, speedup=1.8),
+)
+
+# budgets cut down, because only the course of the cost against n is asked for
+_SHORT = [
+    ["apgd-ce", "apgd", {"loss": "ce", "steps": 20}],
+    ["apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 10, "targets": 2}],
+    ["fab-t", "fab", {"targeted": True, "steps": 10, "targets": 2}],
+    ["square", "square", {"queries": 40}],
+]
+
+
+def run_side(side: str, material: Path, **job: Any) -> dict[str, Any]:
+    """Run one side in a fresh process with ``threads`` threads; returns what it printed."""
+    full = {
+        "side": side,
+        "material": str(material),
+        "seed": 0,
+        "threads": 1,
+        "workers": 1,
+        "precision": "fp32",
+        "suite": "autoattack",
+        "batch_size": None,
+        "source": job["n"],
+        **job,
+    }
+    threads = str(full["threads"])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks._side", json.dumps(full)],
+        env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    """Run the cases and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_material(parser)
+    extras = ("against-n", "memory")
+    parser.add_argument("--cases", nargs="+", choices=[*(case.name for case in CASES), *extras])
+    parser.add_argument("--json", type=Path, help="write all figures to this file as well")
+    options = parser.parse_args()
+    wanted = options.cases or [*(case.name for case in CASES), *extras]
+    console, record = Console(width=150), {"machine": machine(), "cases": {}}
+    console.print(f"[bold]{record['machine']}[/]")
+    table = Table("case", "reference s", "ours s", "times faster", "asked", "passes", "verdicts", "overhead", "peak MB")
+    for case in CASES:
+        if case.name in wanted:
+            row, figures = _compare(case, options.material)
+            table.add_row(*row)
+            record["cases"][case.name] = figures
+            console.print(f"done: {' | '.join(row)}")
+            _write(options.json, record)
+    console.print(table)
+    if "against-n" in wanted:
+        record["against-n"] = _against_n(console, options.material)
+        _write(options.json, record)
+    if "memory" in wanted:
+        record["memory"] = _memory(console, options.material)
+        _write(options.json, record)
+
+
+def machine() -> str:
+    """Processor, cores, versions and date in one line."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "pyautoattack"))
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, {date.today()}"
+
+
+def _compare(case: Case, material: Path) -> tuple[list[str], dict[str, Any]]:
+    common = {"model": case.model, "n": case.n, "threat": case.threat, "batch_size": case.batch_size}
+    mine = {**common, "precision": case.precision, "workers": case.workers, "pure": case.workers == 1}
+    ours, theirs = [run_side("ours", material, **mine)], []
+    for _ in range(case.rounds):
+        theirs.append(run_side("reference", material, **common, threads=case.reference_threads))
+        ours.append(run_side("ours", material, **mine))
+    ours_seconds = statistics.median(side["seconds"] for side in ours)
+    their_seconds = statistics.median(side["seconds"] for side in theirs)
+    first, last = theirs[0], ours[-1]
+    differ = sum(a != b for a, b in zip(first["robust"], last["robust"], strict=True))
+    pure = [side["seconds"] / side["pure_seconds"] for side in ours if side["pure_seconds"]]
+    row = [
+        case.name,
+        f"{their_seconds:.1f}",
+        f"{ours_seconds:.2f}",
+        f"{their_seconds / ours_seconds:.2f}",
+        f">= {case.speedup}" + (f", <= {case.passes} passes" if case.passes else ""),
+        f"{first['passes']:,} / {last['passes']:,}",
+        f"{sum(first['robust'])} / {sum(last['robust'])} robust, {differ} differ (<= {case.differ})",
+        f"{statistics.median(pure):.3f}" if pure else "-",
+        f"{first['peak_mb']:.0f} / {last['peak_mb']:.0f}",
+    ]
+    figures = {
+        "reference_seconds": [side["seconds"] for side in theirs],
+        "ours_seconds": [side["seconds"] for side in ours],
+        "speedup": their_seconds / ours_seconds,
+        "passes": [first["passes"], last["passes"]],
+        "robust": [sum(first["robust"]), sum(last["robust"])],
+        "differ": differ,
+        "over_pure_passes": pure,
+        "peak_mb": [first["peak_mb"], last["peak_mb"]],
+        "reference_steps": first["steps"],
+        "ours_steps": last["steps"],
+        "passes_made": last["passes_made"],
+    }
+    return row, figures
+
+
+def _against_n(console: Console, material: Path) -> list[dict[str, float]]:
+    table = Table("images", "seconds", "ms an image", "passes an image", title="cost against n, budgets cut down")
+    rows = []
+    for n in (50, 100, 200, 400):
+        runs = [
+            run_side("ours", material, model="resnet32_at_all.pt", n=n, threat="Linf:8/255", suite=_SHORT)
+            for _ in range(3)
+        ]
+        seconds = statistics.median(run["seconds"] for run in runs)
+        rows.append({"n": n, "seconds": seconds, "passes": runs[0]["passes"]})
+        table.add_row(str(n), f"{seconds:.2f}", f"{1000 * seconds / n:.1f}", f"{runs[0]['passes'] / n:.1f}")
+    console.print(table)
+    return rows
+
+
+def _memory(console: Console, material: Path) -> dict[str, float]:
+    """Peak memory at equal batch size, and of a pool of 10,000 images beside what a process needs at all."""
+    cut = [["apgd-ce", "apgd", {"loss": "ce", "steps": 2}], ["square", "square", {"queries": 2}]]
+    job = {"model": "resnet32_at_all.pt", "threat": "Linf:8/255", "batch_size": 100}
+    bare = run_side("ours", material, **job, n=4, suite="clean")["peak_mb"]
+    pool = run_side("ours", material, **job, n=10_000, source=600, suite=cut)["peak_mb"]
+    theirs = run_side("reference", material, **{**job, "model": "resnet32_natural.pt"}, n=100)["peak_mb"]
+    ours = run_side("ours", material, **{**job, "model": "resnet32_natural.pt"}, n=100)["peak_mb"]
+    console.print(f"peak memory, 100 images at batch 100: reference {theirs:.0f} MB, ours {ours:.0f} MB")
+    console.print(f"a pool of 10,000 images: {pool:.0f} MB, of which {bare:.0f} MB are Python, torch and the model")
+    return {"reference_mb": theirs, "ours_mb": ours, "pool_mb": pool, "bare_mb": bare}
+
+
+def _write(path: Path | None, record: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
