@@ -74,7 +74,7 @@ class Regime(Conduct):
         source: whose it is.
         start: from random weights, or from a parent checkpoint.
         parent: the regime whose checkpoint is the natural parent; others are accepted and recorded.
-        norm_layer: a member of `harness.norm_layers`; None is the parent's, or "batch".
+        norm_layer: a member of `harness.norm_layers`; None is the parent's, or the architecture's own.
         deploy: which branch of dual layers the checkpoint evaluates with.
         phases: changes in sequence, each with a fresh optimiser and schedule; () is one phase of nothing changed.
 
@@ -144,7 +144,7 @@ class Regime(Conduct):
             "loss": each([_loss(s) for s in stages]),
             "bn_statistics": each([s.bn_statistics for s in stages]),
             "crafting": self.crafting_mode if self.crafts else "-",
-            "norm_layer": (self.norm_layer or ("parent's" if self.start == "parent" else "batch"))
+            "norm_layer": (self.norm_layer or ("parent's" if self.start == "parent" else "own"))
             + (f" (deploys {self.deploy})" if self.deploy else ""),
             "optimizer": each([_optimizers(s) for s in stages]),
             "awp": each([f"{s.awp.gamma:g} on {_union(s.awp.part)}" if s.awp else "-" for s in stages]),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.errors import InvalidInput
 
-__all__ = ["batches", "generator", "split"]
+__all__ = ["batches", "crop_flip", "generator", "split"]
 
 _PADDING = 4
 

@@ -143,11 +143,10 @@ def _epoch(run: Run, stage: Stage, movers: list[Optimizer], first: int, phase: i
 
 
 def _reset(run: Run, stage: Stage) -> None:
-    fresh = dict(run.planned.fresh.network.named_parameters())
     with torch.no_grad():
         for name, parameter in run.model.network.named_parameters():
             if name in stage.reset:
-                parameter.copy_(fresh[name])
+                parameter.copy_(run.planned.fresh[name])
     for name, layer in bn_layers(run.model.network).items():
         if name in stage.reset_layers:
             layer.reset_running_stats()

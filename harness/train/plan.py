@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from harness import models, parts
 from harness.checkpoint import Checkpoint, weights_sha256
@@ -52,12 +53,13 @@ class Plan:
     """All that training needs to know, but the data.
 
     Attributes:
-        model: the start, before any reset. fresh: the same architecture with fresh values, to reset from.
+        model: the start, before any reset.
+        fresh: parameters of the same architecture with fresh values, to reset from; empty where nothing is reset.
         fingerprint: hash of everything that decides the outcome.
     """
 
     model: Model
-    fresh: Model
+    fresh: dict[str, Tensor]
     stages: tuple[Stage, ...]
     crafting: Crafting
     fingerprint: str
@@ -97,7 +99,7 @@ def plan(
     stages = _stages(regime, model, settings.epochs)
     return Plan(
         model=model,
-        fresh=_rebuilt(model, settings.seed),
+        fresh=_fresh(model, settings.seed) if any(stage.reset for stage in stages) else {},
         stages=stages,
         crafting=Crafting.of(
             settings.attack, _threat(settings, dataset), steps=settings.steps, step_size=settings.step_size
@@ -130,7 +132,7 @@ def _random(regime: Regime, settings: Settings, dataset: Dataset, architecture: 
         architecture,
         classes=len(dataset.classes),
         shape=dataset.shape,
-        norm_layer=regime.norm_layer or "batch",
+        norm_layer=regime.norm_layer or "own",
         normalization=_normalization(dataset) if settings.normalize else None,
         seed=settings.seed,
     )
@@ -148,8 +150,8 @@ def _normalization(dataset: Dataset) -> Normalization:
     )
 
 
-def _rebuilt(model: Model, seed: int) -> Model:
-    return models.build(
+def _fresh(model: Model, seed: int) -> dict[str, Tensor]:
+    built = models.build(
         model.architecture,
         classes=model.classes,
         shape=model.shape,
@@ -157,6 +159,7 @@ def _rebuilt(model: Model, seed: int) -> Model:
         normalization=model.normalization,
         seed=seed,
     )
+    return {name: parameter.detach() for name, parameter in built.network.named_parameters()}
 
 
 def _threat(settings: Settings, dataset: Dataset) -> ThreatModel:

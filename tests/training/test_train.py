@@ -276,3 +276,12 @@ def test_the_log_is_one_line_an_epoch(tmp_path: Path) -> None:
     lines = write_log(tmp_path / "log.csv", outcome.log).read_text().splitlines()
     assert lines[0].startswith("epoch,phase,learning_rate,loss,train_acc,validation_clean_acc,validation_robust_acc")
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+
+
+def test_bfloat16_passes_move_float32_weights() -> None:
+    low, full = (trained(_regime(), None, epochs=1, precision=precision) for precision in ("bf16", "fp32"))
+    assert {value.dtype for name, value in tensors(low.last).items() if "num_batches" not in name} == {torch.float32}
+    assert not _equal(low.last, full.last)
+    assert low.facts["precision"] == "bf16"
+    far = (tensors(low.last)["conv1.weight"] - tensors(full.last)["conv1.weight"]).abs().max()
+    assert float(far) < 0.05

@@ -67,7 +67,7 @@ def untrained(regime: Regime, start: Checkpoint | None) -> Model:
         ARCHITECTURE,
         classes=10,
         shape=digits().shape,
-        norm_layer=regime.norm_layer or "batch",
+        norm_layer=regime.norm_layer or "own",
         normalization=Normalization((round(float(mean), 4),), (round(float(std), 4),)),
         seed=settings().seed,
     )
