@@ -13,7 +13,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -25,11 +25,13 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness import attacks, preflight, reference, suites, workers
+from harness import attacks, lineage, preflight, reference, suites, workers
 from harness.accelerate import require_precision
+from harness.bn_statistics import STORED, BnStatistics
 from harness.draws import sample_keys
 from harness.engine import Index, Outcome, Pool, Task, Tick
 from harness.errors import InvalidInput, ModelError
+from harness.models import Model
 from harness.passes import Tally
 from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
 from harness.resume import State
@@ -83,7 +85,7 @@ def evaluate(
         model: images in [0, 1] to logits ``[n, k]``, in eval mode; preprocessing lives inside it.
         x: images ``[n, ...]`` in [0, 1], floating point.
         y: true classes, integers ``[n]``.
-        threat: for example "Linf:8/255", "L2:0.5", "L1:12".
+        threat: for example "Linf:8/255", "L2:0.5", "L1:12"; "Linf:0.03@normalized" for a `harness.models.Model`.
         suite: a registered suite, a TOML file of steps, or a `Suite`.
         name: what to call the model in the result.
         progress: called with a `Tick` as the attack goes on.
@@ -110,42 +112,72 @@ def examine(
     """As `evaluate`, with per-sample verdicts and adversarial examples."""
     x, y = _checked_samples(x, y)
     subject = Subject.plain(name, model, x, y)
-    return _run(subject, ThreatModel.parse(threat), suite, Settings(**settings), progress)
+    return _run(subject, _threat(model, threat), suite, Settings(**settings), progress)
 
 
 def evaluate_checkpoint(
     checkpoint: Checkpoint,
     dataset: Dataset,
     *,
-    threat: ThreatModel,
+    threat: str | ThreatModel,
     suite: str,
+    bn_stats: str = STORED,
+    bn_data: Dataset | None = None,
+    checkpoint_dir: str | Path | None = None,
     progress: Callable[[Tick], None] | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Attack a registered checkpoint on a data set.
 
+    What the manifest claims is checked against the weights of the parent, where that can be found; a claim
+    that they contradict becomes a flag.
+
+    Args:
+        threat: may be in normalised units, such as "Linf:0.03@normalized".
+        bn_stats: one of `harness.bn_statistics.BN_STATISTICS`; the checkpoint's own model is never changed.
+        bn_data: training images, from which "clean" and "adversarial" statistics are estimated.
+        checkpoint_dir: where the parent is looked for first.
+
     Raises:
-        InvalidInput: the data set's shape or classes are not the model's.
+        InvalidInput: the data set's shape or classes are not the model's, or it has no BN layers whose
+            statistics could be others.
     """
     chosen = Settings(**settings)
     if chosen.device is None:
         chosen = Settings(**settings | {"device": "cuda" if torch.cuda.is_available() else "cpu"})
-    return _run(Subject.registered(checkpoint, dataset), threat, suite, chosen, progress)
+    threat = _threat(checkpoint.model, threat)
+    statistics = BnStatistics(bn_stats, bn_data, chosen.seed)
+    subject = Subject.registered(checkpoint, dataset, statistics, threat, checkpoint_dir)
+    if bn_stats != STORED:
+
+        def report(done: float) -> None:
+            if progress is not None:
+                progress(Tick(f"{bn_stats} BN statistics", done, len(dataset), len(dataset)))
+
+        device = _device(checkpoint.model, chosen.device)
+        model = statistics.applied(checkpoint.model, threat, device=device, report=report)
+        subject = replace(subject, model=model)
+    return _run(subject, threat, suite, chosen, progress)
 
 
 def evaluation_id(
     checkpoint: Checkpoint,
     dataset: Dataset,
-    threat: ThreatModel,
+    threat: str | ThreatModel,
     suite: str,
     *,
-    seed: int = 0,
-    precision: str = "fp32",
-    batch_size: int | str = "auto",
+    bn_stats: str = STORED,
+    bn_data: Dataset | None = None,
+    checkpoint_dir: str | Path | None = None,
+    **settings: Any,
 ) -> str:
-    """Hash of everything that decides the outcome of `evaluate_checkpoint`; equal hashes need no second run."""
-    settings = Settings(seed=seed, precision=precision, batch_size=batch_size)
-    return _identity(Subject.registered(checkpoint, dataset), threat, suites.get(suite, threat), settings)
+    """Hash of everything that decides the record of `evaluate_checkpoint`, which takes the same arguments; equal
+    hashes need no second run."""
+    chosen = Settings(**settings)
+    threat = _threat(checkpoint.model, threat)
+    statistics = BnStatistics(bn_stats, bn_data, chosen.seed)
+    subject = Subject.registered(checkpoint, dataset, statistics, threat, checkpoint_dir)
+    return _identity(subject, threat, suites.get(suite, threat), chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +214,20 @@ class Subject:
         return cls(name, model, x, y, np.arange(len(x), dtype=np.int64), record, data)
 
     @classmethod
-    def registered(cls, checkpoint: Checkpoint, dataset: Dataset) -> Subject:
-        """A checkpoint on a data set."""
+    def registered(
+        cls,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        statistics: BnStatistics,
+        threat: ThreatModel,
+        checkpoint_dir: str | Path | None = None,
+    ) -> Subject:
+        """A checkpoint on a data set, still with its stored statistics.
+
+        Args:
+            statistics: those that it is to be evaluated with. threat: what adversarial ones are estimated under.
+            checkpoint_dir: where its parent is looked for first.
+        """
         manifest = checkpoint.manifest
         if tuple(manifest.shape) != dataset.shape:
             raise InvalidInput(
@@ -195,6 +239,7 @@ class Subject:
                 f"{manifest.name} knows {manifest.classes} classes, the data set {dataset.name} has "
                 f"{len(dataset.classes)}: choose another data set with --dataset"
             )
+        statistics.check(checkpoint.model)
         norm = manifest.normalization
         record = ModelRecord(
             architecture=manifest.architecture,
@@ -208,6 +253,8 @@ class Subject:
             parent=manifest.parent.name if manifest.parent else None,
             parent_sha256=manifest.parent.weights_sha256 if manifest.parent else None,
             training=manifest.training,
+            bn_stats=statistics.kind,
+            bn_stats_facts=statistics.facts(threat),
         )
         data = DatasetRecord(
             name=dataset.name,
@@ -218,7 +265,22 @@ class Subject:
             sha256=dataset.sha256,
         )
         index = dataset.indices.numpy().astype(np.int64)
-        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data)
+        warnings = (*_contradiction(checkpoint, checkpoint_dir), *statistics.warnings(dataset))
+        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, warnings)
+
+
+def _contradiction(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[str, ...]:
+    """What the weights say against the manifest's claim of a regime, if anything."""
+    parent = lineage.parent_of(checkpoint, checkpoint_dir=checkpoint_dir)
+    told = lineage.verify_claim(checkpoint, parent)
+    if told.status != "contradicted":
+        return ()
+    return (f"lineage: the manifest {told.reason}" + (f"; its parent is {told.parent}" if told.parent else ""),)
+
+
+def _threat(model: nn.Module, threat: str | ThreatModel) -> ThreatModel:
+    normalization = model.normalization if isinstance(model, Model) else None
+    return ThreatModel.parse(threat, std=None if normalization is None else normalization.std)
 
 
 def _run(
@@ -255,7 +317,7 @@ def _run(
         clean_acc=float(finding.correct.mean()),
         robust_acc=float(finding.robust.mean()),
         steps=finding.steps,
-        flags=[*subject.warnings, *finding.flags],
+        flags=[*subject.warnings, *filter(None, [threat.note]), *finding.flags],
         environment=_environment(settings, device, finding, size),
         evaluation_id=identity,
         started=started.isoformat(timespec="seconds"),
@@ -688,6 +750,13 @@ def _identity(subject: Subject, threat: ThreatModel, suite: Suite, settings: Set
     }
     if any(step.attack == suites.REFERENCE for step in suite.steps):
         inputs["batch_size"] = settings.batch_size  # the reference draws its random numbers per batch
+    if record.bn_stats != STORED:
+        inputs["bn_stats"] = [record.bn_stats, record.bn_stats_facts]
+    if record.bn_stats == "batch":
+        inputs["packing"] = [settings.batch_size, settings.workers]
+    warnings = [*subject.warnings, threat.note]
+    if any(warnings):  # the same weights under an honest manifest are another record
+        inputs["warnings"] = warnings
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

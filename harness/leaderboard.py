@@ -4,10 +4,10 @@ The rules, all of them:
 
 - A board is a data set (name, split, content), a norm and a radius. A run on fewer samples than the split
   holds goes to a board of its own kind, where ranks restart for every set of samples.
-- A row is a model: its weights, architecture and normalisation. Checkpoints that are the same model under
-  several names share the row.
-- Of several results of one suite on one row the one with the lowest robust accuracy is shown; the clean
-  accuracy is the lowest of the results shown.
+- A row is a model: its weights, architecture and normalisation, and the BN statistics that it was evaluated
+  with. Checkpoints that are the same model under several names share the row.
+- Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
+  the one with the most flags; the clean accuracy is the lowest of the results shown.
 - ``autoattack_acc`` comes from the suite ``autoattack``; only where there is none it comes from
   ``autoattack-reference``, and a flag says so.
 - Ranked by AutoAttack, then PGD, then clean accuracy, missing figures last; equal figures share a rank.
@@ -33,9 +33,7 @@ __all__ = ["boards", "write"]
 _Key = tuple[str, str, int, str, float, bool, str]
 
 
-def boards(
-    results: Iterable[Result], standard: Mapping[str, Sequence[ThreatModel]] | None = None
-) -> list[Board]:
+def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatModel]] | None = None) -> list[Board]:
     """Rank results into boards, sorted by name; the order of ``results`` does not matter.
 
     Args:
@@ -111,7 +109,7 @@ def _rows(results: list[Result]) -> tuple[Row, ...]:
     subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         model = result.model
-        identity = json.dumps([model.sha256, model.architecture, model.norm_layer, model.normalization])
+        identity = json.dumps([model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats])
         subsets[-result.n, result.dataset.sha256][identity].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):
@@ -133,7 +131,7 @@ def _row(results: list[Result]) -> Row:
     by_suite: dict[str, Result] = {}
     for result in results:
         known = by_suite.get(result.suite)
-        if known is None or result.robust_acc < known.robust_acc:
+        if known is None or _doubt(result) < _doubt(known):
             by_suite[result.suite] = result
     pgd = by_suite.get("pgd")
     autoattack = by_suite.get("autoattack") or by_suite.get("autoattack-reference")
@@ -155,7 +153,7 @@ def _row(results: list[Result]) -> Row:
         share = model.trained_parameters / model.parameters
     return Row(
         rank=0,
-        checkpoint=", ".join(sorted({result.checkpoint for result in results})),
+        checkpoint=", ".join(sorted({result.label for result in results})),
         regime=model.regime,
         parent=model.parent,
         architecture=model.architecture,
@@ -167,6 +165,10 @@ def _row(results: list[Result]) -> Row:
         n=first.n,
         flags=tuple(sorted(flags)),
     )
+
+
+def _doubt(result: Result) -> tuple[float, int]:
+    return result.robust_acc, -len(result.flags)
 
 
 def _accuracy(value: float, n: int) -> Accuracy:

@@ -46,6 +46,8 @@ class ModelRecord(_Record):
     parent: str | None = None
     parent_sha256: str | None = None
     training: dict[str, Any] = Field(default_factory=dict, description="training facts from the manifest")
+    bn_stats: str = Field(default="stored", description="running statistics: stored, clean, adversarial, batch")
+    bn_stats_facts: dict[str, Any] = Field(default_factory=dict, description="what they were estimated on, and how")
 
 
 class DatasetRecord(_Record):
@@ -124,6 +126,15 @@ class Result(_Record):
     overhead: float | None = Field(description="seconds over seconds inside model passes, per worker")
     samples: str | None = Field(default=None, description="file of the per-sample verdicts, beside this one")
     harness_version: str
+
+    @property
+    def label(self) -> str:
+        """The checkpoint's name, with its BN statistics where they are not the stored ones."""
+        return (
+            self.checkpoint
+            if self.model.bn_stats == "stored"
+            else f"{self.checkpoint} [bn-stats: {self.model.bn_stats}]"
+        )
 
     @property
     def partial(self) -> bool:

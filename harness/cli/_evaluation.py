@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import stats, store
+from harness.cli import _threats
 from harness.cli._render import percent, print_line, print_table, progress
 from harness.errors import InvalidInput
 from harness.result import Result
 
 if TYPE_CHECKING:
-    from harness.checkpoint import Manifest
     from harness.datasets import Dataset
     from harness.threat import ThreatModel
 
@@ -30,6 +30,9 @@ class Request:
     dataset: str | None = None
     norm: str | None = None
     eps: str | None = None
+    eps_units: str = "pixel"
+    bn_stats: str = "stored"
+    bn_data: str | None = None
     data_dir: Path | None = None
     download: bool = False
     limit: int | None = None
@@ -65,6 +68,7 @@ def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
     for name in names:
         checkpoint.find(name, request.checkpoint_dir)
     loaded: dict[str, Dataset] = {}
+    training: dict[str, Dataset] = {}
     outcomes = []
     for name in names:
         # libraries that print must not write into our output
@@ -77,23 +81,35 @@ def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
                 loaded[wanted] = datasets.load(
                     wanted, data_dir=request.data_dir, download=request.download, limit=request.limit
                 )
-            threat = _threat(point.manifest, loaded[wanted], request)
-            outcomes.append(_evaluate(point, loaded[wanted], threat, request))
+            threat = _threats.choose(
+                point.manifest, loaded[wanted], norm=request.norm, eps=request.eps, eps_units=request.eps_units
+            )
+            bn_data = None
+            if request.bn_stats in ("clean", "adversarial"):
+                source = request.bn_data or wanted
+                if source not in training:
+                    training[source] = datasets.load(
+                        source, split="train", data_dir=request.data_dir, download=request.download
+                    )
+                bn_data = training[source]
+            outcomes.append(_evaluate(point, loaded[wanted], threat, request, bn_data))
     return outcomes
 
 
-def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Request) -> Outcome:
+def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Request, bn_data: Dataset | None) -> Outcome:
     from harness import evaluation
 
-    identity = evaluation.evaluation_id(
-        point,
-        dataset,
-        threat,
-        request.suite,
-        seed=request.seed,
-        precision=request.precision,
-        batch_size=request.batch_size,
-    )
+    # what decides the outcome, and with it the identity
+    deciding: dict[str, Any] = {
+        "bn_stats": request.bn_stats,
+        "bn_data": bn_data,
+        "checkpoint_dir": request.checkpoint_dir,
+        "seed": request.seed,
+        "precision": request.precision,
+        "batch_size": request.batch_size,
+        "workers": request.workers,
+    }
+    identity = evaluation.evaluation_id(point, dataset, threat, request.suite, **deciding)
     known = store.find(request.root, identity)
     if known is not None and not request.force:
         return Outcome(known, store.read(known), ran=False)
@@ -104,13 +120,10 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
             dataset,
             threat=threat,
             suite=request.suite,
-            seed=request.seed,
-            batch_size=request.batch_size,
-            precision=request.precision,
             device=request.device,
-            workers=request.workers,
             progress=report,
             state_dir=state,
+            **deciding,
         )
     path = store.save(done.result, done.verdicts, request.root, force=request.force)
     with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
@@ -118,31 +131,12 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
     return Outcome(path, store.read(path), ran=True)
 
 
-def _threat(manifest: Manifest, dataset: Dataset, request: Request) -> ThreatModel:
-    """The threat model asked for; what was not given comes from the manifest, else from the data set."""
-    from harness.threat import ThreatModel
-
-    known = [ThreatModel.parse(manifest.threat)] if manifest.threat else []
-    known += dataset.threats
-    if request.norm is not None:
-        norm = ThreatModel(request.norm, "1").norm
-        known = [threat for threat in known if threat.norm == norm]
-        if request.eps is not None:
-            return ThreatModel(norm, request.eps)
-    if not known:
-        norm = f"the norm {request.norm}" if request.norm else "any norm"
-        raise InvalidInput(
-            f"neither {manifest.name} nor the data set {dataset.name} has a standard eps for {norm}: "
-            f"give {'--eps' if request.norm else '--norm and --eps'}"
-        )
-    return known[0] if request.eps is None else replace(known[0], eps=request.eps)
-
-
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """What ``harness evaluate --json`` prints of one evaluation."""
     result = outcome.result
     return {
         "checkpoint": result.checkpoint,
+        "bn_stats": result.model.bn_stats,
         "dataset": result.dataset.name,
         "split": result.dataset.split,
         "threat": f"{result.threat.norm}:{result.threat.eps}",
@@ -166,7 +160,7 @@ def show(outcome: Outcome) -> None:
     result = outcome.result
     images = f"{result.n:,} of {result.dataset.size:,}" if result.partial else f"{result.n:,}"
     print_line(
-        f"{result.checkpoint}: {result.suite} on {images} {result.dataset.name} {result.dataset.split} "
+        f"{result.label}: {result.suite} on {images} {result.dataset.name} {result.dataset.split} "
         f"images, {result.threat.norm} {result.threat.eps}"
     )
     if result.steps:

@@ -14,7 +14,10 @@ __all__ = [
     "data_dir",
     "device",
     "download",
+    "eps",
+    "eps_units",
     "folder",
+    "norm",
     "precision",
     "seed",
 ]
@@ -46,6 +49,17 @@ data_dir = click.option("--data-dir", type=folder, metavar="DIR", help="Where da
 download = click.option("--download", is_flag=True, help="Download the data set into --data-dir if it is missing.")
 device = click.option(
     "--device", metavar="DEVICE", help="Such as cpu, cuda or cuda:1; a GPU is taken where there is one."
+)
+norm = click.option(
+    "--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given."
+)
+eps = click.option("--eps", metavar="EPS", help="Radius, such as 8/255 or 0.5; likewise.")
+eps_units = click.option(
+    "--eps-units",
+    type=click.Choice(["pixel", "normalized"]),
+    default="pixel",
+    show_default=True,
+    help="Of --eps: inputs in [0, 1], or inputs after the model's normalisation, which is converted with a warning.",
 )
 seed = click.option(
     "--seed",

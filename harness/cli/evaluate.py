@@ -31,8 +31,22 @@ __all__ = ["evaluate"]
 )
 @options.data_dir
 @options.download
-@click.option("--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given.")
-@click.option("--eps", metavar="EPS", help="Radius for inputs in [0, 1], such as 8/255 or 0.5; likewise.")
+@options.norm
+@options.eps
+@options.eps_units
+@click.option(
+    "--bn-stats",
+    type=click.Choice(["stored", "clean", "adversarial", "batch"]),
+    default="stored",
+    show_default=True,
+    help="Running statistics of the BN layers: as stored, estimated anew on clean or on adversarial training "
+    "images, or those of the batch at hand.",
+)
+@click.option(
+    "--bn-data",
+    metavar="NAME",
+    help="Training images for clean and adversarial statistics; the train split of --dataset if not given.",
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -74,6 +88,10 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
     from harness import store
     from harness.cli import _evaluation, _render
 
+    if request["bn_data"] is not None and request["bn_stats"] not in ("clean", "adversarial"):
+        raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")
+    if request["eps_units"] == "normalized" and request["eps"] is None:
+        raise click.UsageError("--eps-units normalized needs --eps")
     outcomes = _evaluation.evaluate_all(
         list(checkpoints), _evaluation.Request(root=store.results_root(output), **request)
     )

@@ -118,19 +118,26 @@ def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:
     train can be compared with it. Where the comparison fails, another version of torch or another
     processor may be the reason, so that it proves nothing."""
     manifest = checkpoint.manifest
-    if trains_everything(checkpoint.model, regime):
+    try:
+        everything = trains_everything(checkpoint.model, regime)
+    except InvalidInput as error:
+        return "contradicted", f"claims {regime.name}, but {error}"
+    if everything:
         return "root", f"{regime.name} starts at random and trains everything, so there is nothing to check"
     seed = manifest.training.get("seed")
     if not isinstance(seed, int):
         return "root", f"{regime.name} starts at random, and the manifest does not say from which seed"
-    start = models.build(
-        manifest.architecture,
-        classes=manifest.classes,
-        shape=manifest.shape,
-        norm_layer=manifest.norm_layer,
-        normalization=manifest.normalization,
-        seed=seed,
-    )
+    try:
+        start = models.build(
+            manifest.architecture,
+            classes=manifest.classes,
+            shape=manifest.shape,
+            norm_layer=manifest.norm_layer,
+            normalization=manifest.normalization,
+            seed=seed,
+        )
+    except HarnessError as error:
+        return "root", f"{regime.name} starts at random, and the network cannot be built anew here: {error}"
     if violations(checkpoint.model, difference(checkpoint.model, start), regime):
         return "root", f"{regime.name} starts at random, and the start from seed {seed} could not be repeated here"
     return "consistent", f"nothing moved since the start from seed {seed} but what {regime.name} trains"

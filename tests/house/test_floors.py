@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("attacks", "datasets", "formats", "models", "norm_layers", "regimes"),
     (
         "audit",
+        "bn_statistics",
         "checkpoint",
         "engine",
         "judge",
