@@ -282,9 +282,10 @@ class _Run:
         if len(claimed) == 0:
             return
         names = self.pool.names[owners.numpy()]
-        points = proposal.points[claimed]
+        x = batch.x[claimed]
+        points = self.machine.judge.threat.without_rounding(proposal.points[claimed], x)
         confirmed, predicted = self.machine.judge.confirm(
-            points, batch.x[claimed], batch.y[claimed], step=self.task.name, names=names
+            points, x, batch.y[claimed], step=self.task.name, names=names
         )
         self.outcome.judged += len(claimed)
         self.outcome.rejected += int((~confirmed).sum())

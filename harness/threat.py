@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from harness.errors import InvalidInput, UnknownName
-from harness.norms import NORMS, Norm
+from harness.norms import NORMS, Norm, column
 
 __all__ = ["ThreatModel"]
 
@@ -112,6 +113,18 @@ class ThreatModel:
     def project(self, points: Tensor, x: Tensor) -> Tensor:
         """Points moved into the ball around ``x`` and into [0, 1]."""
         return self.geometry.project(points, x, self.radius)
+
+    def without_rounding(self, points: Tensor, x: Tensor) -> Tensor:
+        """Points that rounding left a hair outside, projected once more; all others as they are.
+
+        A sum over 150,000 pixels in float32 is off by more than `tolerance`. What lies further out than
+        rounding explains (0.1 % of the radius) stays there, to be refused.
+        """
+        distance = self.distance(points, x)
+        hair = (distance > self.radius) & (distance <= 1.001 * self.radius)
+        if not bool(hair.any()):
+            return points
+        return torch.where(column(hair, points), self.project(points, x), points)
 
     def __str__(self) -> str:
         return f"{self.norm}:{self.eps}"

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.attacks._base import State
-from harness.norms import Norm
-from harness.norms._base import column
+from harness.norms import Norm, column
 
 __all__ = ["Momentum", "Rule", "Sparse"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
 from harness.attacks._fab_guess import first_guess, guess, learn
 from harness.errors import InvalidInput
-from harness.norms._base import column
+from harness.norms import column
 from harness.threat import ThreatModel
 
 __all__ = ["fab"]

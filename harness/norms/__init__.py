@@ -5,11 +5,11 @@ A norm is a stateless object. Batches lead: points are ``[n, ...]``, sizes ``[n]
 
 from __future__ import annotations
 
-from harness.norms._base import Norm
+from harness.norms._base import Norm, column
 from harness.norms.l1 import l1
 from harness.norms.l2 import l2
 from harness.norms.linf import linf
 
-__all__ = ["NORMS", "Norm"]
+__all__ = ["NORMS", "Norm", "column"]
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (linf, l2, l1)}

@@ -166,3 +166,14 @@ def test_lanes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.verdicts.robust.any()
     standing = one.verdicts.robust
     assert np.array_equal(one.verdicts.forward[standing], many.verdicts.forward[standing])
+
+
+@pytest.mark.parametrize("threat", ["L1:12", "L2:3", "Linf:8/255"])
+def test_rounding_on_large_images_is_no_error_of_the_attack(threat: str) -> None:
+    parsed = ThreatModel.parse(threat)
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    far = (x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    near = parsed.without_rounding(parsed.project(far, x), x)
+    assert (parsed.distance(near, x) <= parsed.radius + parsed.tolerance).all()
+    outside = parsed.without_rounding(far, x)
+    assert torch.equal(outside, far), "what rounding does not explain is left where it is"

@@ -1,0 +1,75 @@
+"""A process that is killed without warning loses nothing that was saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import torch
+from harness import resume
+from harness.evaluation import examine
+from harness.suites import Step, Suite
+from tests.engine.networks import network, samples
+
+torch.set_num_threads(1)
+state, workers, slow = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+resume.State.interval = 0.05
+resume.State.__dataclass_fields__["_next"].default_factory = lambda: 0.0
+
+class Slow(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+    def forward(self, x):
+        time.sleep(slow)
+        return self.inner(x)
+
+x, y = samples(network(), 24)
+suite = Suite("s", (Step("apgd-ce", "apgd", {"steps": 60}), Step("square", "square", {"queries": 150})))
+done = examine(Slow().eval(), x, y, threat="Linf:0.02", suite=suite, workers=workers, state_dir=state, batch_size=8)
+print(done.verdicts.broken_by.tolist(), done.verdicts.forward.tolist())
+"""
+
+
+def start(state: Path, workers: int, slow: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(state), str(workers), str(slow)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_twice_and_given_again(tmp_path: Path, workers: int) -> None:
+    out, err = start(tmp_path / "whole", workers, 0.0).communicate(timeout=120)
+    assert out, err
+    state = tmp_path / "killed"
+    for _ in range(2):
+        process = start(state, workers, 0.02)
+        deadline = time.monotonic() + 60
+        while not list(state.glob("*/part-*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.6)
+        assert process.poll() is None, "it must still be running when it is killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert list(state.glob("*/pool.pt"))
+    resumed, err = start(state, workers, 0.0).communicate(timeout=120)
+    assert resumed == out, err
+    assert list(state.iterdir()) == []
