@@ -184,4 +184,5 @@ def _adversarial(model: Model, x: Tensor, y: Tensor, threat: ThreatModel, draws:
     def raises(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits, y, reduction="sum")
 
-    return craft(model, x, raises=raises, crafting=_crafting(threat), generator=draws)
+    with torch.enable_grad():  # whatever the caller does, crafting needs gradients
+        return craft(model, x, raises=raises, crafting=_crafting(threat), generator=draws)

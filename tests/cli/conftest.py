@@ -87,8 +87,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         progress(Tick("first", 0.9, 6, 10))
         progress(Tick("second", 0.5, 5, 10))
         suite = settings["suite"]
+        deciding = {"seed", "precision", "bn_stats", "bn_data", "checkpoint_dir", "batch_size", "workers"}
         identity = evaluation.evaluation_id(
-            point, dataset, settings["threat"], suite, seed=settings["seed"], precision=settings["precision"]
+            point, dataset, settings["threat"], suite, **{name: settings[name] for name in deciding & settings.keys()}
         )
         result = make_result(
             point.manifest.name,

@@ -10,6 +10,7 @@ import pytest
 
 from harness import store
 from tests.cli.conftest import Harness
+from tests.registry.material import registered
 
 
 @pytest.mark.usefixtures("tiny")
@@ -142,3 +143,56 @@ def test_with_the_real_evaluator(harness: Harness) -> None:
     assert printed["n"] == 30
     assert [step["name"] for step in printed["steps"]] == ["fgsm"]
     assert json.loads(harness(*command).out)["ran"] is False
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bn_statistics(harness: Harness, calls: list[dict[str, Any]]) -> None:
+    command = ["evaluate", "--checkpoint", "tiny", "--suite", "pgd", "--limit", "12"]
+    assert harness(*command).code == 0
+    for kind in ("clean", "adversarial", "batch"):
+        assert harness(*command, "--bn-stats", kind).code == 0
+    assert [(asked["bn_stats"], asked["bn_data"] and asked["bn_data"].split) for asked in calls] == [
+        ("stored", None),
+        ("clean", "train"),
+        ("adversarial", "train"),
+        ("batch", None),
+    ]
+    # all of the training images, however few are evaluated
+    assert len(calls[1]["bn_data"]) == calls[1]["bn_data"].size > 1000
+    assert len(calls[1]["dataset"]) == 12
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bn_statistics_with_the_real_evaluator(harness: Harness) -> None:
+    command = ["evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--limit", "20", "--workers", "1"]
+    printed = [json.loads(harness(*command, "--bn-stats", kind, "--json").out) for kind in ("stored", "clean", "batch")]
+    assert [answer["bn_stats"] for answer in printed] == ["stored", "clean", "batch"]
+    assert all(answer["ran"] for answer in printed)
+    again = harness(*command, "--bn-stats", "clean")
+    assert again.out.startswith("tiny [bn-stats: clean]: fgsm on ")
+    assert "found, not run again" in again.out
+    board = harness("leaderboard").out
+    assert all(name in board for name in ("tiny ", "tiny [bn-stats: clean]", "tiny [bn-stats: batch]"))
+
+
+@pytest.mark.usefixtures("tiny", "calls")
+def test_bn_statistics_asked_wrongly(harness: Harness) -> None:
+    command = ["evaluate", "--checkpoint", "tiny"]
+    harness(*command, "--bn-stats", "train").refused("'train'", "adversarial", code=2)
+    harness(*command, "--bn-data", "digits").refused("--bn-stats clean or adversarial", code=2)
+    harness(*command, "--bn-stats", "clean", "--bn-data", "nothing").refused("unknown data set 'nothing'")
+
+
+def test_eps_in_normalized_units(harness: Harness, calls: list[dict[str, Any]], folder: Path) -> None:
+    registered(folder / "checkpoints", "scaled")  # divides by 0.4
+    code, _, err = harness("evaluate", "--checkpoint", "scaled", "--eps", "0.25", "--eps-units", "normalized")
+    assert code == 0
+    assert str(calls[0]["threat"]) == "Linf:0.1"
+    assert "warning: scaled: eps 0.25 was given in normalised units; Linf 0.1 in pixel units was used" in err
+
+
+@pytest.mark.usefixtures("tiny", "calls")
+def test_normalized_units_asked_wrongly(harness: Harness) -> None:
+    command = ["evaluate", "--checkpoint", "tiny", "--eps-units", "normalized"]
+    harness(*command).refused("--eps-units normalized needs --eps", code=2)
+    harness(*command, "--eps", "0.1").refused("tiny has no normalisation", "--eps-units")

@@ -1,0 +1,110 @@
+"""A manifest whose claim of a regime is contradicted by the weights: the result says so, and the leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import checkpoint, datasets, evaluation, leaderboard
+from harness.checkpoint import Checkpoint
+from harness.result import Result
+from harness.threat import ThreatModel
+from tests.registry.material import registered, small
+from tests.registry.test_lineage import flip, train_bn
+
+THREAT = ThreatModel("Linf", "0.15")
+DATA = datasets.load("digits", limit=10)
+
+
+def child(folder: Path, name: str = "child", *, cheat: bool, mother: Path | None = None, **facts: object) -> Checkpoint:
+    """Fine-tuned BN layers of ``mother``; a cheat changed one bit of a convolution besides."""
+    parent = checkpoint.load(registered(mother or folder, "mother", regime="natural")).as_parent()
+    model = small()
+    train_bn(model)
+    if cheat:
+        flip(model.network.state_dict()["conv1.weight"])
+    return checkpoint.load(registered(folder, name, model, **({"regime": "bn-ft", "parent": parent} | facts)))
+
+
+def evaluate(point: Checkpoint, checkpoint_dir: Path | None = None) -> Result:
+    return evaluation.evaluate_checkpoint(
+        point, DATA, threat=THREAT, suite="clean", checkpoint_dir=checkpoint_dir, workers=1, device="cpu"
+    ).result
+
+
+def test_a_true_claim_is_no_flag(tmp_path: Path) -> None:
+    assert evaluate(child(tmp_path, cheat=False)).flags == []
+
+
+def test_a_false_claim_is_a_flag_of_the_result_and_of_its_row(tmp_path: Path) -> None:
+    result = evaluate(child(tmp_path, cheat=True))
+    (flag,) = result.flags
+    assert flag.startswith("lineage: the manifest claims bn-ft, but 1 of ")
+    assert "convolutions changed (conv1.weight)" in flag
+    assert flag.endswith("its parent is mother")
+    (board,) = leaderboard.boards([result, evaluate(child(tmp_path, "honest", cheat=False))])
+    assert {row.checkpoint: row.flags for row in board.rows} == {"child": (flag,), "honest": ()}
+
+
+def test_the_same_weights_under_an_honest_manifest_are_another_record(tmp_path: Path) -> None:
+    liar = child(tmp_path / "one", cheat=True)
+    honest = child(tmp_path / "two", cheat=True, regime="at-full", parent=None)
+    assert liar.manifest.weights_sha256 == honest.manifest.weights_sha256
+    identities = [evaluation.evaluation_id(point, DATA, THREAT, "clean") for point in (liar, honest)]
+    assert identities[0] != identities[1]
+    results = [evaluate(honest), evaluate(liar)]
+    assert [result.evaluation_id for result in results] == identities[::-1]
+    # they share a row, and equal figures do not hide the doubt
+    (board,) = leaderboard.boards(results)
+    assert len(board.rows) == 1
+    assert board.rows[0].flags == tuple(results[1].flags)
+
+
+def test_a_parent_that_is_not_there_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    liar = child(tmp_path / "here", cheat=True, mother=tmp_path / "there")
+    assert evaluate(liar).flags == []
+    assert "conv1.weight" in evaluate(liar, tmp_path / "there").flags[0]
+    (tmp_path / "there" / "mother.pt").write_bytes(b"damaged")
+    assert evaluate(liar, tmp_path / "there").flags == []
+
+
+def test_a_parent_of_another_architecture_is_a_flag(tmp_path: Path) -> None:
+    mother = small(norm_layer="group")
+    parent = checkpoint.load(registered(tmp_path, "mother", mother, regime="natural")).as_parent()
+    point = checkpoint.load(registered(tmp_path, "child", small(), regime="bn-ft", parent=parent))
+    (flag,) = evaluate(point).flags
+    assert "cannot be compared with a parent" in flag
+
+
+def test_a_regime_that_the_network_cannot_have_is_a_flag(tmp_path: Path) -> None:
+    path = registered(tmp_path, "odd", small(norm_layer="group"), regime="bn-scratch", training={"seed": 0})
+    (flag,) = evaluate(checkpoint.load(path)).flags
+    assert "claims bn-scratch, but" in flag
+
+
+def test_a_network_that_cannot_be_built_anew_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a regime from scratch is repeated from its seed; where the file is not found, nothing is said."""
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n"
+        "def net(classes):\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, classes))\n"
+    )
+    from harness import models
+
+    monkeypatch.chdir(tmp_path)
+    model = models.build("own.py:net", classes=10, shape=(1, 8, 8), seed=3).eval()
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    path = registered(tmp_path, "own", model, regime="bn-scratch", training={"seed": 3})
+    point = checkpoint.load(path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate(point).flags == []
+
+
+@pytest.mark.parametrize("name", [manifest.name for manifest in checkpoint.available()])
+def test_what_ships_is_what_it_claims_to_be(name: str) -> None:
+    assert evaluate(checkpoint.load(name)).flags == []
