@@ -113,7 +113,15 @@ def _rows(results: list[Result]) -> tuple[Row, ...]:
         subsets[-result.n, result.dataset.sha256][identity].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):
-        rows += _ranked([_row(models[identity]) for identity in sorted(models)])
+        made = [(_row(models[identity]), models[identity][0].model.sha256) for identity in sorted(models)]
+        times = Counter(row.checkpoint for row, _ in made)
+        rows += _ranked(
+            [
+                # other weights under the same name: both say which
+                replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
+                for row, sha256 in made
+            ]
+        )
     return tuple(rows)
 
 

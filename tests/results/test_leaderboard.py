@@ -94,6 +94,11 @@ def test_the_same_model_under_two_names_is_one_row() -> None:
     assert order(board) == [(1, "a"), (2, "b")]
 
 
+def test_other_weights_under_the_same_name_show_their_hash() -> None:
+    board = only(make_result("a", weights="1" * 64), make_result("a", weights="2" * 64, robust=3), make_result("b"))
+    assert order(board) == [(1, "a (11111111)"), (1, "b"), (3, "a (22222222)")]
+
+
 def test_partial_runs_are_ranked_apart() -> None:
     full, small, tiny = (
         make_result("a", robust=40),
