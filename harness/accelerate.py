@@ -80,13 +80,16 @@ def full_float32(precision: str = "fp32") -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def accelerate(model: nn.Module, *, precision: str, compiled: bool = False) -> tuple[nn.Module, list[str]]:
+def accelerate(
+    model: nn.Module, *, precision: str, compiled: bool = False, deterministic: bool = True
+) -> tuple[nn.Module, list[str]]:
     """A faster copy of ``model`` for attacks, and what was done to it in plain words.
 
     Args:
         model: in eval mode, on its device.
         precision: fp32, tf32 or bf16.
         compiled: pass the copy through torch.compile.
+        deterministic: False keeps the model's own Python in charge, as a traced graph would repeat one draw.
     """
     notes: list[str] = []
     try:
@@ -99,7 +102,7 @@ def accelerate(model: nn.Module, *, precision: str, compiled: bool = False) -> t
     if graph is not None:
         folded = _fold(fast, graph)
         notes += [f"folded-bn:{folded}"] if folded else []
-        if _pure(fast, graph):
+        if deterministic and _pure(fast, graph):
             fast, swept = _sweep(fast, graph, affine=precision != "bf16" and _on_cpu(fast))
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):

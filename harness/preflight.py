@@ -167,7 +167,9 @@ def _fast(
     random: bool,
 ) -> tuple[Passes, list[str]]:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
-    network, notes = accelerate(model, precision=settings.precision, compiled=settings.compiled)
+    network, notes = accelerate(
+        model, precision=settings.precision, compiled=settings.compiled, deterministic=not random
+    )
     if settings.graphs and pair.device.type == "cuda" and settings.precision != "bf16":
         network = Graphs(network)
         notes.append("cuda-graphs")

@@ -26,6 +26,8 @@ from harness.passes import Tally
 __all__ = ["Part", "State"]
 
 _VERSION = 1
+_INTERVAL = 5.0
+_FIRST = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,12 @@ class State:
 
     Args:
         folder: the folder of this evaluation; None keeps nothing.
-        interval: seconds between writes at least. Writes never take more than about 5 % of the time,
-            however large the pool.
+
+    Writes are seconds apart, and never take more than about 5 % of the time, however large the pool.
     """
 
     folder: Path | None
-    interval: float = 5.0
-    _next: float = field(default_factory=lambda: time.monotonic() + 2.0)
+    _next: float = field(default_factory=lambda: time.monotonic() + _FIRST)
 
     def save_pool(self, content: dict[str, Any], *, force: bool = False) -> None:
         """Write what is known of every sample, if it is time (or ``force``)."""
@@ -83,7 +84,7 @@ class State:
         began = time.monotonic()
         _write(self.folder / name, content() | {"version": _VERSION})
         now = time.monotonic()
-        self._next = now + max(self.interval, 20 * (now - began))
+        self._next = now + max(_INTERVAL, 20 * (now - began))
 
 
 def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 
 import pytest
 import torch
@@ -75,6 +76,23 @@ def test_folding_leaves_a_random_forward_random() -> None:
     x = torch.rand(2, *SHAPE)
     assert not torch.equal(fast(x), fast(x))
     assert "frozen" in notes
+
+
+def test_a_model_that_python_makes_random_is_not_frozen_by_tracing() -> None:
+    class Dice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x) + random.random()
+            return out
+
+    model = Dice().eval()
+    x, y = samples(network(), 4)
+    result = examine(model, x, y, threat="Linf:0.01", suite="autoattack-rand", workers=1).result
+    assert not any(note.startswith("merged") for note in result.environment.passes)
+    assert any(note.startswith("merged") for note in accelerate(model, precision="fp32")[1]), "the case must be one"
 
 
 def test_a_norm_that_is_used_twice_or_in_training_mode_is_not_folded() -> None:
