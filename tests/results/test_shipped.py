@@ -1,0 +1,25 @@
+"""The leaderboards in the clone are what its results say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import datasets, leaderboard, store
+
+FOLDER = Path(__file__).resolve().parents[2] / "leaderboards"
+
+
+def test_the_shipped_leaderboards_can_be_rebuilt(tmp_path: Path) -> None:
+    if not list((FOLDER / "results").glob("*.json")):
+        pytest.skip("no results in this checkout")
+    standard = {name: datasets.about(name).threats for name in datasets.names()}
+    results = [result for _, result in store.read_all(FOLDER / "results")]
+    for board in leaderboard.boards(results, standard):
+        for path in leaderboard.write(board, tmp_path):
+            standing = FOLDER / path.name
+            assert standing.is_file(), "run: harness leaderboard"
+            assert standing.read_bytes() == path.read_bytes(), "run: harness leaderboard"
+    for path, _ in store.read_all(FOLDER / "results"):
+        assert len(store.read_verdicts(path)) > 0
