@@ -1,0 +1,244 @@
+"""``harness study``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING, Any, Literal
+
+import rich_click as click
+
+from harness.cli import _debug_option
+from harness.cli import _options as options
+from harness.cli._render import print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from harness.study import Event, Plan, Summary
+
+__all__ = ["study"]
+
+
+@click.group()
+def study() -> None:
+    """Train regimes, evaluate them and judge claims, all from one file."""
+
+
+def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
+    """The argument and options that say which study is meant, and where it lies."""
+    shared = (
+        click.argument("file", type=options.folder),
+        click.option(
+            "--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds; the study's if not given."
+        ),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N images only."),
+        click.option("--dataset", metavar="NAME", help="Instead of the study's: a name, an .npz file or a folder."),
+        click.option("--test-dataset", metavar="NAME", help="Evaluate on this one instead."),
+        options.data_dir,
+        options.download,
+        options.checkpoint_dir,
+        click.option(
+            "--output",
+            type=options.folder,
+            metavar="DIR",
+            help="Where everything of the study lies; study-runs/NAME under $HARNESS_HOME or here if not given.",
+        ),
+    )
+    for decorate in reversed(shared):
+        command = decorate(command)
+    return command
+
+
+@study.command()
+@_of_a_study
+@click.option("--only", multiple=True, metavar="LABEL", help="Evaluate this entry only; may be given several times.")
+@click.option(
+    "--workers",
+    type=options.CountOrAuto(),
+    default="auto",
+    show_default=True,
+    metavar="N|AUTO",
+    help="Jobs at once on a CPU, one thread each; no figure depends on it.",
+)
+@options.device
+@options.as_json
+def run(
+    file: Path,
+    output: Path | None,
+    only: tuple[str, ...],
+    workers: int | Literal["auto"],
+    device: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Do what is missing of the study in FILE, then write its report.
+
+    Nothing is trained or evaluated twice, and a run that was killed goes on where it was when the same
+    command is given again. A training that fails takes along only what starts from it.
+    """
+    from harness import study as studies
+    from harness.errors import HarnessError
+
+    with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
+        planned = _plan(file, where)
+        folder = _folder(planned, output)
+        with _progress() as tell:
+            summary = studies.run(
+                planned,
+                output=folder,
+                tell=tell,
+                workers=workers,
+                device=device,
+                only=only,
+                command=_command(file, where, only),
+            )
+    _report(planned, folder, None, as_json, summary)
+    if summary.failures:
+        raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
+
+
+@study.command()
+@_of_a_study
+@click.option("--into", type=options.folder, metavar="DIR", help="Write the report here instead.")
+@options.as_json
+def report(file: Path, output: Path | None, into: Path | None, as_json: bool, **where: Any) -> None:
+    """Write the report of the study in FILE from what is there; nothing is run."""
+    with redirect_stdout(sys.stderr):
+        planned = _plan(file, where)
+    _report(planned, _folder(planned, output), into, as_json)
+
+
+@study.command()
+@_of_a_study
+@options.as_json
+def status(file: Path, output: Path | None, as_json: bool, **where: Any) -> None:
+    """Show what of the study in FILE is trained and evaluated."""
+    from harness import study as studies
+
+    with redirect_stdout(sys.stderr):
+        planned = _plan(file, where)
+        found = studies.collect(planned, _folder(planned, output))
+    header = ("entry", "trained", "seeds", "evaluated", "evaluations")
+    rows = []
+    for member in planned.members:
+        networks = found.networks[member.label].values()
+        seeds, measures = len(planned.seeds_of(member)), len(planned.measures_of(member))
+        evaluated = sum(len(network.outcomes) for network in networks)
+        rows.append((member.label, len(networks), seeds, evaluated, seeds * measures))
+    if as_json:
+        print_json([dict(zip(header, row, strict=True)) for row in rows])
+    else:
+        print_table(header, rows, right=header[1:])
+
+
+def _plan(file: Path, where: dict[str, Any]) -> Plan:
+    from harness import study as studies
+
+    return studies.plan(studies.read(file), **where)
+
+
+def _folder(planned: Plan, output: Path | None) -> Path:
+    home = Path(os.environ.get("HARNESS_HOME") or ".")
+    return home / "study-runs" / planned.study.name if output is None else output
+
+
+def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:
+    """The command line again, but for what belongs to the machine."""
+    words = ["harness", "study", "run", str(file)]
+    for name in ("seeds", "limit", "dataset", "test_dataset"):
+        if where.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(where[name])]
+    for label in only:
+        words += ["--only", label]
+    return join(words)
+
+
+def _report(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
+    from harness import study as studies
+    from harness.study import judging
+
+    findings = studies.collect(planned, folder)
+    files = studies.write_report(findings, folder, directory=into)
+    page = next(path for path in files if path.name == "report.md")
+    judgements = judging.judge(findings)
+    if as_json:
+        done = {} if summary is None else {"trained": summary.trained, "evaluated": summary.evaluated}
+        claims = [
+            {"claim": j.claim.text, "verdict": j.verdict, "estimate": j.estimate, "interval": [j.low, j.high],
+             "p_value": j.p_value, "holm_p_value": j.corrected}
+            for j in judgements
+        ]  # fmt: skip
+        print_json({"study": planned.study.name, **done, "claims": claims, "report": str(page)})
+        return
+    if summary is not None:
+        print_line(f"{planned.study.name}: trained {summary.trained}, evaluated {summary.evaluated} now")
+    if judgements:
+        header = ("verdict", "claim", "difference", "p (Holm)")
+        rows = [
+            (
+                j.verdict,
+                j.claim.text,
+                "" if j.estimate is None else f"{j.estimate:+.1f}",
+                "" if j.corrected is None else f"{j.corrected:.2g}",
+            )
+            for j in judgements
+        ]
+        print_table(header, rows, right=header[2:])
+    print_line(f"report {page}")
+
+
+for _command_of_study in study.commands.values():
+    _command_of_study.params.append(_debug_option())
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Event], None]]:
+    """A bar for the study and one for each job at work on a terminal, else a line a job. On stderr."""
+    if not sys.stderr.isatty():
+        yield _line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[words]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        whole = bars.add_task("study", total=None, words="")
+        active: dict[str, TaskID] = {}
+
+        def show(event: Event) -> None:
+            words = f"{event.finished} of {event.total} jobs{_left(event.left)}"
+            bars.update(whole, total=event.total, completed=event.finished, words=words)
+            name = event.job.name
+            if event.done is None:
+                if name not in active:
+                    active[name] = bars.add_task(f"  {name}", total=1.0, words="")
+                bars.update(active[name], completed=event.share, words=event.words)
+                return
+            if name in active:
+                bars.remove_task(active.pop(name))
+            if event.done.status != "done":
+                bars.console.print(f"{name}: {event.done.status}: {event.done.error}", markup=False, highlight=False)
+
+        yield show
+
+
+def _line(event: Event) -> None:
+    if event.done is None:
+        return
+    ended = f" in {event.done.seconds:.0f} s" if event.done.status == "done" else f": {event.done.error}"
+    left = _left(event.left) if event.finished < event.total else ""
+    print_line(f"[{event.finished}/{event.total}] {event.job.name}: {event.done.status}{ended}{left}", err=True)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", {seconds:.0f} s left" if seconds < 90 else f", {seconds / 60:.0f} min left"

@@ -1,0 +1,16 @@
+"""Studies: regimes x seeds, trained and evaluated as far as that is missing, and claims judged on what came out.
+
+A study is one TOML file (`read`). `plan` checks it against everything it names before anything runs, `run` does
+what is missing, `collect` reads what is there, and `write_report` says what it shows.
+"""
+
+from __future__ import annotations
+
+from harness.study.collect import Findings, collect
+from harness.study.jobs import Event
+from harness.study.plan import Plan, plan
+from harness.study.report import write_report
+from harness.study.run import Summary, run
+from harness.study.spec import Study, read
+
+__all__ = ["Event", "Findings", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]

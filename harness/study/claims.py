@@ -1,0 +1,180 @@
+"""Claims: what a study is to find out, written as an inequality.
+
+::
+
+    robust(bn-ft) > robust(bn-scratch)
+    robust(bn-scratch) <= chance + 5
+    robust(at-full) - robust(bn-ft) > 10
+    clean(at-full) < clean(natural)
+    robust(natural, suite="pgd-20", eps="0.05") < robust(no-bn, suite="pgd-20", eps="0.05")
+    robust(bn-optim) != robust(at-full)
+    params(bn-ft) < 0.2
+
+Both sides are sums of numbers, ``chance`` (100 over the number of classes) and quantities of entries, all in
+percent: ``robust`` and ``clean`` accuracy, and ``params``, the trained share of the parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn, cast
+
+from harness.errors import InvalidInput
+
+__all__ = ["Claim", "Quantity", "Relation", "Term", "parse"]
+
+Kind = Literal["robust", "clean", "params"]
+Relation = Literal[">", ">=", "<", "<=", "!="]
+
+_KINDS = ("robust", "clean", "params")
+_OPTIONS = {"robust": ("suite", "eps", "bn_stats"), "clean": ("bn_stats",), "params": ()}
+_RELATION = re.compile(r">=|<=|!=|>|<")
+_NUMBER = re.compile(r"\d+(\.\d+)?|\.\d+")
+_WORD = re.compile(r"[A-Za-z_]+")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STRING = re.compile(r'"([^"]*)"|\'([^\']*)\'')
+_SPACE = re.compile(r"\s*")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something measured of an entry; an option that is None is the study's own."""
+
+    kind: Kind
+    label: str
+    suite: str | None = None
+    eps: str | None = None
+    bn_stats: str | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """``factor`` times a quantity, times ``chance``, or times 1 (None)."""
+
+    factor: float
+    what: Quantity | Literal["chance"] | None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An inequality, left side less right side against zero.
+
+    Attributes:
+        text: as it was written. about: whose it is.
+        terms: of the left side, and of the right side with the sign turned.
+    """
+
+    text: str
+    about: str
+    terms: tuple[Term, ...]
+    relation: Relation
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """All quantities it speaks of."""
+        return tuple(term.what for term in self.terms if isinstance(term.what, Quantity))
+
+    @property
+    def plain_pair(self) -> bool:
+        """Whether it compares two accuracies with each other and with nothing else."""
+        accuracies = [term for term in self.terms if isinstance(term.what, Quantity) and term.what.kind != "params"]
+        return len(self.terms) == 2 == len(accuracies) and sum(term.factor for term in self.terms) == 0
+
+
+def parse(text: str, *, labels: Sequence[str], about: str = "") -> Claim:
+    """A claim from its text.
+
+    Args:
+        labels: entries of the study.
+
+    Raises:
+        InvalidInput: it is not written as a claim (says where), or speaks of an entry that the study lacks.
+    """
+    reader = _Reader(text, labels)
+    left = reader.sum()
+    relation = reader.take(_RELATION, "one of > >= < <= !=")
+    right = [Term(-term.factor, term.what) for term in reader.sum()]
+    reader.end()
+    claim = Claim(text, about, (*left, *right), cast(Relation, relation))
+    if not claim.quantities:
+        raise InvalidInput(f"the claim {text!r} speaks of no entry: use robust(LABEL), clean(LABEL) or params(LABEL)")
+    return claim
+
+
+class _Reader:
+    """Reads a claim from left to right."""
+
+    def __init__(self, text: str, labels: Sequence[str]) -> None:
+        self.text, self.labels, self.at = text, labels, 0
+
+    def fail(self, expected: str) -> NoReturn:
+        rest = self.text[self.at :].strip()
+        got = repr(rest[:20]) if rest else "its end"
+        raise InvalidInput(f"the claim {self.text!r}: expected {expected} at character {self.at + 1}, got {got}")
+
+    def skip(self) -> None:
+        space = _SPACE.match(self.text, self.at)
+        self.at = space.end() if space else self.at
+
+    def found(self, pattern: re.Pattern[str] | str) -> re.Match[str] | None:
+        self.skip()
+        match = re.compile(re.escape(pattern) if isinstance(pattern, str) else pattern).match(self.text, self.at)
+        if match:
+            self.at = match.end()
+        return match
+
+    def take(self, pattern: re.Pattern[str] | str, expected: str) -> str:
+        match = self.found(pattern)
+        return match[0] if match else self.fail(expected)
+
+    def end(self) -> None:
+        self.skip()
+        if self.at < len(self.text):
+            self.fail("+, - or the end")
+
+    def sum(self) -> list[Term]:
+        terms = [self.term(-1.0 if self.found("-") else 1.0)]
+        while sign := self.found(re.compile(r"[+-]")):
+            terms.append(self.term(1.0 if sign[0] == "+" else -1.0))
+        return terms
+
+    def term(self, factor: float) -> Term:
+        if number := self.found(_NUMBER):
+            return Term(factor * float(number[0]), None)
+        self.skip()
+        start = self.at
+        word = self.found(_WORD)
+        if word and word[0] == "chance":
+            return Term(factor, "chance")
+        if not word or word[0] not in _KINDS:
+            self.at = start
+            self.fail("a number, chance, robust(...), clean(...) or params(...)")
+        return Term(factor, self.quantity(cast(Kind, word[0])))
+
+    def quantity(self, kind: Kind) -> Quantity:
+        self.take("(", "'('")
+        self.skip()
+        start = self.at
+        label = self.take(_LABEL, "the label of an entry")
+        if label not in self.labels:
+            self.at = start
+            raise InvalidInput(
+                f"the claim {self.text!r} speaks of {label!r}, which the study lacks: it has {', '.join(self.labels)}"
+            )
+        options: dict[str, str] = {}
+        while self.found(","):
+            self.skip()
+            start = self.at
+            option = self.take(_WORD, f"one of {', '.join(_OPTIONS[kind])}" if _OPTIONS[kind] else "no option")
+            if option not in _OPTIONS[kind] or option in options:
+                self.at = start
+                known = [name for name in _OPTIONS[kind] if name not in options]
+                self.fail(f"one of {', '.join(known)}" if known else "')'")
+            self.take("=", "'='")
+            self.skip()
+            value = self.take(_STRING, 'text in quotes, such as "pgd-20"')
+            options[option] = value[1:-1]
+        self.take(")", "',' or ')'")
+        return Quantity(kind, label, **options)

@@ -1,0 +1,189 @@
+"""Is a claim supported, refuted or open?
+
+All networks are evaluated on the same samples, so a claim is about paired differences: its left side less its
+right side, for every seed and sample. What decides is a bootstrap over seeds and samples at once (Owen 2007, "The
+pigeonhole bootstrap"): both are drawn with replacement, so that the interval covers other seeds and other test
+images. With few seeds, drawing them anew shows too little of how they vary, by a factor of (k - 1) / k in the
+variance for k seeds; so the seeds' deviations from their mean are stretched by sqrt(k / (k - 1)) first (Rao & Wu
+1988, "Resampling inference with complex survey data"). The p-values of all claims of a study are corrected by
+Holm's procedure. An exact McNemar test a seed stands beside the verdict as a check that knows nothing of
+bootstraps; it decides nothing, since it knows nothing of other seeds either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from harness import stats
+from harness.study.claims import Claim, Quantity
+from harness.study.collect import Findings, Outcome
+from harness.study.plan import Plan
+
+__all__ = ["LEVEL", "Judgement", "Verdict", "judge"]
+
+LEVEL = 0.05
+"""Corrected p-values below this decide."""
+
+_RESAMPLES = 10_000
+
+Verdict = Literal["supported", "refuted", "open"]
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What came out for one claim, in percent points of left side less right side.
+
+    Attributes:
+        verdict: see `harness.study.judging`.
+        reason: why it is open where nothing was computed, or what to know about it.
+        seeds: how many were compared; in_favour: in how many of them the claim holds.
+        p_value: two-sided; None where the difference is no matter of chance. corrected: by Holm.
+        mcnemar: the largest p-value of any seed, of claims that compare two accuracies.
+    """
+
+    claim: Claim
+    verdict: Verdict
+    reason: str = ""
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    corrected: float | None = None
+    seeds: int = 0
+    in_favour: int = 0
+    mcnemar: float | None = None
+
+
+def judge(findings: Findings) -> tuple[Judgement, ...]:
+    """All claims of a study, in its order."""
+    drafts = [_draft(claim, findings) for claim in findings.plan.claims]
+    tested = [draft for draft in drafts if draft.p_value is not None]
+    corrected = iter(stats.holm([draft.p_value for draft in tested if draft.p_value is not None]))
+    return tuple(
+        draft if draft.p_value is None else _decided(replace(draft, corrected=next(corrected))) for draft in drafts
+    )
+
+
+def _draft(claim: Claim, findings: Findings) -> Judgement:
+    seeds = _common_seeds(claim, findings)
+    if not seeds:
+        return Judgement(claim, "open", reason="not measured yet")
+    difference = _difference(claim, findings, seeds)
+    if not any(quantity.kind != "params" for quantity in claim.quantities):
+        return _exact(claim, difference)
+    per_seed = difference.mean(axis=1)
+    zero = np.zeros_like(difference)
+    spread = stats.paired_bootstrap(_stretched(difference), zero, seed=0, resamples=_RESAMPLES)
+    return Judgement(
+        claim,
+        "open",
+        reason="one seed: says nothing of other seeds" if len(seeds) == 1 else "",
+        estimate=float(difference.mean()),
+        low=spread.low,
+        high=spread.high,
+        p_value=spread.p_value,
+        seeds=len(seeds),
+        in_favour=int(sum(_holds(claim, float(value)) for value in per_seed)),
+        mcnemar=_mcnemar(claim, findings, seeds) if claim.plain_pair else None,
+    )
+
+
+def _decided(draft: Judgement) -> Judgement:
+    if draft.corrected is None or draft.estimate is None or draft.corrected >= LEVEL:
+        return draft
+    return replace(draft, verdict="supported" if _holds(draft.claim, draft.estimate) else "refuted")
+
+
+def _exact(claim: Claim, difference: Matrix) -> Judgement:
+    """A claim about counts of parameters is no matter of chance."""
+    value = float(difference.mean())
+    verdict: Verdict = "supported" if all(_holds(claim, float(v)) for v in difference.ravel()) else "refuted"
+    return Judgement(claim, verdict, reason="exact", estimate=value, low=value, high=value, seeds=len(difference))
+
+
+def _holds(claim: Claim, difference: float) -> bool:
+    return {
+        ">": difference > 0,
+        ">=": difference >= 0,
+        "<": difference < 0,
+        "<=": difference <= 0,
+        "!=": difference != 0,
+    }[claim.relation]
+
+
+def _common_seeds(claim: Claim, findings: Findings) -> tuple[int, ...]:
+    """Seeds for which everything was measured. A network that is there already stands beside every seed."""
+    plan = findings.plan
+    common: set[int] | None = None
+    fixed = False
+    for quantity in claim.quantities:
+        if quantity.kind == "params":
+            found = set(findings.networks.get(quantity.label, {}))
+        else:
+            found = set(findings.outcomes(quantity.label, plan.measure_of(quantity)))
+        if plan.member(quantity.label).source is not None:
+            if not found:
+                return ()
+            fixed = True
+            continue
+        common = found if common is None else common & found
+    if common is None:
+        return plan.seeds[:1] if fixed else ()
+    return tuple(seed for seed in plan.seeds if seed in common)
+
+
+def _difference(claim: Claim, findings: Findings, seeds: Sequence[int]) -> Matrix:
+    """Left side less right side in percent: ``[seeds, n]``."""
+    plan = findings.plan
+    total = np.zeros((len(seeds), len(plan.test_set)))
+    for term in claim.terms:
+        if isinstance(term.what, Quantity):
+            total = total + term.factor * _values(term.what, findings, seeds)
+        else:
+            chance = 100 / len(plan.test_set.classes)
+            total = total + term.factor * (chance if term.what == "chance" else 1.0)
+    return total
+
+
+def _values(quantity: Quantity, findings: Findings, seeds: Sequence[int]) -> Matrix:
+    if quantity.kind == "params":
+        networks = _by_seed(quantity, findings.networks[quantity.label], findings.plan, seeds)
+        return np.array([[network.trained_share or 0.0] for network in networks])
+    found = _by_seed(
+        quantity, findings.outcomes(quantity.label, findings.plan.measure_of(quantity)), findings.plan, seeds
+    )
+    return np.array([100.0 * _bits(quantity, outcome) for outcome in found])
+
+
+def _by_seed(quantity: Quantity, found: Mapping[int, Any], plan: Plan, seeds: Sequence[int]) -> list[Any]:
+    fixed = plan.member(quantity.label).source is not None
+    return [next(iter(found.values())) if fixed else found[seed] for seed in seeds]
+
+
+def _bits(quantity: Quantity, outcome: Outcome) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return outcome.robust if quantity.kind == "robust" else outcome.correct
+
+
+def _stretched(difference: Matrix) -> Matrix:
+    """The seeds' deviations from their mean, so large that drawing k of k seeds varies as much as seeds do."""
+    k = len(difference)
+    if k == 1:
+        return difference
+    mean = difference.mean(axis=0, keepdims=True)
+    stretched: Matrix = mean + (difference - mean) * np.sqrt(k / (k - 1))
+    return stretched
+
+
+def _mcnemar(claim: Claim, findings: Findings, seeds: Sequence[int]) -> float:
+    first, second = (
+        _by_seed(q, findings.outcomes(q.label, findings.plan.measure_of(q)), findings.plan, seeds)
+        for q in claim.quantities
+    )
+    one, other = claim.quantities
+    pairs = zip(first, second, strict=True)
+    return max(stats.mcnemar(_bits(one, a), _bits(other, b)).p_value for a, b in pairs)
