@@ -16,7 +16,7 @@ from harness import models
 from harness.checkpoint import NORMALIZATIONS
 from harness.models import Model, Normalization
 
-__all__ = ["CIFAR_MODELS", "MODELS", "add_material", "load", "samples"]
+__all__ = ["CIFAR_MODELS", "MODELS", "WIDE", "add_material", "load", "samples", "wide"]
 
 _LEAKY = "leaky-resnet32"
 MODELS: dict[str, str] = {
@@ -56,6 +56,18 @@ def load(name: str, material: Path) -> Model:
     # some of the files carry their normalisation as buffers of their own
     known = model.network.state_dict()
     model.network.load_state_dict({key: value for key, value in state.items() if key in known})
+    return model.eval()
+
+
+WIDE = "wrn-28-10"
+"""A network as large as those of the leaderboards, with random weights."""
+
+
+def wide(images: int) -> Model:
+    """`WIDE` with seeded weights, and batch norms that know the statistics of that many random images."""
+    model = models.build(WIDE, classes=10, shape=(3, 32, 32), seed=0).train()
+    with torch.no_grad():
+        model(torch.rand(min(images, 64), 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     return model.eval()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._foreign import load, samples
+from benchmarks._foreign import WIDE, load, samples, wide
 from harness import reference
 from harness.accelerate import accelerate
 from harness.evaluation import Evaluation, examine
@@ -29,19 +29,34 @@ def main() -> None:
     job: dict[str, Any] = json.loads(sys.argv[1])
     material = Path(job["material"])
     torch.set_num_threads(job["threads"])
-    model = load(job["model"], material)
-    x, y = samples(job["model"], job["source"], material)
+    device = torch.device(job.get("device", "cpu"))
+    model = (wide(job["n"]) if job["model"] == WIDE else load(job["model"], material)).to(device)
+    x, y = samples("cifar" if job["model"] == WIDE else job["model"], job["source"], material)
     repeats = -(-job["n"] // len(x))
     x, y = x.repeat(repeats, 1, 1, 1)[: job["n"]], y.repeat(repeats)[: job["n"]]
-    model(x[:4])  # one-off costs of the first pass belong to neither side
+    with torch.no_grad():
+        model(x[:4].to(device))  # one-off costs of the first pass belong to neither side
+        if job["model"] == WIDE:
+            y = torch.cat([model(part.to(device)).argmax(1).cpu() for part in torch.split(x, 64)])
     answer = _reference(job, model, x, y) if job["side"] == "reference" else _ours(job, model, x, y)
+    if device.type == "cuda":
+        answer["gpu_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({**answer, "peak_mb": peak / 1024}))
 
 
 def _reference(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
     began = time.perf_counter()
-    outcome = reference.run(model, x, y, job["threat"], seed=job["seed"], batch_size=job["batch_size"] or len(x))
+    device = job.get("device", "cpu")
+    outcome = reference.run(
+        model,
+        x.to(device),
+        y.to(device),
+        job["threat"],
+        seed=job["seed"],
+        batch_size=job["batch_size"] or len(x),
+        device=device,
+    )
     return {
         "seconds": time.perf_counter() - began,
         "passes": sum(step.forward for step in outcome.steps),
@@ -65,6 +80,9 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
         batch_size=job["batch_size"] or "auto",
         precision=job["precision"],
         workers=job["workers"],
+        device=job.get("device", "cpu"),
+        compiled=job.get("compiled", False),
+        graphs=job.get("graphs", False),
     )
     seconds = time.perf_counter() - began
     result = done.result
@@ -76,6 +94,9 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
         "robust": done.verdicts.robust.tolist(),
         "steps": [[s.name, s.before, s.after, s.forward, s.backward, s.seconds] for s in result.steps],
         "overhead": result.overhead,
+        "model_seconds": result.model_seconds,
+        "backward": int(done.verdicts.backward.sum()),
+        "batch": result.environment.batch_size,
         "pure_seconds": _pure_seconds(job, model, x, done) if job.get("pure") else None,
         "passes_made": result.environment.passes,
     }
