@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "audit",
         "bn_statistics",
         "checkpoint",
+        "cka",
         "engine",
         "judge",
         "lineage",
