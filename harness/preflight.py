@@ -27,7 +27,7 @@ from harness.threat import ThreatModel
 __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
-_CPU_LANES, _GPU_LANES = 16, 512
+_CPU_LANES, _GPU_LANES = 64, 512
 _CIFAR = 3 * 32 * 32
 
 
