@@ -5,7 +5,10 @@ right side, for every seed and sample. What decides is a bootstrap over seeds an
 pigeonhole bootstrap"): both are drawn with replacement, so that the interval covers other seeds and other test
 images. With few seeds, drawing them anew shows too little of how they vary, by a factor of (k - 1) / k in the
 variance for k seeds; so the seeds' deviations from their mean are stretched by sqrt(k / (k - 1)) first (Rao & Wu
-1988, "Resampling inference with complex survey data"). The p-values of all claims of a study are corrected by
+1988, "Resampling inference with complex survey data"). And because a bootstrap cannot see what did not happen in the
+sample (0 of 3 images robust would pass for certainly none), two imagined images are added, one that speaks as
+clearly as can be for the left side and one for the right (after Agresti & Min 2005, "Simple improved confidence
+intervals for comparing matched proportions"). The p-values of all claims of a study are corrected by
 Holm's procedure. An exact McNemar test a seed stands beside the verdict as a check that knows nothing of
 bootstraps; it decides nothing, since it knows nothing of other seeds either.
 """
@@ -19,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness import stats
-from harness.study.claims import Claim, Quantity
+from harness.study.claims import Claim, Quantity, Term
 from harness.study.collect import Findings, Outcome
 from harness.study.plan import Plan
 
@@ -40,7 +43,7 @@ class Judgement:
 
     Attributes:
         verdict: see `harness.study.judging`.
-        reason: why it is open where nothing was computed, or what to know about it.
+        reason: why nothing was tested.
         seeds: how many were compared; in_favour: in how many of them the claim holds.
         p_value: two-sided; None where the difference is no matter of chance. corrected: by Holm.
         mcnemar: the largest p-value of any seed, of claims that compare two accuracies.
@@ -74,15 +77,14 @@ def _draft(claim: Claim, findings: Findings) -> Judgement:
     if not seeds:
         return Judgement(claim, "open", reason="not measured yet")
     difference = _difference(claim, findings, seeds)
-    if not any(quantity.kind != "params" for quantity in claim.quantities):
+    if not any(_is_sampled(term) for term in claim.terms):
         return _exact(claim, difference)
     per_seed = difference.mean(axis=1)
-    zero = np.zeros_like(difference)
-    spread = stats.paired_bootstrap(_stretched(difference), zero, seed=0, resamples=_RESAMPLES)
+    resampled = np.hstack([_stretched(difference), _imagined(claim, findings, seeds)])
+    spread = stats.paired_bootstrap(resampled, np.zeros_like(resampled), seed=0, resamples=_RESAMPLES)
     return Judgement(
         claim,
         "open",
-        reason="one seed: says nothing of other seeds" if len(seeds) == 1 else "",
         estimate=float(difference.mean()),
         low=spread.low,
         high=spread.high,
@@ -148,6 +150,20 @@ def _difference(claim: Claim, findings: Findings, seeds: Sequence[int]) -> Matri
             chance = 100 / len(plan.test_set.classes)
             total = total + term.factor * (chance if term.what == "chance" else 1.0)
     return total
+
+
+def _imagined(claim: Claim, findings: Findings, seeds: Sequence[int]) -> Matrix:
+    """The two images of which as much as can be is right on one side and wrong on the other: ``[seeds, 2]``."""
+    sampled = [term.factor * 100 for term in claim.terms if _is_sampled(term)]
+    rest = replace(claim, terms=tuple(term for term in claim.terms if not _is_sampled(term)))
+    constant = _difference(rest, findings, seeds).mean(axis=1, keepdims=True)
+    extremes = [sum(max(f, 0.0) for f in sampled), sum(min(f, 0.0) for f in sampled)]
+    return np.hstack([constant + extreme for extreme in extremes])
+
+
+def _is_sampled(term: Term) -> bool:
+    """Whether it differs from image to image."""
+    return isinstance(term.what, Quantity) and term.what.kind != "params"
 
 
 def _values(quantity: Quantity, findings: Findings, seeds: Sequence[int]) -> Matrix:

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.study.collect import Findings
 from harness.study.tables import clean, robust
@@ -38,6 +39,9 @@ _STYLE: dict[Any, Any] = {
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in pixels."""
 
 
 def pictures(findings: Findings) -> Iterator[tuple[str, Format, bytes]]:
@@ -90,28 +94,34 @@ def _clean_robust(findings: Findings) -> Figure | None:
             x, y, xerr=dx, yerr=dy, fmt=look["marker"], color=look["color"], markersize=6, capsize=2, elinewidth=1
         )
     chance = 100 / len(findings.plan.test_set.classes)
+    _room(axes.set_xlim, [(p[0], p[2]) for p in points.values()])
+    _room(axes.set_ylim, [*((p[1], p[3]) for p in points.values()), (chance, None)])
     axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.annotate(
-        "chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
-        color="#777777", fontsize=7.5, ha="right",
-    )  # fmt: skip
     axes.set_xlabel("clean accuracy (%)")
     axes.set_ylabel(f"robust accuracy (%), {measure.suite}, {measure.threat}")
     axes.set_title(findings.plan.study.title or findings.plan.study.name, loc="left", fontsize=10)
-    _room(axes, [p[0] for p in points.values()], [p[1] for p in points.values()])
-    _name_points(figure, axes, {label: (x, y) for label, (x, y, _, _) in points.items()}, looks)
+    word = axes.annotate(
+        "chance", (0.0, chance), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points",
+        color="#777777", fontsize=7.5,
+    )  # fmt: skip
+    _name_points(figure, axes, points, looks, word)
     return figure
 
 
-def _room(axes: Any, xs: Sequence[float], ys: Sequence[float]) -> None:
-    """Limits with room for the names, never far beyond what a percentage can be."""
-    for setter, values in ((axes.set_xlim, xs), (axes.set_ylim, ys)):
-        margin = max(6.0, 0.12 * (max(values) - min(values)))
-        setter(max(-4.0, min(values) - margin), min(104.0, max(values) + margin))
+def _room(set_limits: Any, values: Sequence[tuple[float, float | None]]) -> None:
+    """Limits around the bars with room for the names, never far beyond what a percentage can be."""
+    low = min(value - (spread or 0.0) for value, spread in values)
+    high = max(value + (spread or 0.0) for value, spread in values)
+    margin = max(4.0, 0.1 * (high - low), (20.0 - (high - low)) / 2)
+    set_limits(max(-7.0, low - margin), min(104.0, high + margin))
 
 
 def _name_points(
-    figure: Figure, axes: Any, points: dict[str, tuple[float, float]], looks: dict[str, dict[str, Any]]
+    figure: Figure,
+    axes: Any,
+    points: dict[str, tuple[float, float, float | None, float | None]],
+    looks: dict[str, dict[str, Any]],
+    chance: Any,
 ) -> None:
     """Each name where it covers neither a point nor another name nor the edge, as near its point as can be."""
     canvas: Any = FigureCanvasAgg(figure)
@@ -119,29 +129,34 @@ def _name_points(
     figure.draw_without_rendering()
     frame = axes.get_window_extent(renderer)
     scale = figure.dpi / 72
-    spots = {label: axes.transData.transform(point) for label, point in points.items()}
-    taken: list[tuple[float, float, float, float]] = [
-        (x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in spots.values()
-    ]
+    spots = {label: axes.transData.transform(point[:2]) for label, point in points.items()}
+    taken: list[Box] = [chance.get_window_extent(renderer).extents]
+    for label, (x, y, dx, dy) in points.items():
+        spot = spots[label]
+        taken.append((spot[0] - 5 * scale, spot[1] - 5 * scale, spot[0] + 5 * scale, spot[1] + 5 * scale))
+        for across, up in ((dx or 0.0, 0.0), (0.0, dy or 0.0)):
+            low = axes.transData.transform((x - across, y - up)) - 2 * scale
+            high = axes.transData.transform((x + across, y + up)) + 2 * scale
+            taken.append((low[0], low[1], high[0], high[1]))
     directions = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
     # from the crowded to the lonely would need a search; from the right to the left serves points near 100 %
     for label in sorted(points, key=lambda name: (-points[name][0], points[name][1])):
-        text = axes.annotate(label, points[label], fontsize=8, color=looks[label]["color"], annotation_clip=False)
+        text = axes.annotate(label, points[label][:2], fontsize=8, color=looks[label]["color"], annotation_clip=False)
         size = text.get_window_extent(renderer)
-        best: tuple[float, tuple[float, float, float, float], tuple[float, float]] | None = None
+        best: tuple[float, Box, tuple[float, float]] | None = None
         for distance in (8, 14, 22, 32, 44):
             for across, up in directions:
                 x = spots[label][0] + across * distance * scale - (size.width if across < 0 else 0)
                 y = spots[label][1] + up * distance * scale - size.height * (1 - up) / 2
                 x -= size.width / 2 if across == 0 else 0
                 box = (x, y, x + size.width, y + size.height)
-                cost = sum(_overlap(box, other) for other in taken) + 20 * _outside(box, frame.bounds) + 8 * distance
+                cost = sum(_overlap(box, other) for other in taken) + 400 * _outside(box, frame.bounds) + 8 * distance
                 if best is None or cost < best[0]:
                     best = (cost, box, (x, y))
         if best is not None:
             taken.append(best[1])
             text.remove()
-            _place(axes, label, points[label], best[2], spots[label], scale, looks[label]["color"], best[1])
+            _place(axes, label, points[label][:2], best[2], spots[label], scale, looks[label]["color"], best[1])
 
 
 def _place(
@@ -152,7 +167,7 @@ def _place(
     spot: Any,
     scale: float,
     color: str,
-    box: tuple[float, float, float, float],
+    box: Box,
 ) -> None:
     offset = ((corner[0] - spot[0]) / scale, (corner[1] - spot[1]) / scale)
     near_x, near_y = np.clip(spot[0], box[0], box[2]), np.clip(spot[1], box[1], box[3])
@@ -169,11 +184,11 @@ def _place(
     )
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+def _overlap(a: Box, b: Box) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _outside(box: tuple[float, float, float, float], bounds: tuple[float, float, float, float]) -> float:
+def _outside(box: Box, bounds: Box) -> float:
     left, bottom, width, height = bounds
     return sum(max(0.0, d) for d in (left - box[0], bottom - box[1], box[2] - left - width, box[3] - bottom - height))
 
@@ -206,11 +221,15 @@ def _curves(findings: Findings) -> Figure | None:
     if not shown:
         return None
     axes.axhline(100 / len(plan.test_set.classes), color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    axes.annotate(
+        "chance", (1.0, 100 / len(plan.test_set.classes)), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+        textcoords="offset points", color="#777777", fontsize=7.5, ha="right",
+    )  # fmt: skip
     axes.set_xticks([0.0, *(m.threat.radius for m in measures)], ["0", *(m.threat.eps for m in measures)])
     axes.set_ylim(-3, 103)
     axes.set_xlabel(f"eps ({measures[0].threat.norm})")
     axes.set_ylabel(f"robust accuracy (%), {measures[0].suite}")
-    axes.set_title("Robust accuracy against eps; dashed grey: chance", loc="left", fontsize=10)
+    axes.set_title("Robust accuracy against eps", loc="left", fontsize=10)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8, handlelength=3)
     return figure
 
@@ -240,6 +259,7 @@ def _training(findings: Findings) -> Figure | None:
             shown += 1
         axes.set_title(title, loc="left", fontsize=9)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if scale == 100:
             axes.set_ylim(-3, 103)
     if not shown:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness import stats
+from harness.bn_statistics import STORED
 from harness.store import write_atomically
 from harness.study import facts, plots, tables
 from harness.study.collect import Findings
@@ -15,8 +16,8 @@ from harness.study.plan import Measure, Member
 __all__ = ["markdown", "write_report"]
 
 _CAPTIONS = {
-    "clean-robust": "Clean against robust accuracy; bars: one standard deviation over seeds",
-    "eps": "Robust accuracy against eps; bars: one standard deviation over seeds",
+    "clean-robust": "Clean against robust accuracy; bars: one standard deviation over seeds; dashed: chance",
+    "eps": "Robust accuracy against eps; bars: one standard deviation over seeds; dashed: chance",
     "training": "Training: thin lines are single seeds, thick ones their mean",
 }
 
@@ -57,7 +58,7 @@ def markdown(
     parts += [text for text in (study.question, f"After {study.source}." if study.source else "") if text]
     parts.append("\n".join(_protocol(findings)))
     if judgements:
-        parts += ["## Claims", _claims(judgements), _how_judged()]
+        parts += ["## Claims", _claims(judgements), _how_judged(judgements)]
     parts += ["## Figures", _figures(findings)]
     if any(member.entry.published for member in findings.plan.members):
         parts += ["## Beside the published figures", *_published(findings)]
@@ -75,7 +76,8 @@ def _protocol(findings: Findings) -> Iterator[str]:
     plan = findings.plan
     test = plan.test_set
     images = f"the first {len(test):,} of {test.size:,}" if len(test) < test.size else f"all {len(test):,}"
-    yield f"- evaluated on {images} images of {test.name} ({test.split}), {plan.threat}: {', '.join(plan.study.suites)}"
+    suites = dict.fromkeys(m.suite for m in plan.measures if m.asked in plan.study.suites)
+    yield f"- evaluated on {images} images of {test.name} ({test.split}), {plan.threat}: {', '.join(suites)}"
     trained = [member for member in plan.members if member.regime]
     if trained and plan.train_set is not None:
         data = plan.train_set
@@ -90,6 +92,13 @@ def _protocol(findings: Findings) -> Iterator[str]:
                 f"- {', '.join(architectures) or 'architecture of the parent'}; {words}; examples by "
                 f"{settings.attack} with {settings.steps} steps; the {plan.study.keep} epoch is evaluated"
             )
+    for member in plan.members:
+        entry = member.entry
+        own = [f"{name} {value}" for name, value in (entry.training | entry.change).items()]
+        own += [f"architecture {entry.architecture}"] if entry.architecture else []
+        own += [f"started from {member.parent}"] if member.parent and member.parent != "natural" else []
+        if own and entry.regime:
+            yield f"- `{member.label}`: {'; '.join([Path(entry.regime).stem, *own])}"
 
 
 def _claims(judgements: Sequence[Judgement]) -> str:
@@ -116,13 +125,17 @@ def _claims(judgements: Sequence[Judgement]) -> str:
     return _table(header, rows, right=(2, 4, 5))
 
 
-def _how_judged() -> str:
-    return (
+def _how_judged(judgements: Sequence[Judgement]) -> str:
+    text = (
         "Difference: left side less right side of the claim, over seeds and test images. A bootstrap over seeds and "
-        "images at once gives interval and p-value; Holm's procedure corrects for the number of claims, and below "
-        f"{LEVEL:g} it decides: supported where the difference has the claimed sign, refuted where it has the other, "
-        "open otherwise. McNemar's exact test, seed by seed, is a check and decides nothing."
+        "images at once (with two imagined images, one for each side) gives interval and p-value; Holm's procedure "
+        f"corrects for the number of claims, and below {LEVEL:g} it decides: supported where the difference has the "
+        "claimed sign, refuted where it has the other, open otherwise. McNemar's exact test, seed by seed, is a check "
+        "and decides nothing."
     )
+    if any(j.seeds == 1 and j.p_value is not None for j in judgements):
+        text += " With one seed, a verdict is about these networks and says nothing of others that are trained alike."
+    return text
 
 
 def _figures(findings: Findings) -> str:
@@ -204,13 +217,18 @@ def _curve(findings: Findings) -> str:
 
 
 def _flags(findings: Findings) -> str:
-    lines = []
-    for networks in findings.networks.values():
-        for network in networks.values():
-            for measure, outcome in network.outcomes.items():
-                where = f"{network.label}, seed {network.seed}, {measure.suite} at {measure.threat.eps}"
-                lines += [f"- {where}: {flag}" for flag in outcome.result.flags]
-    return "\n".join(lines)
+    where: dict[str, list[str]] = {}
+    for member in findings.plan.members:
+        for measure in findings.plan.measures_of(member):
+            flagged: dict[str, list[int]] = {}
+            for seed, outcome in findings.outcomes(member.label, measure).items():
+                for flag in outcome.result.flags:
+                    flagged.setdefault(flag, []).append(seed)
+            for flag, seeds in flagged.items():
+                statistics = "" if measure.bn_stats == STORED else f", {measure.bn_stats} statistics"
+                suite = f"{measure.suite} at {measure.threat.eps}{statistics}"
+                where.setdefault(flag, []).append(f"{member.label} ({suite}; seeds {_listed(seeds)})")
+    return "\n".join(f"- {flag}: {', '.join(places)}" for flag, places in where.items())
 
 
 def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str]:
