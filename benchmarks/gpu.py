@@ -4,7 +4,7 @@
 
 Two cases: `resnet32_at_all.pt` on 600 images, and a WRN-28-10 with random weights that is asked to keep its own
 predictions on 256 images, at a radius at which samples survive. Precisions, CUDA graphs and torch.compile are
-each reported on their own, with passes per second as a share of what a bare loop of the same passes reaches.
+each reported on their own, with passes per second and the share of the time that goes into passes (the ceiling).
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from harness.engine import Index, Outcome, Pool, Task, Tick
 from harness.errors import InvalidInput, ModelError
 from harness.models import Model
 from harness.passes import Tally
+from harness.heap import keep_freed_memory
 from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
 from harness.resume import State
 from harness.settings import Settings
@@ -374,6 +375,8 @@ def _run_engine(
     dtype = dtype if dtype == torch.float64 else torch.float32
     x = subject.x.to(dtype)
     pool = Pool(x, subject.y, sample_keys(x), subject.index)
+    if device.type == "cpu":
+        keep_freed_memory()
     looked = preflight.look(model, pool, threat, suite, settings, device)
     state = State(None if settings.state_dir is None else settings.state_dir / identity)
     crew = workers.crew(size, pool, looked.machine, state)

@@ -21,7 +21,7 @@ from harness.attacks import Oracle
 from harness.attacks._base import Loss
 from harness.errors import ModelError
 
-__all__ = ["ChunkOracle", "Graphs", "Passes", "Tally", "checked_logits", "out_of_memory"]
+__all__ = ["ChunkOracle", "Padded", "Passes", "Tally", "checked_logits", "out_of_memory"]
 
 
 @dataclass
@@ -51,28 +51,44 @@ class Tally:
         self.model_seconds += other.model_seconds
 
 
-class Graphs(nn.Module):
-    """A network as CUDA graphs, one per padded batch size, so that a pass is one launch.
+class Padded(nn.Module):
+    """A network that only ever sees a few batch sizes, as compiled code and CUDA graphs want it.
 
     Batches are padded with zeros to the next size; a sample's output does not depend on the rest of its
     batch in eval mode, so the padding is cut off again.
+
+    Args:
+        network: from images to logits.
+        largest: the largest batch; the sizes are this divided into ``sizes`` equal steps.
+        graphs: replay each size as a CUDA graph, so that a pass is one launch.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, largest: int, sizes: int, graphs: bool) -> None:
         super().__init__()
         self.network = network
-        self._graphs: dict[tuple[int, ...], Callable[..., Any]] = {}
+        self.step = -(-largest // sizes)
+        self.graphs = graphs
+        self._captured: dict[tuple[int, ...], Callable[..., Any]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        n = x.shape[0]
-        size = max(8, 1 << (n - 1).bit_length())
-        shape = (size, *x.shape[1:])
-        if shape not in self._graphs:
-            sample = torch.zeros(shape, dtype=x.dtype, device=x.device, requires_grad=True)
-            self._graphs[shape] = torch.cuda.make_graphed_callables(self.network, (sample,))
-        padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, size - n)) if n < size else x
-        out: Tensor = self._graphs[shape](padded)
-        return out[:n].clone()
+        missing = -len(x) % self.step
+        padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)) if missing else x
+        out: Tensor = self._captured_for(padded)(padded) if self.graphs else self.network(padded)
+        # the output of a graph is memory that its next replay overwrites
+        return out[: len(x)].clone()
+
+    def _captured_for(self, x: Tensor) -> Callable[..., Any]:
+        shape = tuple(x.shape)
+        if shape not in self._captured:
+
+            def call(images: Tensor) -> Tensor:
+                # a function, because a module would have its forward replaced by that of this one size
+                out: Tensor = self.network(images)
+                return out
+
+            sample = torch.zeros_like(x, memory_format=torch.preserve_format).requires_grad_()
+            self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,))
+        return self._captured[shape]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -133,7 +149,7 @@ class Passes:
         def one(part: slice) -> tuple[Tensor, ...]:
             leaf, logits, values = self._graph(x, part, loss, call)
             (grad,) = torch.autograd.grad(values.sum(), leaf)
-            return logits.detach(), values.detach(), grad.contiguous()
+            return logits.detach(), values.detach(), _own(grad)
 
         logits, values, grad = self._split(x, one)
         return logits, values, grad
@@ -145,7 +161,7 @@ class Passes:
             leaf, logits, values = self._graph(x, part, losses, call)
             last = values.shape[1] - 1
             grads = [
-                torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=j < last)[0].contiguous()
+                _own(torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=j < last)[0])
                 for j in range(values.shape[1])
             ]
             return logits.detach(), values.detach(), torch.stack(grads, dim=1)
@@ -229,6 +245,11 @@ class Passes:
         self.retreats += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _own(grad: Tensor) -> Tensor:
+    """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
+    return grad.clone(memory_format=torch.contiguous_format)
 
 
 def _raised(call: str, x: Tensor, error: BaseException) -> str:

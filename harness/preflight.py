@@ -19,7 +19,7 @@ from harness.accelerate import accelerate, full_float32
 from harness.engine import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError
 from harness.judge import Judge
-from harness.passes import Graphs, Passes
+from harness.passes import Padded, Passes
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
@@ -170,9 +170,11 @@ def _fast(
     network, notes = accelerate(
         model, precision=settings.precision, compiled=settings.compiled, deterministic=not random
     )
-    if settings.graphs and pair.device.type == "cuda" and settings.precision != "bf16":
-        network = Graphs(network)
-        notes.append("cuda-graphs")
+    graphs = settings.graphs and pair.device.type == "cuda"
+    if graphs or settings.compiled:
+        # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
+        network = Padded(network, largest=size, sizes=8 if graphs and not settings.compiled else 4, graphs=graphs)
+        notes.append("cuda-graphs" if graphs else "padded")
     layout = torch.channels_last if "channels_last" in notes and pair.dim() == 4 else torch.contiguous_format
     passes = Passes(network, classes, size, settings.precision, layout)
     try:

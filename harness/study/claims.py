@@ -167,11 +167,12 @@ class _Reader:
         while self.found(","):
             self.skip()
             start = self.at
-            option = self.take(_WORD, f"one of {', '.join(_OPTIONS[kind])}" if _OPTIONS[kind] else "no option")
-            if option not in _OPTIONS[kind] or option in options:
+            known = [name for name in _OPTIONS[kind] if name not in options]
+            expected = f"one of {', '.join(known)}" if known else "')'"
+            option = self.take(_WORD, expected)
+            if option not in known:
                 self.at = start
-                known = [name for name in _OPTIONS[kind] if name not in options]
-                self.fail(f"one of {', '.join(known)}" if known else "')'")
+                self.fail(expected)
             self.take("=", "'='")
             self.skip()
             value = self.take(_STRING, 'text in quotes, such as "pgd-20"')

@@ -14,7 +14,7 @@ from harness import models
 from harness.accelerate import accelerate
 from harness.errors import InvalidInput, ModelError
 from harness.evaluation import examine
-from harness.passes import Passes, out_of_memory
+from harness.passes import Padded, Passes, out_of_memory
 from tests.engine.networks import SHAPE, network, samples
 
 
@@ -189,3 +189,27 @@ def test_precisions_that_a_cpu_lacks() -> None:
         examine(model, x, y, threat="Linf:0.1", suite="clean", precision="tf32")
     with pytest.raises(InvalidInput, match="precision must be one of fp32, tf32, bf16"):
         examine(model, x, y, threat="Linf:0.1", suite="clean", precision="half")
+
+
+def test_padded_batches_are_the_same_batches() -> None:
+    class Sizes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(dtype=torch.float64)
+            self.seen: set[int] = set()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add(len(x))
+            out: Tensor = self.inner(x)
+            return out
+
+    inner = Sizes()
+    padded = Padded(inner, largest=32, sizes=4, graphs=False)
+    for n in (1, 7, 8, 9, 31, 32):
+        x, _ = samples(inner.inner, n)
+        leaf, same = x.clone().requires_grad_(), x.clone().requires_grad_()
+        (got,) = torch.autograd.grad(padded(leaf).logsumexp(1).sum(), leaf)
+        (expected,) = torch.autograd.grad(inner.inner(same).logsumexp(1).sum(), same)
+        assert torch.allclose(padded(x), inner.inner(x), atol=1e-12)
+        assert torch.allclose(got, expected, atol=1e-12)
+    assert inner.seen == {8, 16, 32}
