@@ -46,19 +46,23 @@ def main() -> None:
 
 
 def _reference(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> dict[str, Any]:
-    began = time.perf_counter()
     device = job.get("device", "cpu")
-    outcome = reference.run(
-        model,
-        x.to(device),
-        y.to(device),
-        job["threat"],
-        seed=job["seed"],
-        batch_size=job["batch_size"] or len(x),
-        device=device,
-    )
+    seconds = []
+    for _ in range(job["repeats"]):
+        began = time.perf_counter()
+        outcome = reference.run(
+            model,
+            x.to(device),
+            y.to(device),
+            job["threat"],
+            seed=job["seed"],
+            batch_size=job["batch_size"] or len(x),
+            device=device,
+        )
+        seconds.append(time.perf_counter() - began)
     return {
-        "seconds": time.perf_counter() - began,
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
         "passes": sum(step.forward for step in outcome.steps),
         "robust": outcome.robust.tolist(),
         "steps": [[s.name, s.before, s.after, s.forward, s.backward, s.seconds] for s in outcome.steps],
@@ -69,26 +73,29 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
     suite: Any = job["suite"]
     if isinstance(suite, list):
         suite = Suite("short", tuple(Step(*step) for step in suite))
-    began = time.perf_counter()
-    done = examine(
-        model,
-        x,
-        y,
-        threat=job["threat"],
-        suite=suite,
-        seed=job["seed"],
-        batch_size=job["batch_size"] or "auto",
-        precision=job["precision"],
-        workers=job["workers"],
-        device=job.get("device", "cpu"),
-        compiled=job.get("compiled", False),
-        graphs=job.get("graphs", False),
-    )
-    seconds = time.perf_counter() - began
+    seconds = []
+    for _ in range(job["repeats"]):
+        began = time.perf_counter()
+        done = examine(
+            model,
+            x,
+            y,
+            threat=job["threat"],
+            suite=suite,
+            seed=job["seed"],
+            batch_size=job["batch_size"] or "auto",
+            precision=job["precision"],
+            workers=job["workers"],
+            device=job.get("device", "cpu"),
+            compiled=job.get("compiled", False),
+            graphs=job.get("graphs", False),
+        )
+        seconds.append(time.perf_counter() - began)
     result = done.result
     judged = sum(step.judge for step in result.steps)
     return {
-        "seconds": seconds,
+        "seconds": statistics.median(seconds),
+        "all_seconds": seconds,
         "passes": int(done.verdicts.forward.sum()) + judged,
         "judged": judged,
         "robust": done.verdicts.robust.tolist(),

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.autoattack [--cases NAME ...] [--material DIR] [--json FILE]``
 
-Each side runs in a process of its own; ours runs before and after each run of the reference, so that a
+Each side runs in a process of its own (the shortest case three times in each, of which the median counts, as
+the first also pays for what a process loads once); ours runs before and after each run of the reference, so that a
 machine whose speed drifts is seen to drift. Ratios compare medians. Nothing else should run meanwhile.
 """
 
@@ -38,18 +39,18 @@ class Case:
     n: int
     threat: str
     rounds: int = 1
+    repeats: int = 1
     precision: str = "fp32"
     workers: int = 1
     reference_threads: int = 1
     speedup: float | None = None
     passes: int | None = None
     differ: int = 0
-    batch_size: int | None = None
     reference_of: str | None = None
 
 
 CASES = (
-    Case("natural", "resnet32_natural.pt", 100, "Linf:8/255", rounds=3, speedup=40, passes=400),
+    Case("natural", "resnet32_natural.pt", 100, "Linf:8/255", rounds=2, repeats=3, speedup=40, passes=400),
     Case("mnist", "mnist_lenet5_advtrained.pt", 50, "Linf:0.3", speedup=1.5),
     Case("robust", "resnet32_at_all.pt", 40, "Linf:8/255", speedup=1.6),
     Case(
@@ -85,6 +86,7 @@ def run_side(side: str, material: Path, **job: Any) -> dict[str, Any]:
         "precision": "fp32",
         "suite": "autoattack",
         "batch_size": None,
+        "repeats": 1,
         "source": job["n"],
         **job,
     }
@@ -146,7 +148,7 @@ def machine() -> str:
 
 
 def _compare(case: Case, material: Path, known: dict[str, list[dict[str, Any]]]) -> tuple[list[str], dict[str, Any]]:
-    common = {"model": case.model, "n": case.n, "threat": case.threat, "batch_size": case.batch_size}
+    common = {"model": case.model, "n": case.n, "threat": case.threat, "repeats": case.repeats}
     mine = {**common, "precision": case.precision, "workers": case.workers, "pure": case.workers == 1}
     ours, theirs = [run_side("ours", material, **mine)], list(known.get(case.reference_of or "", []))
     if theirs:

@@ -31,9 +31,9 @@ from harness.bn_statistics import STORED, BnStatistics
 from harness.draws import sample_keys
 from harness.engine import Index, Outcome, Pool, Task, Tick
 from harness.errors import InvalidInput, ModelError
+from harness.heap import keep_freed_memory
 from harness.models import Model
 from harness.passes import Tally
-from harness.heap import keep_freed_memory
 from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
 from harness.resume import State
 from harness.settings import Settings
