@@ -6,11 +6,11 @@ what is missing, `collect` reads what is there, and `write_report` says what it 
 
 from __future__ import annotations
 
-from harness.study.collect import Findings, collect
+from harness.study.found import Findings, collect
 from harness.study.jobs import Event
-from harness.study.plan import Plan, plan
+from harness.study.planning import Plan, plan
 from harness.study.report import write_report
-from harness.study.run import Summary, run
+from harness.study.running import Summary, run
 from harness.study.spec import Study, read
 
 __all__ = ["Event", "Findings", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]

@@ -35,6 +35,7 @@ class Job:
     Attributes:
         name: unlike any other's.
         kind: jobs of one kind take about equally long.
+        cost: against jobs of other kinds, in any unit.
         needs: names of the jobs that come first; names that are no jobs count as done.
         work: does it and says what the caller should know of it, in plain values.
     """
@@ -43,6 +44,7 @@ class Job:
     kind: str
     needs: tuple[str, ...]
     work: Callable[[Report], Any] = field(repr=False)
+    cost: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -159,22 +161,25 @@ class _Board:
         self.tell(Event(job, share, words, done, len(self.ended), len(self.jobs), self._left()))
 
     def _left(self) -> float | None:
-        """Seconds left: jobs of a kind that has been seen take as long as those did, others as long as the mean."""
+        """Seconds left: jobs of a kind that has been seen take as long as those did, others what they cost."""
         seen: dict[str, list[float]] = {}
-        for name, ended in self.ended.items():
-            if ended.status == "done":
-                kind = next(job.kind for job in self.jobs if job.name == name)
-                seen.setdefault(kind, []).append(ended.seconds)
+        spent = costs = 0.0
+        by_name = {job.name: job for job in self.jobs}
         now = time.perf_counter()
-        for job, began, share in self.active.values():
-            if share > 0.1:
-                seen.setdefault(job.kind, []).append((now - began) / share)
-        if not seen:
+        samples = [(by_name[name], ended.seconds) for name, ended in self.ended.items() if ended.status == "done"]
+        samples += [(job, (now - began) / share) for job, began, share in self.active.values() if share > 0.1]
+        for job, seconds in samples:
+            seen.setdefault(job.kind, []).append(seconds)
+            spent, costs = spent + seconds, costs + job.cost
+        if not costs:
             return None
-        means = {kind: sum(times) / len(times) for kind, times in seen.items()}
-        usual = sum(means.values()) / len(means)
-        waiting = sum(means.get(job.kind, usual) for job in self.waiting)
-        at_work = [max(0.0, means.get(job.kind, usual) * (1 - share)) for job, _, share in self.active.values()]
+
+        def expected(job: Job) -> float:
+            times = seen.get(job.kind)
+            return sum(times) / len(times) if times else job.cost * spent / costs
+
+        at_work = [max(0.0, expected(job) * (1 - share)) for job, _, share in self.active.values()]
+        waiting = sum(expected(job) for job in self.waiting)
         return max((waiting + sum(at_work)) / self.workers, max(at_work, default=0.0))
 
 

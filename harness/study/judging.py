@@ -1,30 +1,35 @@
 """Is a claim supported, refuted or open?
 
 All networks are evaluated on the same samples, so a claim is about paired differences: its left side less its
-right side, for every seed and sample. What decides is a bootstrap over seeds and samples at once (Owen 2007, "The
-pigeonhole bootstrap"): both are drawn with replacement, so that the interval covers other seeds and other test
-images. With few seeds, drawing them anew shows too little of how they vary, by a factor of (k - 1) / k in the
-variance for k seeds; so the seeds' deviations from their mean are stretched by sqrt(k / (k - 1)) first (Rao & Wu
-1988, "Resampling inference with complex survey data"). And because a bootstrap cannot see what did not happen in the
-sample (0 of 3 images robust would pass for certainly none), two imagined images are added, one that speaks as
-clearly as can be for the left side and one for the right (after Agresti & Min 2005, "Simple improved confidence
-intervals for comparing matched proportions"). The p-values of all claims of a study are corrected by
-Holm's procedure. An exact McNemar test a seed stands beside the verdict as a check that knows nothing of
-bootstraps; it decides nothing, since it knows nothing of other seeds either.
+right side, for every seed and image. Seeds and images are both drawn from many, so the mean difference is tested in
+a two-way random-effects model: how much it would vary with other seeds, with other images, and with what is left
+between the two, is estimated from the differences themselves, and Student's t with Satterthwaite's degrees of
+freedom gives interval and p-value (Satterthwaite 1946; the same model as in Dorfman, Berbaum & Metz 1992, for readers
+and cases). With few seeds that vary much the degrees of freedom are few and the interval is wide, as it should be.
+
+What did not happen in the sample has no variance (0 of 3 images robust would pass for certainly none), so two
+imagined images are added, one that speaks as clearly as can be for the left side and one for the right (after Agresti
+& Min 2005, "Simple improved confidence intervals for comparing matched proportions").
+
+The p-values of all claims of a study are corrected by Holm's procedure. Two checks stand beside the verdict and
+decide nothing: an interval by a bootstrap over seeds and images (Owen 2007, "The pigeonhole bootstrap"), which is too
+narrow for few seeds that vary, and an exact McNemar test a seed, which knows nothing of other seeds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 from harness import stats
 from harness.study.claims import Claim, Quantity, Term
-from harness.study.collect import Findings, Outcome
-from harness.study.plan import Plan
+from harness.study.found import Findings, Outcome
+from harness.study.planning import Plan
 
 __all__ = ["LEVEL", "Judgement", "Verdict", "judge"]
 
@@ -32,6 +37,7 @@ LEVEL = 0.05
 """Corrected p-values below this decide."""
 
 _RESAMPLES = 10_000
+_CONFIDENCE = 0.95
 
 Verdict = Literal["supported", "refuted", "open"]
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -45,6 +51,7 @@ class Judgement:
         verdict: see `harness.study.judging`.
         reason: why nothing was tested.
         seeds: how many were compared; in_favour: in how many of them the claim holds.
+        low, high: 95 % interval. bootstrap: the same by resampling, as a check.
         p_value: two-sided; None where the difference is no matter of chance. corrected: by Holm.
         mcnemar: the largest p-value of any seed, of claims that compare two accuracies.
     """
@@ -59,6 +66,7 @@ class Judgement:
     corrected: float | None = None
     seeds: int = 0
     in_favour: int = 0
+    bootstrap: stats.Interval | None = None
     mcnemar: float | None = None
 
 
@@ -80,15 +88,16 @@ def _draft(claim: Claim, findings: Findings) -> Judgement:
     if not any(_is_sampled(term) for term in claim.terms):
         return _exact(claim, difference)
     per_seed = difference.mean(axis=1)
-    resampled = np.hstack([_stretched(difference), _imagined(claim, findings, seeds)])
-    spread = stats.paired_bootstrap(resampled, np.zeros_like(resampled), seed=0, resamples=_RESAMPLES)
+    low, high, p_value = _random_effects(np.hstack([difference, _imagined(claim, findings, seeds)]))
+    drawn = stats.paired_bootstrap(difference, np.zeros_like(difference), seed=0, resamples=_RESAMPLES)
     return Judgement(
         claim,
         "open",
         estimate=float(difference.mean()),
-        low=spread.low,
-        high=spread.high,
-        p_value=spread.p_value,
+        low=low,
+        high=high,
+        p_value=p_value,
+        bootstrap=stats.Interval(drawn.low, drawn.high),
         seeds=len(seeds),
         in_favour=int(sum(_holds(claim, float(value)) for value in per_seed)),
         mcnemar=_mcnemar(claim, findings, seeds) if claim.plain_pair else None,
@@ -185,14 +194,23 @@ def _bits(quantity: Quantity, outcome: Outcome) -> np.ndarray[Any, np.dtype[np.b
     return outcome.robust if quantity.kind == "robust" else outcome.correct
 
 
-def _stretched(difference: Matrix) -> Matrix:
-    """The seeds' deviations from their mean, so large that drawing k of k seeds varies as much as seeds do."""
-    k = len(difference)
-    if k == 1:
-        return difference
-    mean = difference.mean(axis=0, keepdims=True)
-    stretched: Matrix = mean + (difference - mean) * np.sqrt(k / (k - 1))
-    return stretched
+def _random_effects(difference: Matrix) -> tuple[float, float, float]:
+    """Interval and two-sided p-value of the mean of ``[seeds, n]`` differences; both ways are random."""
+    k, n = difference.shape
+    mean, by_image = difference.mean(), difference.mean(axis=0)
+    of_images = by_image.var(ddof=1) / n
+    variance, freedom = of_images, n - 1.0
+    if k > 1:
+        by_seed = difference.mean(axis=1)
+        of_seeds = by_seed.var(ddof=1) / k
+        rest = difference - by_seed[:, None] - by_image[None, :] + mean
+        of_rest = (rest**2).sum() / ((k - 1) * (n - 1)) / (k * n)
+        # both hold the rest, so it is counted twice
+        variance = max(of_seeds + of_images - of_rest, of_seeds, of_images)
+        freedom = variance**2 / (of_seeds**2 / (k - 1) + of_images**2 / (n - 1))
+    error = math.sqrt(variance)
+    reach = float(student.ppf((1 + _CONFIDENCE) / 2, freedom)) * error
+    return float(mean - reach), float(mean + reach), float(2 * student.sf(abs(mean) / error, freedom))
 
 
 def _mcnemar(claim: Claim, findings: Findings, seeds: Sequence[int]) -> float:

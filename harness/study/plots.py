@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.study.collect import Findings
+from harness.study.found import Findings
 from harness.study.tables import clean, robust
 
 __all__ = ["FORMATS", "pictures"]
@@ -178,6 +178,7 @@ def _place(
         xytext=offset,
         textcoords="offset points",
         fontsize=8,
+        va="bottom",
         color=color,
         annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4} if far else None,

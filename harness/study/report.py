@@ -9,9 +9,9 @@ from harness import stats
 from harness.bn_statistics import STORED
 from harness.store import write_atomically
 from harness.study import facts, plots, tables
-from harness.study.collect import Findings
+from harness.study.found import Findings
 from harness.study.judging import LEVEL, Judgement, judge
-from harness.study.plan import Measure, Member
+from harness.study.planning import Measure, Member
 
 __all__ = ["markdown", "write_report"]
 
@@ -103,23 +103,23 @@ def _protocol(findings: Findings) -> Iterator[str]:
 
 def _claims(judgements: Sequence[Judgement]) -> str:
     header = (
-        "claim", "verdict", "difference (points)", "95 % interval", "p", "p (Holm)", "seeds in favour",
+        "claim", "verdict", "difference (points)", "95 % interval", "p", "p (Holm)", "seeds in favour", "bootstrap",
         "McNemar, worst seed", "about",
     )  # fmt: skip
     rows = []
     for j in judgements:
-        interval = "-" if j.low is None or j.high is None else f"{j.low:+.1f} to {j.high:+.1f}"
         rows.append(
             (
                 f"`{j.claim.text}`",
                 f"**{j.verdict}**",
                 "-" if j.estimate is None else f"{j.estimate:+.{2 if j.p_value is None else 1}f}",
-                "exact" if j.verdict != "open" and j.p_value is None else interval,
+                j.reason if j.p_value is None else _interval(j.low, j.high),
                 _p(j.p_value),
                 _p(j.corrected),
                 f"{j.in_favour} of {j.seeds}" if j.p_value is not None else "-",
+                "-" if j.bootstrap is None else _interval(*j.bootstrap),
                 _p(j.mcnemar),
-                "; ".join(text for text in (j.claim.about, j.reason if j.reason != "exact" else "") if text),
+                j.claim.about,
             )
         )
     return _table(header, rows, right=(2, 4, 5))
@@ -127,11 +127,11 @@ def _claims(judgements: Sequence[Judgement]) -> str:
 
 def _how_judged(judgements: Sequence[Judgement]) -> str:
     text = (
-        "Difference: left side less right side of the claim, over seeds and test images. A bootstrap over seeds and "
-        "images at once (with two imagined images, one for each side) gives interval and p-value; Holm's procedure "
-        f"corrects for the number of claims, and below {LEVEL:g} it decides: supported where the difference has the "
-        "claimed sign, refuted where it has the other, open otherwise. McNemar's exact test, seed by seed, is a check "
-        "and decides nothing."
+        "Difference: left side less right side of the claim, over seeds and test images. Interval and p-value are of "
+        "a two-way random-effects model, in which other seeds and other images would give other differences. Holm's "
+        f"procedure corrects for the number of claims, and below {LEVEL:g} it decides: supported where the difference "
+        "has the claimed sign, refuted where it has the other, open otherwise. The bootstrap over seeds and images and "
+        "McNemar's exact test, seed by seed, are checks and decide nothing."
     )
     if any(j.seeds == 1 and j.p_value is not None for j in judgements):
         text += " With one seed, a verdict is about these networks and says nothing of others that are trained alike."
@@ -263,6 +263,10 @@ def _minutes(seconds: float) -> str:
 
 def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:+.1f} to {high:+.1f}"
 
 
 def _p(value: float | None) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.study.collect import Findings
+from harness.study.found import Findings
 from harness.study.judging import Judgement
-from harness.study.plan import Measure
+from harness.study.planning import Measure
 
 __all__ = ["Spread", "claims_csv", "clean", "report_csv", "robust", "runs_csv", "trained_share"]
 
@@ -112,12 +112,13 @@ def claims_csv(judgements: Sequence[Judgement]) -> str:
     """A row for every claim."""
     header = (
         "claim", "about", "verdict", "estimate", "low", "high", "p_value", "holm_p_value", "seeds", "seeds_in_favour",
-        "largest_mcnemar_p_value", "reason",
+        "bootstrap_low", "bootstrap_high", "largest_mcnemar_p_value", "reason",
     )  # fmt: skip
     rows = [
         (
             j.claim.text, j.claim.about, j.verdict, _number(j.estimate), _number(j.low), _number(j.high),
-            _precise(j.p_value), _precise(j.corrected), j.seeds, j.in_favour, _precise(j.mcnemar), j.reason,
+            _precise(j.p_value), _precise(j.corrected), j.seeds, j.in_favour,
+            *map(_number, j.bootstrap or (None, None)), _precise(j.mcnemar), j.reason,
         )
         for j in judgements
     ]  # fmt: skip

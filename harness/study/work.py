@@ -12,7 +12,7 @@ from harness.checkpoint import Checkpoint
 from harness.engine import Tick
 from harness.errors import InvalidInput, ResultError
 from harness.study.jobs import Report
-from harness.study.plan import Measure, Member, Plan
+from harness.study.planning import Measure, Member, Plan
 
 __all__ = ["Folders", "evaluate_one", "find_result", "load", "train_one"]
 

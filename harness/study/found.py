@@ -14,7 +14,7 @@ from harness import store
 from harness.checkpoint import Manifest, manifest_path
 from harness.errors import InvalidInput
 from harness.result import Result
-from harness.study.plan import Measure, Member, Plan
+from harness.study.planning import Measure, Member, Plan
 from harness.study.work import Folders, find_result, load
 
 __all__ = ["Findings", "Network", "Outcome", "collect", "is_trained"]

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from harness import preflight, store
+from harness import attacks, preflight, store, suites
 from harness.errors import InvalidInput, UnknownName
 from harness.study import facts
-from harness.study.collect import is_trained
+from harness.study.found import is_trained
 from harness.study.jobs import Done, Event, Job, Tell, can_isolate, schedule
-from harness.study.plan import Member, Plan
+from harness.study.planning import Measure, Member, Plan
 from harness.study.work import Folders, evaluate_one, find_result, load, train_one
+from harness.suites import REFERENCE
 from harness.workers import count as count_workers
 
 __all__ = ["Summary", "missing", "run"]
@@ -130,7 +131,11 @@ def _training(plan: Plan, member: Member, seed: int, folders: Folders, device: s
     needs = (f"train {member.parent} seed {seed}",) if member.parent else ()
     crafts = member.regime is not None and member.regime.crafts
     work = partial(train_one, plan, member, seed, folders, device=device, command=command)
-    return Job(name, f"train {'with' if crafts else 'without'} attacks", needs, work)
+    cost = 0.0
+    if member.settings is not None and plan.train_set is not None:
+        passes = 2 + (member.settings.steps if crafts else 0)
+        cost = float(member.settings.epochs * passes * len(plan.train_set))
+    return Job(name, f"train {'with' if crafts else 'without'} attacks", needs, work, cost)
 
 
 def _evaluations(
@@ -146,8 +151,17 @@ def _evaluations(
         name = f"evaluate {member.label} seed {seed} {measure.suite} {measure.threat.eps} {measure.bn_stats}"
         needs = (f"train {member.label} seed {seed}",)
         work = partial(evaluate_one, plan, member, seed, measure, folders, device=device)
-        jobs.append((ranks.get(measure.asked, 1), Job(name, f"evaluate {measure.suite}", needs, work)))
+        job = Job(name, f"evaluate {measure.suite}", needs, work, _cost(plan, measure))
+        jobs.append((ranks.get(measure.asked, 1), job))
     return jobs
+
+
+def _cost(plan: Plan, measure: Measure) -> float:
+    """Passes of an evaluation in which every image stands."""
+    steps = suites.get(measure.asked, measure.threat).steps
+    classes = len(plan.test_set.classes)
+    built = [attacks.build(s.attack, measure.threat, classes, **s.parameters) for s in steps if s.attack != REFERENCE]
+    return float(len(plan.test_set) * (1 + sum(attack.runs * attack.steps for attack in built)))
 
 
 def _with_parents(plan: Plan, wanted: set[str]) -> set[str]:

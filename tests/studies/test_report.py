@@ -1,0 +1,141 @@
+"""A report is a pure function of what was found, and says all of it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from matplotlib.text import Text
+
+from harness.study import Findings, facts, plots, write_report
+from harness.study.spec import Entry
+from tests.studies.made_up import findings, planned
+from tests.studies.test_judging import CLEAN, ROBUST
+
+FILES = {
+    "report.md", "report.csv", "runs.csv", "claims.csv", "clean-robust.png", "clean-robust.svg", "eps.png", "eps.svg",
+    "training.png", "training.svg",
+}  # fmt: skip
+CLAIMS = [
+    {"text": "robust(at-full) > robust(bn-ft)", "about": "of the | paper"},
+    {"text": "robust(natural) > chance"},
+    {"text": "params(bn-ft) < 0.2"},
+]
+
+
+def found(**changes: Any) -> Findings:
+    made = planned(
+        title="A study of nothing", source="Nobody", claim=CLAIMS, curve={"eps": [0.05, 0.1, 0.15]}, **changes
+    )
+    return findings(made, ROBUST, CLEAN)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("study")
+    facts.begin(output, command="harness study run tiny.toml", device="cpu", workers=2)
+    facts.end(output, jobs=27, seconds=100.04, cpu_seconds=150.0)
+    files = write_report(found(), output)
+    assert {path.name for path in files} == FILES
+    return output
+
+
+def test_equal_findings_give_equal_bytes(written: Path, tmp_path: Path) -> None:
+    mpl.rcParams["font.size"] = 20  # what a caller has set elsewhere is no part of it
+    try:
+        write_report(found(), written, directory=tmp_path)
+    finally:
+        mpl.rcdefaults()
+    assert {name for name in FILES if (written / name).read_bytes() != (tmp_path / name).read_bytes()} == set()
+
+
+def test_the_page_says_it_all(written: Path) -> None:
+    page = (written / "report.md").read_text(encoding="utf-8")
+    assert page.startswith("# A study of nothing\n\nAfter Nobody.\n")
+    for words in (
+        "| `robust(at-full) > robust(bn-ft)` | **supported** | +39.0 |",
+        "of the \\| paper |",
+        "| `robust(natural) > chance` | **open** | +1.0 |",
+        "| `params(bn-ft) < 0.2` | **refuted** | +0.42 | exact |",
+        "| bn-ft | 3 | 77,562 | 480 (0.619 %) | 97.7 ± 0.6 | 41.0 ± 1.0 | 41.0 ± 1.0 |",
+        "| at-full | 90.3 ± 0.6 | 80.0 ± 1.0 | 80.0 ± 1.0 | 80.0 ± 1.0 |",
+        "the first 200 of 500 images of digits (test), Linf:0.15: fgsm, pgd-20",
+        "`harness study run tiny.toml`",
+        "2 at once on cpu: 27 jobs in 100 s (2.5 min of processor time)",
+        "torch 2.10.0",
+        "robust-harness 0.1.0",
+    ):
+        assert words in page, words
+    assert set(re.findall(r"\]\(([^)]+\.png)\)", page)) == {name for name in FILES if name.endswith(".png")}
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert all(not re.search(r"[^|] \|\|", line) for line in tables)
+
+
+def test_the_tables_hold_every_figure(written: Path) -> None:
+    report, runs, claims = (rows(written / f"{name}.csv") for name in ("report", "runs", "claims"))
+    assert len(report) == 3 * 4
+    assert len(runs) == 3 * 3 * 4
+    (one,) = [row for row in report if (row["label"], row["suite"], row["eps"]) == ("bn-ft", "pgd-20", "0.15")]
+    assert (one["seeds"], one["n"], one["robust_mean"], one["robust_sd"]) == ("3", "200", "41.0000", "1.0000")
+    assert [row["verdict"] for row in claims] == ["supported", "open", "refuted"]
+    assert claims[0]["holm_p_value"] != claims[0]["p_value"]
+    assert claims[2]["p_value"] == ""
+
+
+def test_pictures_hold_no_dates_and_every_name(written: Path) -> None:
+    for name in ("clean-robust", "eps", "training"):
+        svg = (written / f"{name}.svg").read_text(encoding="utf-8")
+        assert "<dc:date>" not in svg
+        for label in ROBUST:
+            assert f"<!-- {label.replace('-', '&#45;')} -->" in svg or f"<!-- {label} -->" in svg
+
+
+def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
+    files = write_report(Findings(found().plan, {}), tmp_path)
+    assert {path.suffix for path in files} == {".md", ".csv"}
+    assert "not measured yet" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_one_seed_has_no_deviation_and_says_so(tmp_path: Path) -> None:
+    made = planned(claim=CLAIMS[:1], seeds=1)
+    one = findings(made, {n: v[:1] for n, v in ROBUST.items()}, {n: v[:1] for n, v in CLEAN.items()})
+    write_report(one, tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| at-full | 1 | 77,562 | 77,562 (100 %) | 90.0 | 80.0 | 80.0 |" in page
+    assert "says nothing of others" in page
+
+
+def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
+    base = found()
+    entry = Entry(checkpoint="x", published={"clean": 90.0, "pgd-20": 70.0}, notes={"pgd-20": "theirs had more steps"})
+    members = tuple(replace(m, entry=entry) if m.label == "at-full" else m for m in base.plan.members)
+    networks = {"at-full": {0: base.networks["at-full"][0]}}
+    write_report(Findings(replace(base.plan, members=members), networks), tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| at-full | clean | 90.00 | 85.06 to 93.43 | 90.00 | inside |  |" in page
+    assert "| at-full | pgd-20 | 80.00 | 73.91 to 84.95 | 70.00 | **outside** | theirs had more steps |" in page
+    assert "1 of 2 published figures lie outside" in page
+
+
+def test_names_beside_points_cover_each_other_nowhere() -> None:
+    """Also where points lie on top of each other."""
+    crowd = dict.fromkeys(ROBUST, (0.97, 0.98, 0.97))
+    made = planned(title="A crowd")
+    figure = plots._clean_robust(findings(made, crowd, crowd))
+    assert figure is not None
+    canvas: Any = figure.canvas
+    texts = [text for text in figure.axes[0].texts if text.get_text() in crowd]
+    # without the lines that lead to the points
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in texts]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
