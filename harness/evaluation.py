@@ -730,7 +730,9 @@ def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise InvalidInput(f"unknown device {asked!r}: expected cpu, cuda or cuda:N") from error
+        raise InvalidInput(f"unknown device {str(asked)!r}: expected cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"unknown device {str(asked)!r}: expected cpu, cuda or cuda:N")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise InvalidInput(f"device {asked} is not there: {torch.cuda.device_count()} CUDA devices are; use cpu")
     return device

@@ -163,4 +163,6 @@ def _device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(f"cannot train on the device {str(device)!r}: {reason}") from error
+    if place.type not in ("cpu", "cuda"):
+        raise InvalidInput(f"unknown device {str(device)!r}: expected cpu, cuda or cuda:N")
     return place

@@ -39,6 +39,8 @@ def files(folder: Path) -> dict[str, bytes]:
         ("--seed -1", ["--seed", "-1"], 2),
         ("--precision fp8", ["--precision", "fp8"], 2),
         ("--device gpu", ["gpu", "cpu"], 1),
+        ("--device mps", ["unknown device 'mps'", "cpu, cuda or cuda:N"], 1),
+        ("--device meta", ["unknown device 'meta'", "cpu, cuda or cuda:N"], 1),
         ("--dataset missing.npz", ["missing.npz"], 1),
         ("--checkpoint tinny", ["tinny", "did you mean 'tiny'?"], 1),
         ("--checkpoint nowhere/tiny.pt", ["nowhere"], 1),

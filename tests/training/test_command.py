@@ -88,6 +88,7 @@ def test_divergence_keeps_the_last_finite_state_under_another_name(capsys: pytes
         (["--regime", "natural", *QUICK, "--norm", "L2"], 1, "no standard radius in L2"),
         (["--regime", "natural", *QUICK, "--architecture", "digit-resnet"], 1, "digits-resnet"),
         (["--regime", "natural", *QUICK, "--schedule", "linear"], 2, "linear"),
+        (["--regime", "natural", *QUICK, "--device", "meta"], 1, "unknown device 'meta'"),
         (["--regime", "mine.toml", *QUICK], 1, "cannot read the regime mine.toml"),
     ],
 )
