@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from harness.engine import Tick
 
 __all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
+
+_PAUSE = 30.0
+"""Seconds between two lines of one step where there is no terminal: a log shows that a long step lives."""
 
 
 def print_json(value: Any) -> None:
@@ -54,7 +58,8 @@ def percent(value: float) -> str:
 
 @contextmanager
 def progress(label: str) -> Iterator[Callable[[Tick], None]]:
-    """Shows what an evaluation is doing: a live line on a terminal, else one line a step. All on stderr."""
+    """Shows what an evaluation is doing: a live line on a terminal, else one line a step and, in a long one,
+    one every half minute. All on stderr."""
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
@@ -74,11 +79,17 @@ class _Lines:
     def __init__(self, label: str) -> None:
         self.label = label
         self.step = ""
+        self.shown = 0.0
 
     def __call__(self, tick: Tick) -> None:
+        now = time.monotonic()
         if tick.step != self.step:
-            self.step = tick.step
-            print_line(f"{self.label}: {tick.step}: {tick.standing} of {tick.total} standing", err=True)
+            self.step, self.shown, done = tick.step, now, ""
+        elif now >= self.shown + _PAUSE:
+            self.shown, done = now, f", {100 * tick.done:.0f} % done"
+        else:
+            return
+        print_line(f"{self.label}: {tick.step}: {tick.standing} of {tick.total} standing{done}", err=True)
 
 
 class _Bar:

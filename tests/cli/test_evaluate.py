@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from harness import store
+from harness.cli import _render
+from harness.engine import Tick
 from tests.cli.conftest import Harness
 from tests.registry.material import registered
 
@@ -35,6 +37,19 @@ def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str,
     assert [line for line in err.splitlines() if "standing" in line] == [
         "tiny, autoattack: first: 7 of 10 standing",
         "tiny, autoattack: second: 5 of 10 standing",
+    ]
+
+
+def test_a_long_step_is_heard_of_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([1000.0, 1029.0, 1031.0, 1060.0, 1061.0])
+    monkeypatch.setattr(_render.time, "monotonic", lambda: next(clock))
+    with _render.progress("tiny, pgd") as report:
+        for done in (0.0, 0.1, 0.25, 0.5, 1.0):
+            report(Tick("pgd", done, 10 - int(10 * done), 10))
+    assert capsys.readouterr().err.splitlines() == [
+        "tiny, pgd: pgd: 10 of 10 standing",
+        "tiny, pgd: pgd: 8 of 10 standing, 25 % done",
+        "tiny, pgd: pgd: 0 of 10 standing, 100 % done",
     ]
 
 
