@@ -7,12 +7,14 @@ The module is not called ``evaluate`` because the package exports the function o
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -35,7 +37,7 @@ from harness.heap import keep_freed_memory
 from harness.models import Model
 from harness.passes import Tally
 from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
-from harness.resume import State
+from harness.resume import Part, State
 from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
@@ -296,12 +298,14 @@ def _run(
     identity = _identity(subject, threat, suite, settings)
     device = _device(subject.model, settings.device)
     require_precision(settings.precision, device)
-    model = subject.model if settings.device is None else subject.model.to(device)
+    # on a copy, as moving the caller's model would be felt by the caller
+    model = subject.model if _device(subject.model, None) == device else copy.deepcopy(subject.model).to(device)
     size = workers.count(settings.workers, device)
     is_reference = any(step.attack == suites.REFERENCE for step in suite.steps)
     if size > 1 or device.type == "cuda":
         size = 1 if is_reference else min(size, len(subject.x))
-    with preflight.threads(1 if device.type == "cpu" and settings.workers != 1 else None):
+    threads = preflight.threads(1 if device.type == "cpu" and settings.workers != 1 else None)
+    with threads, torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         if is_reference:
             finding = _run_reference(subject, model, threat, suite, settings, device)
         else:
@@ -375,9 +379,10 @@ def _run_engine(
     dtype = dtype if dtype == torch.float64 else torch.float32
     x = subject.x.to(dtype)
     pool = Pool(x, subject.y, sample_keys(x), subject.index)
-    if device.type == "cpu":
-        keep_freed_memory()
+    kept = device.type == "cpu" and keep_freed_memory()
     looked = preflight.look(model, pool, threat, suite, settings, device)
+    if kept:
+        looked.notes.append("kept-heap")
     state = State(None if settings.state_dir is None else settings.state_dir / identity)
     crew = workers.crew(size, pool, looked.machine, state)
     try:
@@ -418,6 +423,9 @@ class _Campaign:
     def run(self) -> None:
         """Run the suite to its end, from the saved state if there is one."""
         saved = self.state.pool()
+        if saved is not None and not self.looked.recognises(saved["logits"]):
+            # the same name and weights, but other code around them: that state is another model's
+            saved = None
         if saved is None:
             self._clean()
         else:
@@ -432,9 +440,20 @@ class _Campaign:
                     parts = []
                     self.state.save_pool(self._content())
                 self._close(step, attack)
+            self._look_again()
         except ModelError:
             self.state.save_pool(self._content(), force=True)
             raise
+
+    def _look_again(self) -> None:
+        """Flag a model that no longer answers as it did before the attack."""
+        now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
+        self.forward[0] += 1
+        if not self.looked.recognises(now):
+            self.flags.append(
+                "the model no longer answers as it did before the attack: it keeps state between calls, "
+                "so that its verdicts depend on the passes before them"
+            )
 
     @property
     def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -459,11 +478,11 @@ class _Campaign:
         self.correct = self.clean_pred == self.pool.y.numpy()
         self.adv_pred = self.clean_pred.copy()
 
-    def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Any]) -> None:
+    def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
         """The next runs of a step, side by side where few samples are left, shared out over the crew."""
         standing = np.flatnonzero(self.standing)
         fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
-        fitting = [p for p in fitting if np.isin(p.index.numpy(), standing).all()]
+        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), standing).all()])
         each = -(-len(standing) // self.crew.size)
         lanes = max(1, min(attack.runs - self.next_run, self.looked.machine.lane_size // each))
         if fitting:
@@ -617,6 +636,18 @@ class _Campaign:
         )
 
 
+def _disjoint(parts: list[Part]) -> list[Part]:
+    """The parts that are furthest on, no sample in two of them (another number of workers leaves such behind)."""
+    chosen: list[Part] = []
+    covered = np.empty(0, dtype=np.int64)
+    for part in sorted(parts, key=lambda part: part.snapshot.iteration, reverse=True):
+        index = part.index.numpy()
+        if not np.isin(index, covered).any():
+            chosen.append(part)
+            covered = np.concatenate([covered, index])
+    return chosen
+
+
 class _OpenStep:
     """What the current step has cost over the runs that are done."""
 
@@ -742,6 +773,8 @@ def _identity(subject: Subject, threat: ThreatModel, suite: Suite, settings: Set
     record = subject.model_record
     inputs = {
         "algorithm": _ALGORITHM,
+        # what the record says of the checkpoint: the same weights under another name or claim are another record
+        "checkpoint": [subject.name, record.regime, record.parent, record.parent_sha256],
         "weights": record.sha256,
         "architecture": record.architecture,
         "norm_layer": record.norm_layer,
