@@ -7,7 +7,7 @@ beside it ``NAME.toml`` with hashes, architecture, normalisation, regime, parent
 from __future__ import annotations
 
 from harness.checkpoint._foreign import import_file
-from harness.checkpoint._manifest import Manifest, Parent, manifest_path, read_manifest
+from harness.checkpoint._manifest import Manifest, Parent, check_name, manifest_path, read_manifest
 from harness.checkpoint._normalizations import NORMALIZATIONS
 from harness.checkpoint._places import available, find, folders
 from harness.checkpoint._registry import Checkpoint, load, save, weights_sha256
@@ -19,6 +19,7 @@ __all__ = [
     "Manifest",
     "Parent",
     "available",
+    "check_name",
     "differences",
     "find",
     "folders",

@@ -16,12 +16,23 @@ from harness.errors import CheckpointError, HarnessError
 from harness.models import OWN, Normalization
 from harness.threat import ThreatModel
 
-__all__ = ["SCHEMA_VERSION", "SUFFIXES", "Manifest", "Parent", "build_manifest", "manifest_path", "read_manifest"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "SUFFIXES",
+    "Manifest",
+    "Parent",
+    "build_manifest",
+    "check_name",
+    "manifest_path",
+    "read_manifest",
+]
 
 SCHEMA_VERSION = 1
 SUFFIXES = (".pt", ".safetensors")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME_RULE = "expected letters, digits and . _ + -, beginning with a letter or digit"
+_LONGEST = 200
 _HASH = r"^[0-9a-f]{64}$"
 
 
@@ -65,7 +76,7 @@ class Manifest(_Record):
     def _name(cls, name: str) -> str:
         # names become file names; one with a path in it would be written outside of its folder
         if not _NAME.fullmatch(name):
-            raise ValueError("expected letters, digits and . _ + -, beginning with a letter or digit")
+            raise ValueError(_NAME_RULE)
         return name
 
     @field_validator("file")
@@ -105,6 +116,20 @@ class Manifest(_Record):
 def manifest_path(weights: Path) -> Path:
     """Where the manifest of a weights file lies."""
     return weights.with_suffix(".toml")
+
+
+def check_name(name: str) -> None:
+    """Find out before hours of work that nothing can be registered as ``name``.
+
+    Raises:
+        CheckpointError: it is no plain file name, or too long for one.
+    """
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(f"cannot register {name!r}: {_NAME_RULE}")
+    if len(name) > _LONGEST:
+        raise CheckpointError(
+            f"cannot register {name[:20]!r}...: expected a name of at most {_LONGEST} characters, got {len(name)}"
+        )
 
 
 def build_manifest(where: str, fields: Mapping[str, Any]) -> Manifest:

@@ -115,7 +115,7 @@ def train(
     """
     import torch
 
-    from harness import checkpoint, datasets, regimes
+    from harness import checkpoint, datasets, regimes, store
     from harness import train as training
     from harness.errors import InvalidInput
 
@@ -123,6 +123,10 @@ def train(
     chosen = regimes.get(regime)
     name = name or chosen.name.replace("-", "_")
     folder = output or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
+    states = folder / ".training"
+    checkpoint.check_name(name)
+    store.check_writable(folder)
+    store.check_writable(states)
     if not overwrite:
         training.refuse_existing(folder, name, keep)
     start = checkpoint.load(parent, checkpoint_dir=checkpoint_dir) if parent else None
@@ -156,7 +160,7 @@ def train(
                 parent=start,
                 device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
                 progress=progress,
-                state_dir=folder / ".training",
+                state_dir=states,
             )
     except training.TrainingDiverged as error:
         kept = keep_outcome(error.outcome, f"{name}_before_divergence")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -54,7 +55,8 @@ def train(
         device: where to train.
         progress: called after every batch and every epoch.
         state_dir: where to keep what a killed run goes on from when it is called again with the same
-            arguments. The file is removed at the end.
+            arguments. The file stays until the outcome is registered (`register`), or until
+            ``outcome.state.remove()``; training that diverged leaves none.
 
     Raises:
         InvalidInput: arguments that do not fit each other; nothing has been trained then.
@@ -72,8 +74,7 @@ def train(
             run.restore(state)
         for number in range(len(planned.stages)):
             _phase(run, number, store)
-    store.remove()
-    return run.outcome()
+    return replace(run.outcome(), state=store)
 
 
 def _phase(run: Run, number: int, store: StateFile) -> None:

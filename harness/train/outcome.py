@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import HarnessError, InvalidInput
 from harness.models import Model
+from harness.train.state import StateFile
 
 __all__ = ["EpochRow", "Progress", "Tick", "TrainingDiverged", "TrainingOutcome", "write_log"]
 
@@ -73,6 +74,7 @@ class TrainingOutcome:
         parameters, trained_parameters: how many numbers the network has, and how many of them are in ``trained``.
         log: one row an epoch.
         facts: settings and circumstances, for the manifest.
+        state: where the finished run is kept until it is registered, so that a failure to write loses nothing.
     """
 
     last: Model
@@ -83,6 +85,7 @@ class TrainingOutcome:
     trained_parameters: int
     log: tuple[EpochRow, ...]
     facts: dict[str, Any]
+    state: StateFile | None = None
 
     @property
     def epochs(self) -> int:

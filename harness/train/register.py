@@ -40,7 +40,7 @@ def register(
 ) -> Registered:
     """Write ``NAME.pt`` (the last epoch), ``NAME_best.pt``, their manifests, and the log ``NAME.csv``.
 
-    With ``kept="best"`` the best epoch is ``NAME.pt``.
+    With ``kept="best"`` the best epoch is ``NAME.pt``. When all of it is written, the state of the run is removed.
 
     Args:
         command: the command line that makes the same again, for the manifest.
@@ -69,7 +69,10 @@ def register(
 
     last = write("last", name) if kept != "best" else None
     best = write("best", name if kept == "best" else f"{name}_best") if kept != "last" else None
-    return Registered(last, best, write_log(folder / f"{name}.csv", outcome.log))
+    log = write_log(folder / f"{name}.csv", outcome.log)
+    if outcome.state is not None:
+        outcome.state.remove()
+    return Registered(last, best, log)
 
 
 def refuse_existing(directory: str | Path, name: str, kept: Kept) -> None:

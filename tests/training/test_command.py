@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -75,6 +76,37 @@ def test_divergence_keeps_the_last_finite_state_under_another_name(capsys: pytes
     assert not Path("checkpoints/natural.pt").exists()
 
 
+def test_what_could_not_be_written_is_written_without_training_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    command = ["train", "--regime", "natural", *QUICK]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert run(command) == 1
+    err = capsys.readouterr().err
+    assert "epoch 2 of 2" in err
+    assert "No space left on device" in err
+    assert list(Path("checkpoints/.training").glob("*.pt"))
+    assert run(command) == 0
+    assert "epoch 1 of 2" not in capsys.readouterr().err
+    assert load("natural").manifest.training["epoch"] == 2
+    assert not Path("checkpoints/.training").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_training(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # tests may run as root, whom no permission stops
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert run(["train", "--regime", "natural", *QUICK, "--output", "here"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "cannot write to here: no permission" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -88,6 +120,10 @@ def test_divergence_keeps_the_last_finite_state_under_another_name(capsys: pytes
         (["--regime", "natural", *QUICK, "--norm", "L2"], 1, "no standard radius in L2"),
         (["--regime", "natural", *QUICK, "--architecture", "digit-resnet"], 1, "digits-resnet"),
         (["--regime", "natural", *QUICK, "--schedule", "linear"], 2, "linear"),
+        (["--regime", "natural", *QUICK, "--name", "../evil"], 1, "cannot register '../evil': expected letters"),
+        (["--regime", "natural", *QUICK, "--name", "../evil", "--overwrite"], 1, "cannot register '../evil'"),
+        (["--regime", "natural", *QUICK, "--name", "x" * 300], 1, "at most 200 characters, got 300"),
+        (["--regime", "natural", *QUICK, "--output", "/dev/null/here"], 1, "/dev/null is not a folder"),
         (["--regime", "natural", *QUICK, "--device", "meta"], 1, "unknown device 'meta'"),
         (["--regime", "mine.toml", *QUICK], 1, "cannot read the regime mine.toml"),
     ],

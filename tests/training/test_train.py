@@ -80,6 +80,12 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(kind: str, epochs_before: i
     assert _equal(resumed.last, whole.last)
     assert _equal(resumed.best, whole.best)
     assert [(row.epoch, row.loss) for row in resumed.log] == [(row.epoch, row.loss) for row in whole.log]
+    # it stays until the outcome is registered: asked again, the finished run is handed back without training
+    again: list[Tick] = []
+    assert _equal(run(again.append, tmp_path / "state").last, whole.last)
+    assert not any(tick.row for tick in again)
+    assert resumed.state is not None
+    resumed.state.remove()
     assert not (tmp_path / "state").exists()
 
 
