@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import secrets
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,22 +51,22 @@ def check_writable(folder: Path) -> None:
     while not standing.exists() and standing != standing.parent:
         standing = standing.parent
     if not standing.is_dir():
-        raise ResultError(
-            f"cannot write to {folder}: {standing} is not a folder; choose another with --output"
-        )
+        raise ResultError(f"cannot write to {folder}: {standing} is not a folder; choose another with --output")
     if not os.access(standing, os.W_OK | os.X_OK):
-        raise ResultError(
-            f"cannot write to {folder}: no permission in {standing}; choose another with --output"
-        )
+        raise ResultError(f"cannot write to {folder}: no permission in {standing}; choose another with --output")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, replace: bool = True) -> None:
     """Write a whole file or nothing; a reader never sees a part of it.
+
+    Args:
+        replace: what stands there; otherwise of several writers one succeeds.
 
     Raises:
         ResultError: the folder cannot be made or written.
+        FileExistsError: there is such a file, and it is not to be replaced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -73,22 +74,41 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            if replace:
+                temporary.replace(path)
+            else:
+                _link(temporary, path, content)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if isinstance(error, FileExistsError) and not replace and path.exists():
+            raise
         reason = error.strerror or str(error)
         raise ResultError(f"cannot write {path}: {reason}; choose another folder with --output") from error
+
+
+def _link(temporary: Path, path: Path, content: bytes) -> None:
+    """Give a complete file its name, unless that is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # a file system without hard links: the name is still taken by one writer only
+        with path.open("xb") as file:
+            file.write(content)
 
 
 def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False) -> Path:
     """Store a result and its verdicts under ``root``; returns the JSON file's path.
 
-    The file name carries checkpoint, suite, threat model and a hash of all inputs. With ``force`` an
-    evaluation that is stored already is stored again beside the first, under the next free number.
+    The file name carries checkpoint, suite, threat model and a hash of all inputs. Nothing is overwritten:
+    where the same evaluation is stored already, perhaps by another process meanwhile, that one stays and its
+    path is returned. With ``force`` it is stored again beside the first, under the next free number.
 
     Raises:
-        ResultError: it is stored already, the verdicts do not belong to it, or the folder is not writable.
+        ResultError: the verdicts do not belong to the result, the folder is not writable, or the file that
+            stands there is damaged.
     """
     if len(verdicts) != result.n or int(verdicts.robust.sum()) != round(result.robust_acc * result.n):
         raise ResultError(
@@ -96,19 +116,43 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
             f"{int(verdicts.robust.sum())} robust; n = {result.n}, robust_acc = {result.robust_acc}"
         )
     stem = _stem(result)
-    name, number = stem, 1
-    while (root / f"{name}.json").exists():
-        if not force:
-            raise ResultError(f"{root / name}.json exists already: results are never overwritten")
-        number += 1
-        name = f"{stem}-{number}"
-    result = result.model_copy(update={"samples": f"{name}.npz"})
     packed = io.BytesIO()
     np.savez_compressed(packed, **_arrays(verdicts))
+    path, number = root / f"{stem}.json", 1
+    while path.exists() or not _save_as(path, result, packed.getvalue()):
+        if not force and read(path).evaluation_id == result.evaluation_id:
+            break
+        number += 1
+        path = root / f"{stem}-{number}.json"
+    return path
+
+
+def _save_as(path: Path, result: Result, verdicts: bytes) -> bool:
+    """Store both files, the result as ``path``; False if another process took that name meanwhile."""
+    beside = _save_verdicts(path, verdicts)
+    content = result.model_copy(update={"samples": beside.name}).model_dump_json(indent=2) + "\n"
     # the JSON comes last: where it exists, the evaluation is complete
-    write_atomically(root / f"{name}.npz", packed.getvalue())
-    write_atomically(root / f"{name}.json", (result.model_dump_json(indent=2) + "\n").encode())
-    return root / f"{name}.json"
+    try:
+        write_atomically(path, content.encode(), replace=False)
+    except FileExistsError:
+        if read(path).samples != beside.name:
+            beside.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _save_verdicts(path: Path, verdicts: bytes) -> Path:
+    """Store verdicts beside the result ``path``; others that lie there may belong to a result in the making."""
+    beside, number = path.with_suffix(".npz"), 1
+    while True:
+        try:
+            write_atomically(beside, verdicts, replace=False)
+            return beside
+        except FileExistsError:
+            if beside.read_bytes() == verdicts:
+                return beside
+        number += 1
+        beside = path.with_suffix(f".{number}.npz")
 
 
 def find(root: Path, evaluation_id: str) -> Path | None:

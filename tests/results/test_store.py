@@ -50,14 +50,60 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     path = saved(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(ResultError, match="never overwritten"):
-        saved(tmp_path)
+    assert saved(tmp_path, robust=41) == path  # the same evaluation: the one that stands is kept
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
     result = make_result(robust=39)  # a rerun that came out differently has the same inputs
     again = store.save(result, make_verdicts(result), tmp_path, force=True)
     assert again != path
     assert path.read_bytes() == before
     assert round(store.read_verdicts(path).robust.sum()) == 40
     assert round(store.read_verdicts(again).robust.sum()) == 39
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("robust", [40, 41])
+def test_of_two_at_once_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool, robust: int) -> None:
+    """Another process stores the same evaluation between our check and our JSON."""
+    write, mine, other = store.write_atomically, make_result(robust=robust), make_result(robust=40)
+    theirs: list[Path] = []
+
+    def late(path: Path, content: bytes, *, replace: bool) -> None:
+        if path.suffix == ".json" and not theirs:
+            theirs.append(path)
+            theirs[0] = store.save(other, make_verdicts(other), tmp_path)
+        write(path, content, replace=replace)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", late)
+        path = store.save(mine, make_verdicts(mine), tmp_path, force=force)
+    assert round(store.read_verdicts(theirs[0]).robust.sum()) == 40
+    assert (path != theirs[0]) == force
+    assert round(store.read_verdicts(path).robust.sum()) == (robust if force else 40)
+    # nothing is left over
+    stored = store.read_all(tmp_path)
+    assert len(stored) == 1 + force
+    assert {f.name for f in tmp_path.iterdir()} == {p.name for p, _ in stored} | {r.samples for _, r in stored}
+
+
+def test_another_evaluation_under_the_same_name_is_stored_beside_it(tmp_path: Path) -> None:
+    first = make_result()
+    second = first.model_copy(update={"evaluation_id": first.evaluation_id[:12] + "f" * 52})
+    paths = [store.save(result, make_verdicts(result), tmp_path) for result in (first, second)]
+    assert store.find(tmp_path, first.evaluation_id) == paths[0]
+    assert store.find(tmp_path, second.evaluation_id) == paths[1] != paths[0]
+
+
+def test_without_hard_links_nothing_is_overwritten_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unsupported)
+    path = saved(tmp_path)
+    assert store.read_verdicts(path).robust.sum() == 40
+    with pytest.raises(FileExistsError):
+        store.write_atomically(path, b"", replace=False)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_find(tmp_path: Path) -> None:
@@ -89,11 +135,11 @@ def test_a_crash_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_crash_between_the_files_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, calls = store.write_atomically, []
 
-    def crash_at_second(path: Path, content: bytes) -> None:
+    def crash_at_second(path: Path, content: bytes, *, replace: bool) -> None:
         calls.append(path)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        write(path, content)
+        write(path, content, replace=replace)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "write_atomically", crash_at_second)
