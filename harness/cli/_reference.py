@@ -43,11 +43,16 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def _section(path: str, command: click.Command) -> str:
+def _section(path: str, command: click.Command, *, level: int = 2) -> str:
+    if isinstance(command, click.Group):
+        inner = [_section(f"{path} {name}", part, level=level + 1) for name, part in sorted(command.commands.items())]
+        usage = f"{path} COMMAND [OPTIONS]"
+        lines = [f"{'#' * level} {path}", "", "```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
+        return "\n".join([*lines, *inner])
     arguments = [p for p in command.params if isinstance(p, click.Argument)]
     options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
     usage = " ".join([path, *(_argument(argument) for argument in arguments), "[OPTIONS]"])
-    lines = [f"## {path}", "", "```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
+    lines = [f"{'#' * level} {path}", "", "```text", usage, "```", "", inspect.cleandoc(command.help or ""), ""]
     lines += [_option(option) for option in options]
     return "\n".join([*lines, ""])
 

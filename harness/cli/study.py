@@ -52,7 +52,7 @@ def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@study.command()
+@study.command("run")
 @_of_a_study
 @click.option("--only", multiple=True, metavar="LABEL", help="Evaluate this entry only; may be given several times.")
 @click.option(
@@ -65,7 +65,7 @@ def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
 )
 @options.device
 @options.as_json
-def run(
+def _run(
     file: Path,
     output: Path | None,
     only: tuple[str, ...],
@@ -95,26 +95,26 @@ def run(
                 only=only,
                 command=_command(file, where, only),
             )
-    _report(planned, folder, None, as_json, summary)
+    _conclude(planned, folder, None, as_json, summary)
     if summary.failures:
         raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
 
 
-@study.command()
+@study.command("report")
 @_of_a_study
 @click.option("--into", type=options.folder, metavar="DIR", help="Write the report here instead.")
 @options.as_json
-def report(file: Path, output: Path | None, into: Path | None, as_json: bool, **where: Any) -> None:
+def _report(file: Path, output: Path | None, into: Path | None, as_json: bool, **where: Any) -> None:
     """Write the report of the study in FILE from what is there; nothing is run."""
     with redirect_stdout(sys.stderr):
         planned = _plan(file, where)
-    _report(planned, _folder(planned, output), into, as_json)
+    _conclude(planned, _folder(planned, output), into, as_json)
 
 
-@study.command()
+@study.command("status")
 @_of_a_study
 @options.as_json
-def status(file: Path, output: Path | None, as_json: bool, **where: Any) -> None:
+def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> None:
     """Show what of the study in FILE is trained and evaluated."""
     from harness import study as studies
 
@@ -156,7 +156,7 @@ def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:
     return join(words)
 
 
-def _report(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
+def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
     from harness import study as studies
     from harness.study import judging
 

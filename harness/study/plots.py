@@ -150,7 +150,9 @@ def _name_points(
                 y = spots[label][1] + up * distance * scale - size.height * (1 - up) / 2
                 x -= size.width / 2 if across == 0 else 0
                 box = (x, y, x + size.width, y + size.height)
-                cost = sum(_overlap(box, other) for other in taken) + 400 * _outside(box, frame.bounds) + 8 * distance
+                cost = (
+                    5 * sum(_overlap(box, other) for other in taken) + 400 * _outside(box, frame.bounds) + 8 * distance
+                )
                 if best is None or cost < best[0]:
                     best = (cost, box, (x, y))
         if best is not None:

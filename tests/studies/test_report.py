@@ -134,8 +134,11 @@ def test_names_beside_points_cover_each_other_nowhere() -> None:
     figure = plots._clean_robust(findings(made, crowd, crowd))
     assert figure is not None
     canvas: Any = figure.canvas
-    texts = [text for text in figure.axes[0].texts if text.get_text() in crowd]
-    # without the lines that lead to the points
-    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in texts]
+    texts: list[Any] = [text for text in figure.axes[0].texts if text.get_text() in crowd]
+    boxes = []
+    for text in texts:
+        text.update_positions(canvas.get_renderer())
+        # without the line that leads to the point
+        boxes.append(Text.get_window_extent(text, canvas.get_renderer()))
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
