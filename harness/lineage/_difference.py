@@ -15,8 +15,20 @@ from harness.models import Model, in_group, layer_groups
 
 __all__ = ["PARTS", "Difference", "Part", "difference"]
 
-PARTS = ("convolutions", "bn-gamma", "bn-beta", "head", "other", "bn-mean", "bn-var", "bn-batches", "buffers")
-"""Where a tensor can belong: parameters first, then what is not trained."""
+PARTS = (
+    "convolutions",
+    "bn-gamma",
+    "bn-beta",
+    "head",
+    "other",
+    "bn-mean",
+    "bn-var",
+    "bn-batches",
+    "buffers",
+    "normalization",
+)
+"""Where a tensor can belong: parameters first, then what is not trained. The last is what the model does to
+images before the network sees them; no regime changes it."""
 
 _PARAMETERS = frozenset(PARTS[:5])
 _BN = {
@@ -83,7 +95,8 @@ def difference(model: Model, parent: Model) -> Difference:
         CheckpointError: they do not have the same tensors; the error lists what differs.
     """
     ours, theirs = _tensors(model.network), _tensors(parent.network)
-    differ = differences(theirs, ours)
+    our_constants, their_constants = _constants(model), _constants(parent)
+    differ = [*differences(theirs, ours), *differences(their_constants, our_constants)]
     if differ:
         raise CheckpointError(
             f"a {model.architecture} cannot be compared with a parent "
@@ -95,6 +108,9 @@ def difference(model: Model, parent: Model) -> Difference:
         for name in PARTS
         if name in homes.values()
     )
+    if model.normalization is not None or parent.normalization is not None:
+        pairs = {name: (our_constants[name], their_constants[name]) for name in our_constants}
+        parts = (*parts, _part(PARTS[-1], pairs))
     changed = frozenset(n for part in parts if part.name in _PARAMETERS for n in part.changed)
     return Difference(
         parts=parts,
@@ -115,6 +131,18 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
         name: tensor.detach().cpu()
         for name, tensor in network.state_dict().items()
         if isinstance(tensor, Tensor) and name not in again
+    }
+
+
+def _constants(model: Model) -> dict[str, Tensor]:
+    """Mean and deviation that images are normalised with; 0 and 1 change nothing, so they stand for none."""
+    channels = model.shape[0]
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    if model.normalization is not None:
+        mean, std = model.normalization.mean, model.normalization.std
+    return {
+        "normalization.mean": torch.tensor(mean, dtype=torch.float64),
+        "normalization.std": torch.tensor(std, dtype=torch.float64),
     }
 
 

@@ -27,6 +27,8 @@ def violations(model: Model, change: Difference, regime: Regime) -> list[str]:
         outside = [name for name in part.changed if name in change.changed - trained]
         if outside:
             against.append(f"{len(outside)} of {part.tensors} {part.name} changed ({_some(outside)})")
+        if part.name == "normalization" and part.changed:
+            against.append(f"the images are normalised otherwise ({_some(part.changed)} changed)")
     still = sorted(change.moved_layers - moving)
     if still:
         against.append(f"the statistics of {len(still)} BN layers moved ({_some(still)})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
@@ -237,11 +237,12 @@ def _perturbed(conduct: Conduct, trained: frozenset[str], model: Model) -> froze
 
 
 def _fingerprint(regime: Regime, settings: Settings, dataset: Dataset, model: Model, device: torch.device) -> str:
+    normalization = None if model.normalization is None else asdict(model.normalization)
     content = {
         "regime": regime.model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
         "data": [dataset.name, dataset.sha256],
-        "model": [model.architecture, model.norm_layer, weights_sha256(model)],
+        "model": [model.architecture, model.norm_layer, normalization, weights_sha256(model)],
         "device": device.type,
         "torch": torch.__version__,
     }

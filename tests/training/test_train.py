@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness import regimes
-from harness.models import Model
+from harness import models, regimes
+from harness.models import Model, Normalization
 from harness.regime import Awp, PartOptimizer, Phase, Regime
 from harness.train import Tick, TrainingOutcome, train, write_log
 from harness.train.awp import perturbed
 from harness.train.batches import crop_flip, split
 from harness.train.objectives import OBJECTIVES, Passes
+from harness.train.plan import plan
 from harness.train.schedules import SCHEDULES
 from tests.training.tiny import ARCHITECTURE, digits, moved, parent, settings, tensors, trained
 
@@ -291,3 +293,24 @@ def test_bfloat16_passes_move_float32_weights() -> None:
     assert low.facts["precision"] == "bf16"
     far = (tensors(low.last)["conv1.weight"] - tensors(full.last)["conv1.weight"]).abs().max()
     assert float(far) < 0.05
+
+
+def test_another_normalization_of_the_parent_is_another_run(tmp_path: Path) -> None:
+    start = parent(tmp_path)
+    renormalised = models.build(
+        ARCHITECTURE, classes=10, shape=start.model.shape, normalization=Normalization((0.3,), (0.5,))
+    )
+    renormalised.network.load_state_dict(start.model.network.state_dict())
+    other = dataclasses.replace(start, model=renormalised)
+    prints = [
+        plan(
+            regimes.get("bn-ft"),
+            settings(),
+            digits(),
+            architecture=None,
+            parent=point,
+            device=torch.device("cpu"),
+        ).fingerprint
+        for point in (start, other, start)
+    ]
+    assert prints[0] == prints[2] != prints[1]
