@@ -133,7 +133,7 @@ def evaluate_checkpoint(
     """Attack a registered checkpoint on a data set.
 
     What the manifest claims is checked against the weights of the parent, where that can be found; a claim
-    that they contradict becomes a flag.
+    that they contradict, or that could not be checked, becomes a flag.
 
     Args:
         threat: may be in normalised units, such as "Linf:0.03@normalized".
@@ -273,9 +273,11 @@ class Subject:
 
 
 def _contradiction(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[str, ...]:
-    """What the weights say against the manifest's claim of a regime, if anything."""
+    """What the weights say against the manifest's claim of a regime, or that they could not be asked."""
     parent = lineage.parent_of(checkpoint, checkpoint_dir=checkpoint_dir)
     told = lineage.verify_claim(checkpoint, parent)
+    if told.unverified:
+        return (f"lineage: the claim of {told.regime} could not be verified ({told.reason})",)
     if told.status != "contradicted":
         return ()
     return (f"lineage: the manifest {told.reason}" + (f"; its parent is {told.parent}" if told.parent else ""),)

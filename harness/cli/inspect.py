@@ -162,4 +162,5 @@ def _show_lineage(verdict: Lineage) -> None:
         )
         alike = ", ".join(verdict.regimes) or "no registered regime"
         print_line("nothing changed" if change.nothing else f"this change is consistent with: {alike}")
-    print_line(f"{verdict.status}: {verdict.reason}")
+    doubt = ", so the claim could not be verified" if verdict.unverified else ""
+    print_line(f"{verdict.status}: {verdict.reason}{doubt}")

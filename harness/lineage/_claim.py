@@ -31,6 +31,7 @@ class Lineage:
         regimes: the registered regimes that the change is consistent with: those that train exactly what
             changed, or else those that train more.
         difference: from the parent, where there is one to compare with.
+        unverified: the regime leaves something as it was, and nothing could be compared to see whether it did.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Lineage:
     parent: str | None
     regimes: tuple[str, ...] = ()
     difference: Difference | None = None
+    unverified: bool = False
 
 
 def parent_of(checkpoint: Checkpoint, *, checkpoint_dir: str | Path | None = None) -> Checkpoint | None:
@@ -78,52 +80,56 @@ def verify_claim(checkpoint: Checkpoint, parent: Checkpoint | None) -> Lineage:
             fitting = consistent_regimes(checkpoint.model, change)
         except CheckpointError as error:
             return Lineage("contradicted", str(error), manifest.name, manifest.regime, parent.name)
-    status, reason = _verdict(checkpoint, parent, change)
+    status, reason, unverified = _verdict(checkpoint, parent, change)
     name = parent.name if parent is not None else claimed.name if claimed is not None else None
-    return Lineage(status, reason, manifest.name, manifest.regime, name, fitting, change)
+    return Lineage(status, reason, manifest.name, manifest.regime, name, fitting, change, unverified)
 
 
-def _verdict(checkpoint: Checkpoint, parent: Checkpoint | None, change: Difference | None) -> tuple[Status, str]:
+def _verdict(checkpoint: Checkpoint, parent: Checkpoint | None, change: Difference | None) -> tuple[Status, str, bool]:
+    """Status, reason, and whether a claim that could be wrong was left unchecked."""
     manifest = checkpoint.manifest
     claimed = manifest.parent
     if manifest.regime is None:
         return (
-            ("root", "no parent and no regime are claimed")
+            ("root", "no parent and no regime are claimed", False)
             if claimed is None
-            else ("unknown-regime", "no regime is claimed")
+            else ("unknown-regime", "no regime is claimed", False)
         )
     try:
         regime = regimes.get(manifest.regime)
     except (UnknownName, InvalidInput):
-        return "unknown-regime", f"the regime {manifest.regime!r} is not registered"
+        return "unknown-regime", f"the regime {manifest.regime!r} is not registered", False
+    try:
+        limited = not trains_everything(checkpoint.model, regime)
+    except InvalidInput as error:
+        return "contradicted", f"claims {regime.name}, but {error}", False
     if regime.start == "random":
-        return _root(checkpoint, regime)
+        if not limited:
+            reason = f"{regime.name} starts at random and trains everything, so there is nothing to check"
+            return "root", reason, False
+        status, reason = _root(checkpoint, regime)
+        return status, reason, status == "root"
     if claimed is None:
-        return "unknown-parent", f"{regime.name} starts from a parent, and the manifest names none"
+        return "unknown-parent", f"{regime.name} starts from a parent, and the manifest names none", limited
     if parent is None or change is None:
-        return "unknown-parent", f"the parent {claimed.name!r} was not found"
+        return "unknown-parent", f"the parent {claimed.name!r} was not found", limited
     if claimed.weights_sha256 not in (None, parent.manifest.weights_sha256):
-        return "unknown-parent", f"{parent.name} does not have the weights of the parent {claimed.name!r} that is named"
+        reason = f"{parent.name} does not have the weights of the parent {claimed.name!r} that is named"
+        return "unknown-parent", reason, limited
     against = violations(checkpoint.model, change, regime)
     declared = manifest.trained_parameters
     if declared is not None and change.changed_parameters > declared:
         against.append(f"{change.changed_parameters} parameters changed, {declared} are declared as trained")
     if against:
-        return "contradicted", f"claims {regime.name}, but {'; '.join(against)}"
-    return "consistent", f"nothing moved since {parent.name} but what {regime.name} trains"
+        return "contradicted", f"claims {regime.name}, but {'; '.join(against)}", False
+    return "consistent", f"nothing moved since {parent.name} but what {regime.name} trains", False
 
 
 def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:
-    """Of a regime that starts at random: the start can be repeated from its seed, so that what it must not
-    train can be compared with it. Where the comparison fails, another version of torch or another
-    processor may be the reason, so that it proves nothing."""
+    """Of a regime that starts at random and does not train everything: the start can be repeated from its
+    seed, so that what the regime must not train can be compared with it. Where the comparison fails, another
+    version of torch or another processor may be the reason, so that it proves nothing, neither way."""
     manifest = checkpoint.manifest
-    try:
-        everything = trains_everything(checkpoint.model, regime)
-    except InvalidInput as error:
-        return "contradicted", f"claims {regime.name}, but {error}"
-    if everything:
-        return "root", f"{regime.name} starts at random and trains everything, so there is nothing to check"
     seed = manifest.training.get("seed")
     if not isinstance(seed, int):
         return "root", f"{regime.name} starts at random, and the manifest does not say from which seed"

@@ -9,6 +9,7 @@ import torch
 
 from harness import checkpoint, datasets, evaluation, leaderboard
 from harness.checkpoint import Checkpoint
+from harness.models import Normalization
 from harness.result import Result
 from harness.threat import ThreatModel
 from tests.registry.material import registered, small
@@ -91,13 +92,42 @@ def test_a_model_that_is_handed_over_is_known_by_its_name() -> None:
     assert mine == again != yours
 
 
-def test_a_parent_that_is_not_there_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NOT_FOUND = "lineage: the claim of bn-ft could not be verified (the parent 'mother' was not found)"
+
+
+def test_a_parent_that_is_not_there_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     liar = child(tmp_path / "here", cheat=True, mother=tmp_path / "there")
-    assert evaluate(liar).flags == []
+    assert evaluate(liar).flags == [NOT_FOUND]
     assert "conv1.weight" in evaluate(liar, tmp_path / "there").flags[0]
     (tmp_path / "there" / "mother.pt").write_bytes(b"damaged")
-    assert evaluate(liar, tmp_path / "there").flags == []
+    assert evaluate(liar, tmp_path / "there").flags == [NOT_FOUND]
+
+
+def test_weights_of_one_regime_that_are_imported_as_another_are_a_flag(tmp_path: Path) -> None:
+    full = checkpoint.load("at_full")
+    stranger = checkpoint.load(registered(tmp_path / "gone", "mother", regime="natural")).as_parent()
+    for name, facts, reason in [
+        ("no-parent", {"regime": "bn-ft"}, "the manifest names none"),
+        ("lost-parent", {"regime": "bn-ft", "parent": stranger}, "the parent 'mother' was not found"),
+        ("no-seed", {"regime": "bn-scratch"}, "does not say from which seed"),
+        ("seed", {"regime": "bn-scratch", "training": {"seed": 0}}, "could not be repeated here"),
+    ]:
+        point = checkpoint.load(registered(tmp_path, name, full.model, **facts))
+        (flag,) = evaluate(point).flags
+        assert flag.startswith(f"lineage: the claim of {facts['regime']} could not be verified (")
+        assert reason in flag
+    for name, regime in (("everything", "at-full"), ("phases", "partial-at"), ("nothing-claimed", None)):
+        assert evaluate(checkpoint.load(registered(tmp_path, name, full.model, regime=regime))).flags == []
+
+
+def test_a_child_that_normalises_its_images_otherwise_is_a_flag(tmp_path: Path) -> None:
+    parent = checkpoint.load(registered(tmp_path, "mother", regime="natural")).as_parent()
+    model = small(normalization=Normalization((0.3,), (0.5,)))
+    train_bn(model)
+    point = checkpoint.load(registered(tmp_path, "child", model, regime="bn-ft", parent=parent))
+    (flag,) = evaluate(point).flags
+    assert "claims bn-ft, but the images are normalised otherwise (normalization.std changed)" in flag
 
 
 def test_a_parent_of_another_architecture_is_a_flag(tmp_path: Path) -> None:
@@ -114,8 +144,8 @@ def test_a_regime_that_the_network_cannot_have_is_a_flag(tmp_path: Path) -> None
     assert "claims bn-scratch, but" in flag
 
 
-def test_a_network_that_cannot_be_built_anew_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start of a regime from scratch is repeated from its seed; where the file is not found, nothing is said."""
+def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a regime from scratch is repeated from its seed, for which its file is needed."""
     (tmp_path / "own.py").write_text(
         "from torch import nn\n"
         "def net(classes):\n"
@@ -131,7 +161,9 @@ def test_a_network_that_cannot_be_built_anew_is_no_flag(tmp_path: Path, monkeypa
     point = checkpoint.load(path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert evaluate(point).flags == []
+    (flag,) = evaluate(point).flags
+    assert flag.startswith("lineage: the claim of bn-scratch could not be verified (")
+    assert "cannot be built anew here" in flag
 
 
 @pytest.mark.parametrize("name", [manifest.name for manifest in checkpoint.available()])

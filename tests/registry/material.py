@@ -16,8 +16,16 @@ from harness.models import Model, Normalization
 FACTS: dict[str, Any] = {"dataset": "digits", "threat": "Linf:0.15"}
 
 
-def small(seed: int = 0, *, architecture: str = "digits-resnet", norm_layer: str = "batch") -> Model:
-    normalization = Normalization((0.3,), (0.4,))
+NORMALIZATION = Normalization((0.3,), (0.4,))
+
+
+def small(
+    seed: int = 0,
+    *,
+    architecture: str = "digits-resnet",
+    norm_layer: str = "batch",
+    normalization: Normalization | None = NORMALIZATION,
+) -> Model:
     return models.build(
         architecture, classes=10, shape=(1, 8, 8), norm_layer=norm_layer, normalization=normalization, seed=seed
     ).eval()

@@ -13,7 +13,7 @@ from harness import checkpoint, lineage, regimes
 from harness.checkpoint import Checkpoint
 from harness.errors import CheckpointError
 from harness.lineage import Difference, Lineage
-from harness.models import Model
+from harness.models import Model, Normalization
 from harness.parts import bn_layers, select
 from tests.registry.material import registered, small
 from tests.registry.test_import import bring_shared
@@ -75,7 +75,7 @@ def test_parts_cover_every_tensor_once() -> None:
     for norm_layer in ("batch", "group", "dual", "none", "batch-no-affine"):
         model = small(norm_layer=norm_layer)
         change = lineage.difference(model, model)
-        assert sum(part.tensors for part in change.parts) == len(model.network.state_dict())
+        assert sum(part.tensors for part in change.parts) == len(model.network.state_dict()) + len(("mean", "std"))
         assert change.parameters == sum(p.numel() for p in model.parameters())
 
 
@@ -92,6 +92,22 @@ def test_shares_and_movements_are_exact() -> None:
     assert part.movement == pytest.approx((0.25 * size / whole) ** 0.5)
     assert change.changed_parameters == size
     assert change.changed_share == size / sum(p.numel() for p in model.parameters())
+
+
+def test_the_normalization_is_a_part_of_its_own() -> None:
+    plain, unit = small(normalization=None), small(normalization=Normalization((0.0,), (1.0,)))
+    assert all(part.name != "normalization" for part in lineage.difference(plain, plain).parts)
+    assert lineage.difference(plain, unit).nothing
+    change = lineage.difference(small(normalization=Normalization((0.3,), (0.5,))), small())
+    (part,) = [part for part in change.parts if part.changed]
+    assert (part.name, part.changed, part.changed_values) == ("normalization", ("normalization.std",), 1)
+    assert not change.nothing
+    assert (change.changed, change.changed_parameters) == (frozenset(), 0)
+    assert counts(lineage.difference(plain, small())) == {"normalization": 2}
+    coloured = small()
+    coloured.normalization = Normalization((0.3, 0.3), (0.4, 0.4))
+    with pytest.raises(CheckpointError, match=r"normalization\.mean"):
+        lineage.difference(coloured, small())
 
 
 def test_other_architectures_cannot_be_compared() -> None:
@@ -169,6 +185,17 @@ def test_every_regime_with_a_parent_is_recognised(name: str, tmp_path: Path) -> 
         assert untouched[0] in told.reason
 
 
+@pytest.mark.parametrize("name", [n for n in regimes.names() if regimes.get(n).start == "parent"])
+def test_no_regime_changes_the_normalization(name: str, tmp_path: Path) -> None:
+    mother = checkpoint.load(registered(tmp_path, "mother", regime="natural"))
+    model = small(normalization=Normalization((0.2,), (0.4,)))
+    path = registered(tmp_path, "child", model, regime=name, parent=mother.as_parent())
+    told = lineage.verify_claim(checkpoint.load(path), mother)
+    assert told.status == "contradicted"
+    assert "normalised otherwise (normalization.mean changed)" in told.reason
+    assert told.regimes == ()
+
+
 def test_more_parameters_than_declared(tmp_path: Path) -> None:
     told = verdict(tmp_path, train_bn, trained_parameters=3)
     assert told.status == "contradicted"
@@ -179,6 +206,7 @@ def test_parents_that_cannot_be_had(tmp_path: Path) -> None:
     child, mother = family(tmp_path, train_bn)
     assert lineage.verify_claim(child, None).status == "unknown-parent"
     assert "'mother' was not found" in lineage.verify_claim(child, None).reason
+    assert lineage.verify_claim(child, None).unverified
     stranger = checkpoint.load(registered(tmp_path, "stranger", small(7)))
     told = lineage.verify_claim(child, stranger)
     assert told.status == "unknown-parent"
@@ -186,7 +214,11 @@ def test_parents_that_cannot_be_had(tmp_path: Path) -> None:
     assert told.difference is not None
     orphan, _ = family(tmp_path / "orphan", train_bn, parent=None)
     assert lineage.verify_claim(orphan, None).status == "unknown-parent"
+    assert lineage.verify_claim(orphan, None).unverified
     assert lineage.verify_claim(child, mother).status == "consistent"
+    assert not lineage.verify_claim(child, mother).unverified
+    grouped = checkpoint.load(registered(tmp_path, "grouped", small(norm_layer="group"), regime="bn-ft"))
+    assert lineage.verify_claim(grouped, None).status == "contradicted"
 
 
 def test_parents_are_found_by_name_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,12 +254,13 @@ def test_a_start_at_random_is_repeated_from_its_seed(tmp_path: Path) -> None:
     train_bn(model)
     path = registered(tmp_path, "scratch", model, regime="bn-scratch", training={"seed": 5})
     told = lineage.verify_claim(checkpoint.load(path), None)
-    assert (told.status, told.parent) == ("consistent", None)
+    assert (told.status, told.parent, told.unverified) == ("consistent", None, False)
     flip(model.network.state_dict()["conv1.weight"])
     path = registered(tmp_path, "other", model, regime="bn-scratch", training={"seed": 5})
     told = lineage.verify_claim(checkpoint.load(path), None)
     assert told.status == "root"
     assert "could not be repeated" in told.reason
+    assert told.unverified
     path = registered(tmp_path, "unknown", model, regime="bn-scratch")
     assert "does not say from which seed" in lineage.verify_claim(checkpoint.load(path), None).reason
 
