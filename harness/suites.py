@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import attacks
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import HarnessError, InvalidInput, UnknownName
 from harness.threat import ThreatModel
 
 __all__ = ["REFERENCE", "Step", "Suite", "describe", "get", "names"]
 
 REFERENCE = "pyautoattack"
 """The attack name of the one step that runs the reference implementation instead of an attack of ours."""
+
+# parameters are checked before any model is known; few classes only ever lead to a note
+_MANY_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -146,16 +149,16 @@ def get(name: str, threat: ThreatModel) -> Suite:
 
     Raises:
         UnknownName: neither a registered suite nor a file.
-        InvalidInput: a file that does not describe a suite.
+        InvalidInput: a file that does not describe a suite, or a parameter that its attack does not take.
     """
     if name in _SUITES:
         return Suite(name, _SUITES[name](threat), expects_random=name == "autoattack-rand")
     if name.endswith(".toml"):
-        return _from_file(Path(name))
+        return _from_file(Path(name), threat)
     raise UnknownName("suite", name, [*_SUITES, "FILE.toml"])
 
 
-def _from_file(path: Path) -> Suite:
+def _from_file(path: Path, threat: ThreatModel) -> Suite:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -177,5 +180,9 @@ def _from_file(path: Path) -> Suite:
         label = str(parameters.pop("name", attack))
         if any(step.name == label for step in steps):
             raise InvalidInput(f"two steps of the suite {path} are called {label!r}: give each a name of its own")
+        try:
+            attacks.build(attack, threat, _MANY_CLASSES, **parameters)
+        except HarnessError as error:
+            raise InvalidInput(f"step {position + 1} of the suite {path}: {error}") from error
         steps.append(Step(label, attack, parameters))
     return Suite(path.stem, tuple(steps))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness import families
+from harness.attacks._arguments import check_parameters
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.threat import ThreatModel
 
@@ -19,12 +20,14 @@ def names() -> tuple[str, ...]:
     return families.members(__name__)
 
 
-def build(name: str, threat: ThreatModel, classes: int, **parameters: Any) -> Attack:
+def build(name: str, threat: ThreatModel, classes: int, /, **parameters: Any) -> Attack:
     """The attack ``name`` for a threat model and a number of classes.
 
     Raises:
-        UnknownName: no attack of that name.
+        UnknownName: no attack of that name, or no parameter of that name.
+        InvalidInput: a parameter of another type or outside its range.
     """
     builder = families.lookup(__name__, name, "attack")
+    check_parameters(name, builder, parameters)
     attack: Attack = builder(threat, classes, **parameters)
     return attack

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
 from harness.attacks._fab_guess import first_guess, guess, learn
 from harness.errors import InvalidInput
@@ -58,9 +59,7 @@ def fab(
     """
     if classes < 2:
         raise InvalidInput(f"FAB needs a model of at least 2 classes, got {classes}")
-    for name, value in (("targets", targets), ("steps", steps), ("restarts", restarts)):
-        if value < 1:
-            raise InvalidInput(f"FAB's {name} must be at least 1, got {value}")
+    at_least_one("FAB", targets=targets, steps=steps, restarts=restarts)
     if not (0 <= alpha_max <= 1 and 0 <= beta <= 1 and eta >= 1):
         raise InvalidInput(
             f"FAB needs alpha_max and beta in [0, 1] and eta of at least 1, got {alpha_max}, {beta} and {eta}"

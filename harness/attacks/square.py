@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._square import MOVES
 from harness.errors import InvalidInput, UnknownName
@@ -55,9 +56,7 @@ def square(
         InvalidInput: a parameter outside its range; from the attack, inputs that are not ``[n, C, H, W]``.
         UnknownName: another loss.
     """
-    for name, value in (("queries", queries), ("restarts", restarts)):
-        if value < 1:
-            raise InvalidInput(f"square needs {name} of at least 1, got {value}")
+    at_least_one("square", queries=queries, restarts=restarts)
     if not 0 < p_init <= 1:
         raise InvalidInput(f"square needs p_init above 0 and at most 1, got {p_init}")
     if loss not in _LOSSES:

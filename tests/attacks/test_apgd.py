@@ -237,7 +237,7 @@ def test_more_steps_and_a_larger_eps_break_no_less(norm: str) -> None:
     [
         ({"steps": 0}, "APGD's steps must be a whole number of at least 1, got 0"),
         ({"targets": 0}, "APGD's targets must be a whole number of at least 1, got 0"),
-        ({"eot": True}, "APGD's eot must be a whole number of at least 1, got True"),
+        ({"eot": True}, "the attack apgd's eot must be a whole number, got True"),
         ({"rho": 0.0}, "APGD's rho must be above 0 and at most 1, got 0.0"),
         ({"larger_radii": True, "steps": 2}, "APGD with larger radii needs at least 3 steps, got 2"),
     ],

@@ -148,9 +148,9 @@ def test_two_classes_raise_the_margin_for_dlr_and_say_so() -> None:
     ("parameters", "message"),
     [
         ({"steps": 0}, "PGD's steps must be a whole number of at least 1, got 0"),
-        ({"restarts": 1.5}, "PGD's restarts must be a whole number of at least 1, got 1.5"),
+        ({"restarts": 1.5}, "the attack pgd's restarts must be a whole number, got 1.5"),
         ({"step_size": 0.0}, "PGD's step_size must be positive and finite, got 0.0"),
-        ({"step_size": float("nan")}, "PGD's step_size must be positive and finite, got nan"),
+        ({"step_size": float("nan")}, "the attack pgd's step_size must be a finite number or none, got nan"),
         ({"random_start": False}, "PGD without random starts repeats itself: set restarts to 1, got 5"),
     ],
 )

@@ -225,8 +225,8 @@ def test_fools_a_linear_model_well_beyond_its_radius(threat: ThreatModel, loss: 
 @pytest.mark.parametrize(
     ("parameters", "error", "says"),
     [
-        ({"queries": 0}, InvalidInput, "queries of at least 1, got 0"),
-        ({"restarts": -1}, InvalidInput, "restarts of at least 1, got -1"),
+        ({"queries": 0}, InvalidInput, "queries must be a whole number of at least 1, got 0"),
+        ({"restarts": -1}, InvalidInput, "restarts must be a whole number of at least 1, got -1"),
         ({"p_init": 0.0}, InvalidInput, "p_init above 0 and at most 1, got 0.0"),
         ({"p_init": 1.5}, InvalidInput, "p_init above 0 and at most 1, got 1.5"),
         ({"loss": "dlr"}, UnknownName, "expected one of ce, margin"),

@@ -184,6 +184,34 @@ def test_leaderboard_into_a_file(harness: Harness, folder: Path) -> None:
     harness("leaderboard", "--results", "results", "--output", "file").refused("file", "not a folder")
 
 
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ('"pgd"\nstepz = 3', ["unknown parameter of the attack pgd 'stepz'", "did you mean 'steps'?"]),
+        ('"pgd"\nsteps = "10"', ["the attack pgd's steps must be a whole number, got '10'"]),
+        ('"pgd"\nsteps = true', ["steps must be a whole number, got True"]),
+        ('"pgd"\nsteps = 0', ["PGD's steps must be a whole number of at least 1, got 0"]),
+        ('"pgd"\nstep_size = "a"', ["step_size must be a finite number or none, got 'a'"]),
+        ('"pgd"\nstep_size = inf', ["step_size must be a finite number or none, got inf"]),
+        ('"pgd"\nrandom_start = 1', ["random_start must be true or false, got 1"]),
+        ('"pgd"\nloss = "dll"', ["did you mean 'dlr'?"]),
+        ('"pgd"\nthreat = "L2:1"', ["unknown parameter of the attack pgd 'threat'"]),
+        ('"square"\nqueries = 10.5', ["queries must be a whole number, got 10.5"]),
+        ('"square"\nqueries = 0', ["square's queries must be a whole number of at least 1, got 0"]),
+        ('"fab"\nsteps = "10"', ["the attack fab's steps must be a whole number, got '10'"]),
+        ('"fab"\ntargets = -1', ["FAB's targets must be a whole number of at least 1, got -1"]),
+        ('"fab"\neta = nan', ["eta must be a finite number, got nan"]),
+        ('"fgsm"\nsteps = 3', ["unknown parameter of the attack fgsm 'steps'", "loss, random_start"]),
+    ],
+)
+def test_parameters_of_a_suite_of_ones_own(
+    harness: Harness, tiny: Path, folder: Path, calls: list[object], step: str, words: list[str]
+) -> None:
+    (folder / "mine.toml").write_text(f'[[step]]\nattack = "fgsm"\n[[step]]\nname = "second"\nattack = {step}\n')
+    harness("evaluate", "--checkpoint", "tiny", "--suite", "mine.toml").refused("step 2 of the suite mine.toml", *words)
+    assert calls == []
+
+
 def test_a_suite_of_ones_own_cannot_pass_for_a_registered_one(harness: Harness, tiny: Path, folder: Path) -> None:
     (folder / "autoattack.toml").write_text('[[step]]\nattack = "fgsm"\n')
     harness("evaluate", "--checkpoint", "tiny", "--suite", "autoattack.toml").refused("registered suite", "rename")
