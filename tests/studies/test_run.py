@@ -19,6 +19,8 @@ from harness.errors import UnknownName
 from harness.study import Event, Summary
 from tests.studies.made_up import planned, write
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"seeds": 1, "limit": 20, "suites": ["fgsm"]}
 
 
@@ -144,7 +146,6 @@ def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     assert [session["jobs"] for session in sessions] == [3, 9]
 
 
-@pytest.mark.slow
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     """Killed without a word in the middle of a training, with processes at work."""
     file = write(tmp_path / "tiny.toml", **SMALL | {"training": {"epochs": 40, "batch_size": 20, "steps": 1}})
