@@ -41,6 +41,8 @@ class Request:
     device: str | None = None
     seed: int = 0
     precision: str = "fp32"
+    compiled: bool = False
+    graphs: bool = False
     workers: int | Literal["auto"] = "auto"
     force: bool = False
 
@@ -123,6 +125,8 @@ def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Reques
             device=request.device,
             progress=report,
             state_dir=state,
+            compiled=request.compiled,
+            graphs=request.graphs,
             **deciding,
         )
     path = store.save(done.result, done.verdicts, request.root, force=request.force)

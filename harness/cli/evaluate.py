@@ -64,6 +64,12 @@ __all__ = ["evaluate"]
 @options.seed
 @options.precision
 @click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the passes of the attacks; for a GPU, untested there."
+)
+@click.option(
+    "--graphs", is_flag=True, help="Replay the passes of the attacks as CUDA graphs, on a GPU only; untested there."
+)
+@click.option(
     "--workers",
     type=options.CountOrAuto(),
     default="auto",
