@@ -80,16 +80,14 @@ def full_float32(precision: str = "fp32") -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def accelerate(
-    model: nn.Module, *, precision: str, compiled: bool = False, deterministic: bool = True
-) -> tuple[nn.Module, list[str]]:
+def accelerate(model: nn.Module, *, precision: str, traceable: bool = True) -> tuple[nn.Module, list[str]]:
     """A faster copy of ``model`` for attacks, and what was done to it in plain words.
 
     Args:
         model: in eval mode, on its device.
         precision: fp32, tf32 or bf16.
-        compiled: pass the copy through torch.compile.
-        deterministic: False keeps the model's own Python in charge, as a traced graph would repeat one draw.
+        traceable: False keeps the model's own Python in charge: a traced graph would repeat one random draw,
+            and give gradients to a model that has none.
     """
     notes: list[str] = []
     try:
@@ -102,7 +100,7 @@ def accelerate(
     if graph is not None:
         folded = _fold(fast, graph)
         notes += [f"folded-bn:{folded}"] if folded else []
-        if deterministic and _pure(fast, graph):
+        if traceable and _pure(fast, graph):
             fast, swept = _sweep(fast, graph, affine=precision != "bf16" and _on_cpu(fast))
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
@@ -111,9 +109,6 @@ def accelerate(
     if precision == "bf16":
         fast = _Bf16(fast)
         notes.append("bf16-autocast")
-    if compiled:
-        fast = torch.compile(fast, dynamic=False)  # type: ignore[assignment]
-        notes.append("compile")
     return fast, notes
 
 
@@ -255,36 +250,46 @@ def _replace(model: nn.Module, node: fx.Node, module: nn.Module) -> None:
 class _AffineActivation(nn.Module):
     """A batch norm in eval mode and the (leaky) ReLU after it, in one sweep over memory each way."""
 
+    scale: Tensor
+    shift: Tensor
+    zeros: Tensor
+    ones: Tensor
+
     def __init__(self, norm: Any, slope: float) -> None:
         super().__init__()
         scale = (norm.running_var + norm.eps).rsqrt()
         scale = scale if norm.weight is None else norm.weight * scale
         shift = -norm.running_mean * scale
         shift = shift if norm.bias is None else norm.bias + shift
-        dims = (1, -1) + (1,) * {nn.BatchNorm1d: 0, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}[type(norm)]
-        self.register_buffer("scale", scale.detach().reshape(dims))
-        self.register_buffer("shift", shift.detach().reshape(dims))
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("shift", shift.detach().clone())
+        self.register_buffer("zeros", torch.zeros_like(scale))
+        self.register_buffer("ones", torch.ones_like(scale))
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _AffineActivationFunction.apply(x, self.scale, self.shift, self.slope)
+        if not torch.is_grad_enabled():
+            return F.leaky_relu_(F.batch_norm(x, self.zeros, self.ones, self.scale, self.shift, eps=0.0), self.slope)
+        out: Tensor = _AffineActivationFunction.apply(x, self.scale, self.shift, self.zeros, self.ones, self.slope)
         return out
 
 
 class _AffineActivationFunction(torch.autograd.Function):
+    # the batch-norm kernel scales channels many times faster than a product that broadcasts
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, slope: float) -> Tensor:
-        out = F.leaky_relu_(torch.addcmul(shift, x, scale), slope)
-        ctx.save_for_backward(out, scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, zeros: Tensor, ones: Tensor, slope: float) -> Tensor:
+        out = F.leaky_relu_(F.batch_norm(x, zeros, ones, scale, shift, eps=0.0), slope)
+        ctx.save_for_backward(out, scale, zeros, ones)
         ctx.slope = slope
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         # the output has the sign of the activation's input, so the output is all that is kept
-        out, scale = ctx.saved_tensors
-        back = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True).mul_(scale)
-        return back, None, None, None
+        out, scale, zeros, ones = ctx.saved_tensors
+        back = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True)
+        return F.batch_norm(back, zeros, ones, scale, zeros, eps=0.0), None, None, None, None, None
 
 
 class _Bf16(nn.Module):

@@ -34,23 +34,27 @@ _VERSIONS = ("custom", "plus", "rand", "standard")
 _ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Apgd:
     n_restarts: int = 5
     n_iter: int = 100
     eot_iter: int = 1
+    rho: float = 0.75
     use_largereps: bool = False
     n_target_classes: int = 9
 
 
-@dataclass
+@dataclass(slots=True)
 class _Fab:
     n_restarts: int = 5
     n_iter: int = 100
     n_target_classes: int = 9
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
 
 
-@dataclass
+@dataclass(slots=True)
 class _Square:
     n_queries: int = 5000
     n_restarts: int = 1
@@ -114,9 +118,11 @@ class AutoAttack:
             raise UnknownName("AutoAttack version", version, [name for name in _VERSIONS if name != "custom"])
         sparse = self._threat.norm == "L1"
         self.version = version
+        if version != "rand":
+            self.apgd_targeted.n_restarts, self.fab.n_target_classes, self.square.n_queries = 1, 9, 5000
         if version == "standard":
             self.attacks_to_run = ["apgd-ce", "apgd-t", "fab-t", "square"]
-            self.apgd.n_restarts = 5 if sparse else 1
+            self.apgd.n_restarts, self.fab.n_restarts = 5 if sparse else 1, 1
             self.apgd.use_largereps = self.apgd_targeted.use_largereps = sparse
             self.apgd_targeted.n_target_classes = 5 if sparse else 9
         elif version == "plus":
@@ -210,6 +216,10 @@ class AutoAttack:
         logits: Tensor = self.model(x)
         return logits
 
+    def get_seed(self) -> int:
+        """The seed in use; where none was given, 0 (the reference takes the clock)."""
+        return 0 if self.seed is None else int(self.seed)
+
     def _predict(self, x: Tensor, bs: int) -> Tensor:
         with torch.no_grad():
             parts = [self.get_logits(x[i : i + bs].to(self.device)).argmax(dim=1) for i in range(0, len(x), bs)]
@@ -223,7 +233,7 @@ class AutoAttack:
             y,
             threat=self._threat,
             suite=suite,
-            seed=0 if self.seed is None else int(self.seed),
+            seed=self.get_seed(),
             batch_size=bs,
             device=self.device,
             state_dir=folder,
@@ -231,7 +241,8 @@ class AutoAttack:
 
     def _step(self, name: str) -> Step:
         apgd, targeted, fab, square = self.apgd, self.apgd_targeted, self.fab, self.square
-        common = {"steps": apgd.n_iter, "restarts": apgd.n_restarts, "eot": apgd.eot_iter}
+        common = {"steps": apgd.n_iter, "restarts": apgd.n_restarts, "eot": apgd.eot_iter, "rho": apgd.rho}
+        walk = {"steps": fab.n_iter, "alpha_max": fab.alpha_max, "eta": fab.eta, "beta": fab.beta}
         radii = {"larger_radii": True} if apgd.use_largereps else {}
         if name in ("apgd-ce", "apgd-dlr"):
             return Step(name, "apgd", {"loss": name.removeprefix("apgd-"), **common, **radii})
@@ -245,14 +256,15 @@ class AutoAttack:
                     "restarts": targeted.n_restarts,
                     "targets": targeted.n_target_classes,
                     "eot": targeted.eot_iter,
+                    "rho": targeted.rho,
                     **({"larger_radii": True} if targeted.use_largereps else {}),
                 },
             )
         if name == "fab":
-            return Step(name, "fab", {"steps": fab.n_iter, "restarts": fab.n_restarts})
+            return Step(name, "fab", {"restarts": fab.n_restarts, **walk})
         if name == "fab-t":
             # the reference gives its targeted runs one restart each, whatever was set
-            return Step(name, "fab", {"targeted": True, "targets": fab.n_target_classes, "steps": fab.n_iter})
+            return Step(name, "fab", {"targeted": True, "targets": fab.n_target_classes, **walk})
         if name == "square":
             parameters = {"queries": square.n_queries, "restarts": square.n_restarts, "p_init": square.p_init}
             return Step(name, "square", parameters)

@@ -284,14 +284,13 @@ class _Run:
         names = self.pool.names[owners.numpy()]
         x = batch.x[claimed]
         points = self.machine.judge.threat.without_rounding(proposal.points[claimed], x)
-        confirmed, predicted = self.machine.judge.confirm(
-            points, x, batch.y[claimed], step=self.task.name, names=names
-        )
+        confirmed, predicted = self.machine.judge.confirm(points, x, batch.y[claimed], step=self.task.name, names=names)
         self.outcome.judged += len(claimed)
         self.outcome.rejected += int((~confirmed).sum())
         won = confirmed.cpu()
         self.outcome.broken += owners[won].tolist()
-        self.outcome.points += list(points[confirmed].cpu())
+        # rows of their own, as a view would keep all of its batch in memory and in messages
+        self.outcome.points += [row.clone() for row in points[confirmed].cpu()]
         self.outcome.predicted += predicted[confirmed].tolist()
         self.standing[owners[won]] = False
 

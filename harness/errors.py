@@ -7,6 +7,7 @@
     ├── InvalidInput             an argument, file or data set that cannot be used as given
     ├── CheckpointError          a checkpoint or manifest that is missing, damaged or does not fit
     ├── ModelError               the model under attack misbehaved: raised, wrong shape, NaN, changing state
+    │   └── NoGradient           its output does not depend on its input in a way that can be differentiated
     ├── AttackError              an attack proposed a point outside its threat model (a bug, never a success)
     └── ResultError              a result file that cannot be read, written or reconciled
 
@@ -25,6 +26,7 @@ __all__ = [
     "HarnessError",
     "InvalidInput",
     "ModelError",
+    "NoGradient",
     "ResultError",
     "UnknownName",
 ]
@@ -58,6 +60,10 @@ class CheckpointError(HarnessError):
 
 class ModelError(HarnessError):
     """The model under attack misbehaved."""
+
+
+class NoGradient(ModelError):
+    """The model's output has no gradient with respect to its input."""
 
 
 class AttackError(HarnessError):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.accelerate import full_float32
 from harness.errors import AttackError
 from harness.passes import Passes
 from harness.threat import ThreatModel
@@ -35,8 +34,7 @@ class Judge:
 
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Logits of the plain model, ``[n, classes]``."""
-        with full_float32():
-            return self._passes.logits(x, call)
+        return self._passes.logits(x, call)
 
     def drain(self) -> float:
         """Seconds spent in the model since the last call."""

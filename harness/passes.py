@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from harness.accelerate import full_float32
 from harness.attacks import Oracle
 from harness.attacks._base import Loss
-from harness.errors import ModelError
+from harness.errors import ModelError, NoGradient
 
 __all__ = ["ChunkOracle", "Padded", "Passes", "Tally", "checked_logits", "out_of_memory"]
 
@@ -69,6 +70,8 @@ class Padded(nn.Module):
         self.step = -(-largest // sizes)
         self.graphs = graphs
         self._captured: dict[tuple[int, ...], Callable[..., Any]] = {}
+        # outputs and gradients are copied at once, so that all sizes may work in the same memory
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
     def forward(self, x: Tensor) -> Tensor:
         missing = -len(x) % self.step
@@ -87,7 +90,9 @@ class Padded(nn.Module):
                 return out
 
             sample = torch.zeros_like(x, memory_format=torch.preserve_format).requires_grad_()
-            self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,))
+            # the first pass of a size may be one without gradients, and a graph of it would have no way back
+            with torch.enable_grad():
+                self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,), pool=self._pool)
         return self._captured[shape]
 
 
@@ -187,7 +192,7 @@ class Passes:
             leaf = x[part].detach().requires_grad_()
             logits = self._call(leaf, call)
             if not logits.requires_grad:
-                raise ModelError(
+                raise NoGradient(
                     f"{call}: the model's output has no gradient with respect to its input (detached or under "
                     "no_grad), so gradient attacks cannot run; evaluate it with --suite square"
                 )
@@ -202,8 +207,7 @@ class Passes:
     def _call(self, x: Tensor, call: str) -> Tensor:
         x = x if self.layout is torch.contiguous_format else x.contiguous(memory_format=self.layout)
         try:
-            with full_float32(self.precision):
-                logits = self.network(x)
+            logits = self.network(x)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
@@ -218,7 +222,9 @@ class Passes:
         while begin < len(x):
             part = slice(begin, min(begin + self.limit, len(x)))
             try:
-                done.append(self._timed(x, one, part))
+                # backward passes as well: they run where the gradient is asked for, not where the graph was made
+                with full_float32(self.precision) if x.is_cuda else nullcontext():
+                    done.append(self._timed(x, one, part))
             except RuntimeError as error:
                 if not out_of_memory(error) or part.stop - part.start == 1:
                     raise
@@ -316,11 +322,9 @@ class ChunkOracle(Oracle):
                 )
 
     def _note_flat(self, grad: Tensor, owners: np.ndarray[Any, Any]) -> None:
-        # on a GPU this would wait for the device at every pass; there, only the judge's outcome tells
-        if grad.device.type == "cpu":
-            flat = grad.flatten(1).abs().amax(dim=1).eq_(0)
-            if bool(flat.any()):
-                self._tally.flat[owners[flat.bool().numpy()]] = True
+        flat = grad.flatten(1).abs().amax(dim=1) == 0
+        if bool(flat.any()):
+            self._tally.flat[owners[flat.cpu().numpy()]] = True
 
 
 def _listed(samples: list[int]) -> str:

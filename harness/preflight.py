@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.accelerate import accelerate, full_float32
+from harness.accelerate import accelerate
 from harness.engine import Index, Machine, Pool
-from harness.errors import InvalidInput, ModelError
+from harness.errors import InvalidInput, ModelError, NoGradient
 from harness.judge import Judge
 from harness.passes import Padded, Passes
 from harness.settings import Settings
@@ -38,6 +38,7 @@ class Look:
     Attributes:
         classes: number of logits. flags: doubts. notes: how passes were made fast.
         forward, backward: int64 ``[n]`` passes spent on looking.
+        first: the plain model's logits on the first samples. steady: whether they are the same in every pass.
     """
 
     machine: Machine
@@ -46,6 +47,14 @@ class Look:
     notes: list[str]
     forward: Index
     backward: Index
+    first: Tensor
+    steady: bool
+
+    def recognises(self, logits: Tensor) -> bool:
+        """Whether ``logits`` of the first samples are this model's."""
+        rows = min(len(logits), len(self.first))
+        held = logits[:rows].to(self.first)
+        return not self.steady or torch.allclose(held, self.first[:rows], rtol=1e-3, atol=1e-3)
 
 
 @contextmanager
@@ -69,17 +78,24 @@ def look(
         ModelError: it raises, returns the wrong shape or NaN, or changes its own state.
         InvalidInput: labels beyond its classes.
     """
-    pair = pool.x[:2].to(device)
+    # a copy, so that a model which changes its input changes nobody's images
+    pair = pool.x[:2].clone().to(device)
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
-    with _unchanged(model), full_float32():
+    with _unchanged(model):
         alone = probe.logits(pair[:1], "on the first sample")
         probe.classes = alone.shape[1]
         together = probe.logits(pair, "on the first two samples") if len(pair) > 1 else alone
-        again = probe.logits(pair, "on the first two samples, again")
+        again, slope = _with_gradient(probe, pair, "on the first two samples, again")
+    if not torch.equal(pair.cpu(), pool.x[:2]):
+        raise ModelError(
+            "the model's forward pass changes its input in place, so that no attack could know where it stands; "
+            "let it work on a copy"
+        )
     refuse_nan(together.cpu(), pool.names)
     forward[0] += 1
     forward[: len(pair)] += 2 if len(pair) > 1 else 1
+    backward[: len(pair)] += slope is not None
     classes = alone.shape[1]
     if classes < 2:
         raise ModelError(f"the model returns {classes} logit per sample: attacks need at least 2 classes")
@@ -94,19 +110,24 @@ def look(
     random = _apart(together, again) > 1e-4
     if random and not suite.expects_random:
         flags.append("the model is randomised (two passes of the same images differ): use --suite autoattack-rand")
-    if not random and _apart(together[:1], alone) > 1e-3:
+    alike = _apart(together[:1], alone) <= 1e-3
+    if not random and not alike:
         flags.append(
             "the model's output depends on the rest of the batch, so that no verdict is that of an image alone"
         )
     size = _batch_size(settings, pool, device)
-    lanes = _GPU_LANES if device.type == "cuda" else _CPU_LANES
-    judge = Judge(model, threat, classes=classes, limit=size)
-    passes, notes = _fast(model, pair, together, settings, classes, size, random)
+    seen = _Seen(pair, together, slope, random)
+    passes, notes = _fast(model, seen, settings, classes, size)
     forward[: len(pair)] += 1
+    backward[: len(pair)] += slope is not None
     if device.type == "cuda" and settings.batch_size == "auto":
         passes.limit = size = _fastest_batch(passes, pool, size, device)
+    if settings.compiled or (settings.graphs and device.type == "cuda"):
+        passes, notes = _static(passes, notes, seen, settings)
+    judge = Judge(model, threat, classes=classes, limit=size)
+    lanes = _GPU_LANES if device.type == "cuda" else _CPU_LANES
     machine = Machine(passes, judge, device, size, min(lanes, size))
-    return Look(machine, classes, flags, notes, forward, backward)
+    return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 
 def refuse_nan(logits: Tensor, names: Index) -> None:
@@ -157,38 +178,73 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
 
 
-def _fast(
-    model: nn.Module,
-    pair: Tensor,
-    expected: Tensor,
-    settings: Settings,
-    classes: int,
-    size: int,
-    random: bool,
-) -> tuple[Passes, list[str]]:
+@dataclass(frozen=True)
+class _Seen:
+    """What the plain model said about the first samples: logits, and gradient where it has one."""
+
+    pair: Tensor
+    logits: Tensor
+    slope: Tensor | None
+    random: bool
+
+    def agrees(self, passes: Passes, call: str) -> bool:
+        """Whether other passes say the same, within what their precision allows."""
+        logits, slope = _with_gradient(passes, self.pair, call)
+        if (slope is None) != (self.slope is None):
+            return False
+        if self.random or slope is None or self.slope is None:
+            return True
+        # bfloat16 keeps 8 bits of a number; everything else must agree within float32 rounding
+        tolerance, alike = {"bf16": (0.2, 0.5), "tf32": (1e-2, 0.9), "fp32": (1e-3, 0.9)}[passes.precision]
+        scale = float(self.logits.abs().max().clamp(min=1))
+        # rounding may put a rectifier on its other side, so that gradients agree in direction only
+        cosine = F.cosine_similarity(slope.flatten(1).double(), self.slope.flatten(1).double(), dim=1)
+        flat = (self.slope.flatten(1).abs().amax(1) == 0) | (slope.flatten(1).abs().amax(1) == 0)
+        return bool((logits - self.logits).abs().max() <= tolerance * scale) and bool(((cosine > alike) | flat).all())
+
+
+def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor | None]:
+    """Logits, and the gradient of their log-sum-exp where the model has gradients."""
+    try:
+        logits, _, slope = passes.gradient(x, lambda out: out.logsumexp(dim=1), call)
+    except NoGradient:
+        return passes.logits(x, call), None
+    return logits, slope
+
+
+def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size: int) -> tuple[Passes, list[str]]:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
-    network, notes = accelerate(
-        model, precision=settings.precision, compiled=settings.compiled, deterministic=not random
-    )
-    graphs = settings.graphs and pair.device.type == "cuda"
-    if graphs or settings.compiled:
-        # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
-        network = Padded(network, largest=size, sizes=8 if graphs and not settings.compiled else 4, graphs=graphs)
-        notes.append("cuda-graphs" if graphs else "padded")
-    layout = torch.channels_last if "channels_last" in notes and pair.dim() == 4 else torch.contiguous_format
+    traceable = not seen.random and seen.slope is not None
+    network, notes = accelerate(model, precision=settings.precision, traceable=traceable)
+    layout = torch.channels_last if "channels_last" in notes and seen.pair.dim() == 4 else torch.contiguous_format
     passes = Passes(network, classes, size, settings.precision, layout)
     try:
-        got = passes.logits(pair, "on the first two samples, accelerated")
+        agreed, why = seen.agrees(passes, "on the first two samples, accelerated"), "disagreed with the plain model"
     except ModelError as error:
-        plain = Passes(model, classes, size, settings.precision)
-        return plain, [f"as-loaded (accelerated passes failed: {error})"]
-    # bfloat16 keeps 8 bits of a number; everything else must agree within float32 rounding
-    tolerance = 0.2 if settings.precision == "bf16" else 1e-2 if settings.precision == "tf32" else 1e-3
-    scale = float(expected.abs().max().clamp(min=1))
-    if not random and float((got - expected).abs().max()) > tolerance * scale:
-        return Passes(model, classes, size), ["as-loaded (accelerated passes disagreed with the plain model)"]
+        agreed, why = False, f"failed: {error}"
     passes.drain()
-    return passes, notes
+    if agreed:
+        return passes, notes
+    return Passes(model, classes, size, settings.precision), [f"as-loaded (accelerated passes {why})"]
+
+
+def _static(passes: Passes, notes: list[str], seen: _Seen, settings: Settings) -> tuple[Passes, list[str]]:
+    """The same passes compiled or as CUDA graphs, in batches of a few sizes; as they were if that goes wrong."""
+    graphs = settings.graphs and seen.pair.device.type == "cuda"
+    network: nn.Module = passes.network
+    if settings.compiled:
+        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
+    # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
+    sizes = 4 if settings.compiled else 8
+    network = Padded(network, largest=passes.limit, sizes=sizes, graphs=graphs)
+    fixed = Passes(network, passes.classes, passes.limit, passes.precision, passes.layout)
+    added = [name for name, used in (("compile", settings.compiled), ("cuda-graphs", graphs)) if used]
+    try:
+        agreed, why = seen.agrees(fixed, "on the first two samples, compiled"), "disagreed"
+    except Exception as error:  # compilers and captures fail in ways of their own; the uncompiled passes remain
+        agreed, why = False, f"failed: {type(error).__name__}"
+    fixed.drain()
+    return (fixed, notes + added) if agreed else (passes, [*notes, f"not {' or '.join(added)} ({why})"])
 
 
 def _fastest_batch(passes: Passes, pool: Pool, start: int, device: torch.device) -> int:
@@ -201,7 +257,7 @@ def _fastest_batch(passes: Passes, pool: Pool, start: int, device: torch.device)
         rates = []
         for _ in range(2):
             passes.drain()
-            passes.gradient(batch, lambda logits: logits[:, 0], "while looking for the batch size")
+            _with_gradient(passes, batch, "while looking for the batch size")
             rates.append(size / max(passes.drain(), 1e-9))
         if passes.retreats > before or rates[-1] < 1.05 * best_rate:
             break

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,13 +54,15 @@ def count(workers: int | str, device: torch.device) -> int:
     Raises:
         InvalidInput: not "auto" or a positive number, or several on a GPU or where processes cannot be forked.
     """
-    able = device.type == "cpu" and sys.platform != "win32" and "fork" in multiprocessing.get_all_start_methods()
+    able = device.type == "cpu" and "fork" in multiprocessing.get_all_start_methods()
+    # where there is a GPU, torch's autograd keeps threads that do not live on in a forked process
+    able = able and not torch.cuda.is_available()
     if workers == "auto":
         return len(os.sched_getaffinity(0)) if able and hasattr(os, "sched_getaffinity") else 1
     if not isinstance(workers, int) or workers < 1:
         raise InvalidInput(f"workers must be 'auto' or a positive number, got {workers!r}")
     if workers > 1 and not able:
-        raise InvalidInput(f"{workers} workers need a CPU device and a system that can fork; use 1")
+        raise InvalidInput(f"{workers} workers need a CPU device and a system without a GPU that can fork; use 1")
     return workers
 
 
@@ -173,7 +175,7 @@ class Crowd:
             ready = connection.wait(list(busy))
             for end in [known for known in busy if known in ready]:
                 try:
-                    kind, content = end.recv()
+                    kind, content = _receive(end)
                 except (EOFError, ConnectionError):
                     raise self._lost(end) from None
                 if kind == "tick":
@@ -188,7 +190,7 @@ class Crowd:
 
     def _send(self, end: connection.Connection, position: int, question: Any) -> int:
         try:
-            end.send(question)
+            _tell(end, question)
         except (BrokenPipeError, ConnectionError):
             raise self._lost(end) from None
         return position
@@ -200,6 +202,16 @@ class Crowd:
             f"a worker process died (exit code {process.exitcode}; -9 often means that memory ran out); what was "
             "finished is kept: give the same command again to go on, with fewer --workers or a smaller --batch-size"
         )
+
+
+def _tell(end: connection.Connection, message: object) -> None:
+    # by value: torch would send every tensor as an open file of shared memory, and run out of them
+    end.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _receive(end: connection.Connection) -> tuple[Any, Any]:
+    message: tuple[Any, Any] = pickle.loads(end.recv_bytes())
+    return message
 
 
 def _serve(
@@ -221,11 +233,11 @@ def _serve(
         now = time.monotonic()
         if now - last > 0.1 or done == 1:
             last = now
-            end.send(("tick", (done, standing)))
+            _tell(end, ("tick", (done, standing)))
 
     while True:
         try:
-            kind, content = end.recv()
+            kind, content = _receive(end)
         except (EOFError, ConnectionError, KeyboardInterrupt):
             os._exit(0)
         try:
@@ -241,17 +253,17 @@ def _serve(
                     checkpoint=lambda shot, task=task: state.save_part(slot, task, shot),  # type: ignore[misc]
                     progress=progress,
                 )
-            end.send(("answer", answer))
+            _tell(end, ("answer", answer))
         except KeyboardInterrupt:
             os._exit(130)
         except HarnessError as error:
-            end.send(("error", error))
+            _tell(end, ("error", error))
         except ConnectionError:
             os._exit(0)
         except Exception as error:  # a bug must reach the user with its place, not as a lost worker
             import traceback
 
-            end.send(("error", RuntimeError(f"{error!r} in a worker:\n{traceback.format_exc()}")))
+            _tell(end, ("error", RuntimeError(f"{error!r} in a worker:\n{traceback.format_exc()}")))
 
 
 def shares(index: Index, size: int) -> list[Index]:

@@ -94,9 +94,39 @@ class Integers(Wrapped):
         return logits.round().long()
 
 
+class InPlace(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        x.sub_(0.3)
+        out: Tensor = self.inner(x)
+        return out
+
+
+class Ungraded(Wrapped):
+    """Without gradients by a block that tracing would drop."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = self.inner(x)
+        return out
+
+
+class Tires(Wrapped):
+    """Answers otherwise after a number of calls that it keeps in Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def answer(self, logits: Tensor, x: Tensor) -> Tensor:
+        self.calls += 1
+        return -logits if self.calls > 12 else logits
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
+        (InPlace(), "changes its input in place|used in an in-place operation"),
+        (Ungraded(), "in step apgd-ce: the model's output has no gradient with respect to its input"),
         (Raises(), r"on the first sample: the model raised KeyError on a batch of shape \[1, 3, 8, 8\]"),
         (WrongShape(), r"expected logits of shape \[1, classes\], the model returned \[1, 6, 1\]"),
         (Pair(), "expected a tensor of logits, the model returned tuple"),
@@ -135,6 +165,27 @@ def test_nan_under_attack_names_step_and_sample_and_keeps_what_was_done(tmp_path
         examine(NaNOffCentre(x), x, y, threat="Linf:0.05", state_dir=tmp_path, workers=size)
     (folder,) = tmp_path.iterdir()
     assert (folder / "pool.pt").exists()
+
+
+def test_the_callers_images_are_left_alone() -> None:
+    x, y = samples(network(), 4)
+    before = x.clone()
+    with pytest.raises(ModelError):
+        examine(InPlace(), x, y, threat="Linf:0.05", workers=1)
+    assert torch.equal(x, before)
+
+
+def test_a_model_that_changes_its_mind_is_flagged() -> None:
+    x, y = samples(network(), 12)
+    flags = examine(Tires(), x, y, threat="Linf:0.02", suite="pgd", workers=1).result.flags
+    assert any("keeps state between calls" in flag for flag in flags)
+
+
+def test_square_needs_no_gradient() -> None:
+    x, y = samples(network(), 6)
+    result = examine(Ungraded(), x, y, threat="Linf:0.3", suite="square", workers=1).result
+    assert result.robust_acc < result.clean_acc
+    assert result.flags == []
 
 
 GOOD = samples(network(), 3)

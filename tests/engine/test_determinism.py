@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from harness import workers
-from harness.evaluation import Evaluation, examine
+from harness.engine import Outcome, Snapshot
+from harness.evaluation import Evaluation, _disjoint, examine
+from harness.passes import Tally
+from harness.resume import Part
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
 
@@ -134,6 +137,40 @@ def _always(self: object, name: str, content: object, *, force: bool) -> None:
 
     if self.folder is not None:  # type: ignore[attr-defined]
         resume._write(self.folder / name, content() | {"version": resume._VERSION})  # type: ignore[attr-defined,operator]
+
+
+def test_the_state_of_another_model_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Evaluation
+) -> None:
+    x, y = samples(network(dtype=torch.float64), N)
+    nets = network(dtype=torch.float64), network(seed=5, dtype=torch.float64)
+
+    def evaluate(net: torch.nn.Module, **settings: object) -> Evaluation:
+        class Called(torch.nn.Module):  # its weights are nowhere to be seen
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                out: torch.Tensor = net(x)
+                return out
+
+        return examine(Called().eval(), x.float(), y, threat=THREAT, suite=SUITE, **{"workers": 1, **settings})
+
+    for net in nets:
+        net.float()
+    alone = evaluate(nets[1])
+    monkeypatch.setattr("harness.resume.State._throttled", _always)
+    monkeypatch.setattr("harness.resume.State.clear", lambda self: None)
+    first = evaluate(nets[0], state_dir=tmp_path)
+    second = evaluate(nets[1], state_dir=tmp_path)
+    assert first.result.evaluation_id == second.result.evaluation_id, "the case must be one of equal names"
+    assert np.array_equal(second.verdicts.robust, alone.verdicts.robust)
+    assert not np.array_equal(first.verdicts.robust, second.verdicts.robust)
+
+
+def test_parts_of_other_worker_counts_are_not_run_twice() -> None:
+    def part(rows: list[int], iteration: int) -> Part:
+        return Part(0, 0, 1, torch.tensor(rows), Snapshot(iteration, [], Outcome(Tally.empty(9))))
+
+    chosen = _disjoint([part([0, 2, 4], 3), part([1, 3, 5], 7), part([0, 1, 2, 3], 9), part([6], 1)])
+    assert [p.index.tolist() for p in chosen] == [[0, 1, 2, 3], [6]]
 
 
 def test_a_damaged_state_is_started_over(whole: Evaluation, tmp_path: Path) -> None:

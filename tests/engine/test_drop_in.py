@@ -1,0 +1,118 @@
+"""The drop-in class: what the reference's class takes, does and returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyautoattack
+import pytest
+import torch
+
+from harness.autoattack import AutoAttack
+from harness.robustbench import EvaluationState
+from tests.engine.networks import network
+
+EPS = {"Linf": 0.03, "L2": 0.4, "L1": 1.5}
+
+
+def adversary(**options: Any) -> AutoAttack:
+    return AutoAttack(network(classes=10), **{"eps": 0.03, "device": "cpu", "verbose": False, **options})
+
+
+def data(n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    model = network(classes=10)
+    x = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return x, model(x).argmax(1)
+
+
+@pytest.mark.parametrize("norm", EPS)
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_versions_have_the_references_budgets(norm: str, version: str) -> None:
+    theirs = pyautoattack.AutoAttack(network(), norm=norm, eps=EPS[norm], version=version)
+    mine = adversary(norm=norm, eps=EPS[norm], version=version)
+    assert mine.attacks_to_run == theirs.attacks_to_run
+    for ours, reference, fields in (
+        (mine.apgd, theirs.apgd, ("n_restarts", "n_iter", "eot_iter", "use_largereps")),
+        (mine.apgd_targeted, theirs.apgd_targeted, ("n_restarts", "n_iter", "n_target_classes", "use_largereps")),
+        (mine.fab, theirs.fab, ("n_restarts", "n_iter", "n_target_classes", "alpha_max", "eta", "beta")),
+        (mine.square, theirs.square, ("n_queries", "n_restarts", "p_init")),
+    ):
+        assert {f: getattr(ours, f) for f in fields} == {f: getattr(reference, f) for f in fields}
+
+
+def test_a_budget_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(AttributeError):
+        adversary().apgd.n_iterations = 3  # type: ignore[attr-defined]
+
+
+def test_returns_what_the_reference_returns() -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce", "square"])
+    attack.apgd.n_restarts, attack.apgd.n_iter, attack.square.n_queries = 1, 10, 20
+    points = attack.run_standard_evaluation(x, y, bs=5)
+    again, labels = attack.run_standard_evaluation(x, y, bs=12, return_labels=True)
+    assert isinstance(points, torch.Tensor)
+    assert points.shape == x.shape
+    assert torch.allclose(points, again, atol=1e-6)
+    assert torch.equal(labels, network(classes=10)(again).argmax(1))
+    assert (labels != y).any()
+    assert torch.equal(points[labels == y], x[labels == y])
+
+
+def test_individual_attacks_each_see_all_samples() -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce", "apgd-dlr"])
+    attack.apgd.n_restarts, attack.apgd.n_iter = 1, 10
+    found = attack.run_standard_evaluation_individual(x, y, bs=12)
+    assert list(found) == ["apgd-ce", "apgd-dlr"]
+    labelled = attack.run_standard_evaluation_individual(x, y, bs=12, return_labels=True)
+    for name, points in found.items():
+        assert isinstance(points, torch.Tensor)
+        assert torch.equal(labelled[name][0], points)
+        assert (network(classes=10)(points).argmax(1) != y).any()
+
+
+def test_state_path_holds_the_verdicts_and_ends_the_matter(tmp_path: Path) -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce"])
+    attack.apgd.n_restarts, attack.apgd.n_iter = 1, 10
+    path = tmp_path / "state.json"
+    points = attack.run_standard_evaluation(x, y, bs=12, state_path=path)
+    state = EvaluationState.from_disk(path)
+    assert torch.equal(state.robust_flags.bool(), network(classes=10)(points).argmax(1) == y)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+    assert torch.equal(attack.run_standard_evaluation(x, y, bs=12, state_path=path), x), "nothing is left to run"
+    other = adversary(version="custom", attacks_to_run=["square"])
+    with pytest.raises(ValueError, match="other attacks"):
+        other.run_standard_evaluation(x, y, state_path=path)
+
+
+def test_attacks_to_run_belongs_to_custom() -> None:
+    with pytest.raises(ValueError, match="version='custom'"):
+        adversary(version="standard", attacks_to_run=["square"])
+
+
+def test_a_callable_is_a_model() -> None:
+    net = network(classes=10)
+    x, y = data()
+    attack = AutoAttack(lambda images: net(images), eps=0.3, version="custom", attacks_to_run=["apgd-ce"], device="cpu")
+    attack.apgd.n_iter = 10
+    assert attack.clean_accuracy(x, y) == 1.0
+    assert attack.clean_accuracy(attack.run_standard_evaluation(x, y), y) == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", EPS)
+def test_the_references_verdict(norm: str) -> None:
+    model = network(classes=10, gain=0.4)
+    x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    y = model(x).argmax(1)
+    options = {"norm": norm, "eps": EPS[norm], "version": "standard", "seed": 0, "device": "cpu"}
+    theirs = pyautoattack.AutoAttack(model, **options)
+    theirs.verbose = False
+    _, labels = theirs.run_standard_evaluation(x, y, batch_size=16)
+    mine = AutoAttack(model, **options, verbose=False).run_standard_evaluation(x, y, bs=16)
+    robust, reference = model(mine).argmax(1) == y, labels == y
+    assert 0 < int(reference.sum()) < 16, "the case must have both"
+    assert int((robust != reference).sum()) <= 1
