@@ -140,7 +140,7 @@ def test_what_the_pages_import_is_there(page: Path) -> None:
     for block in blocks(page, "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness"):
-                module = __import__(node.module, fromlist=["_"])
+                module = __import__(node.module, fromlist=[alias.name for alias in node.names])
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
