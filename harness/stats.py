@@ -80,9 +80,7 @@ def paired_bootstrap(
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape or a.ndim not in (1, 2) or a.size == 0:
-        raise InvalidInput(
-            f"a paired bootstrap needs shapes [seeds] or [seeds, n], got {a.shape} and {b.shape}"
-        )
+        raise InvalidInput(f"a paired bootstrap needs shapes [seeds] or [seeds, n], got {a.shape} and {b.shape}")
     differences = (a - b).reshape(len(a), -1)
     seeds, n = differences.shape
     generator = np.random.default_rng(seed)

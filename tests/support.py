@@ -81,7 +81,9 @@ def drive(attack: Attack, model: nn.Module, batch: Batch, runs: int | None = Non
     return claimed, points
 
 
-def linear_model(classes: int, shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+def linear_model(
+    classes: int, shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> nn.Module:
     """A random linear classifier, whose distance to each decision boundary is known in closed form."""
     generator = torch.Generator().manual_seed(seed)
     features = int(torch.tensor(shape).prod())

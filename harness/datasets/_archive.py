@@ -51,7 +51,6 @@ def read_archive(
     except _DAMAGE as error:
         if "allow_pickle" in str(error):
             raise InvalidInput(
-                f"{path} holds Python objects, which could run code when opened; "
-                "store plain arrays of numbers or text"
+                f"{path} holds Python objects, which could run code when opened; store plain arrays of numbers or text"
             ) from error
         raise InvalidInput(f"{path} is damaged or cut short ({' '.join(str(error).split())})") from error

@@ -102,8 +102,6 @@ class Dataset:
         """From arrays that were checked: images NCHW, uint8 or float in [0, 1]."""
         images = torch.from_numpy(np.ascontiguousarray(x))
         # the same division as everywhere else in this field, so that equal images are equal bit for bit
-        images = (
-            images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)
-        )
+        images = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)
         labels = torch.from_numpy(np.ascontiguousarray(y).astype(np.int64))
         return cls(name, split, images, labels, about.classes, about.threats, size, torch.arange(len(labels)))

@@ -78,16 +78,14 @@ def _classes(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < 10**6:
         return tuple(str(label) for label in range(int(array)))
     raise InvalidInput(
-        f"{where}: classes must be at least two names (text), or their number, "
-        f"got {array.dtype} {list(array.shape)}"
+        f"{where}: classes must be at least two names (text), or their number, got {array.dtype} {list(array.shape)}"
     )
 
 
 def _threats(array: np.ndarray, where: str) -> tuple[ThreatModel, ...]:
     if array.ndim > 1 or array.dtype.kind != "U":
         raise InvalidInput(
-            f'{where}: threat must be text such as "Linf:8/255", or several, '
-            f"got {array.dtype} {list(array.shape)}"
+            f'{where}: threat must be text such as "Linf:8/255", or several, got {array.dtype} {list(array.shape)}'
         )
     return tuple(ThreatModel.parse(str(text)) for text in np.atleast_1d(array))
 

@@ -49,9 +49,7 @@ def _root(path: Path, split: str) -> Path:
         return path / split
     other = next((s for s in SPLITS if (path / s).is_dir()), None)
     if other is not None:
-        raise InvalidInput(
-            f"{path} has a folder {other!r} but none called {split!r}; add it, or ask for split {other}"
-        )
+        raise InvalidInput(f"{path} has a folder {other!r} but none called {split!r}; add it, or ask for split {other}")
     return path
 
 

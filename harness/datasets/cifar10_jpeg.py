@@ -30,12 +30,7 @@ def _read(request: Request) -> tuple[np.ndarray, np.ndarray, int]:
         )
     arrays = read_archive(path, required=("jpeg", "offset", "y"))
     jpeg, offset, y = arrays["jpeg"], arrays["offset"], arrays["y"]
-    if (
-        jpeg.dtype != np.uint8
-        or jpeg.ndim != 1
-        or offset.dtype.kind not in "iu"
-        or offset.shape != (len(y) + 1,)
-    ):
+    if jpeg.dtype != np.uint8 or jpeg.ndim != 1 or offset.dtype.kind not in "iu" or offset.shape != (len(y) + 1,):
         raise InvalidInput(
             f"{path}: expected jpeg uint8 [bytes] and offset [n+1] for y [n], got jpeg {jpeg.dtype} "
             f"{list(jpeg.shape)}, offset {offset.dtype} {list(offset.shape)}, y {list(y.shape)}"

@@ -113,9 +113,7 @@ def test_mnist_is_read_from_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "key"), [("cifar10", "labels"), ("cifar100", "fine_labels")])
-def test_cifar_is_read_from_its_files(
-    name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar_is_read_from_its_files(name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision.datasets
 
     source = getattr(torchvision.datasets, name.upper())
@@ -144,9 +142,7 @@ def jpeg_archive(path: Path, *, size: int = 32, n: int = 6) -> list[np.ndarray]:
     files, pictures = [], []
     for _ in range(n):
         buffer = io.BytesIO()
-        Image.fromarray(generator.integers(0, 256, (size, size, 3), np.uint8)).save(
-            buffer, "JPEG", quality=90
-        )
+        Image.fromarray(generator.integers(0, 256, (size, size, 3), np.uint8)).save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
         pictures.append(np.asarray(Image.open(io.BytesIO(files[-1]))).transpose(2, 0, 1))
     offset = np.cumsum([0, *map(len, files)])
