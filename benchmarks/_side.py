@@ -10,15 +10,20 @@ import resource
 import statistics
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx
 
 from benchmarks._foreign import WIDE, load, samples, wide
 from harness import reference
 from harness.accelerate import accelerate
-from harness.evaluation import Evaluation, examine
+from harness.evaluation import examine
+from harness.passes import Padded, Passes
 from harness.suites import Step, Suite
 
 __all__ = ["main"]
@@ -76,20 +81,21 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
     seconds = []
     for _ in range(job["repeats"]):
         began = time.perf_counter()
-        done = examine(
-            model,
-            x,
-            y,
-            threat=job["threat"],
-            suite=suite,
-            seed=job["seed"],
-            batch_size=job["batch_size"] or "auto",
-            precision=job["precision"],
-            workers=job["workers"],
-            device=job.get("device", "cpu"),
-            compiled=job.get("compiled", False),
-            graphs=job.get("graphs", False),
-        )
+        with _census() as counts:
+            done = examine(
+                model,
+                x,
+                y,
+                threat=job["threat"],
+                suite=suite,
+                seed=job["seed"],
+                batch_size=job["batch_size"] or "auto",
+                precision=job["precision"],
+                workers=job["workers"],
+                device=job.get("device", "cpu"),
+                compiled=job.get("compiled", False),
+                graphs=job.get("graphs", False),
+            )
         seconds.append(time.perf_counter() - began)
     result = done.result
     judged = sum(step.judge for step in result.steps)
@@ -104,39 +110,57 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
         "model_seconds": result.model_seconds,
         "backward": int(done.verdicts.backward.sum()),
         "batch": result.environment.batch_size,
-        "pure_seconds": _pure_seconds(job, model, x, done) if job.get("pure") else None,
+        "pure_seconds": _pure_seconds(counts, model, x, job["precision"]) if job.get("pure") else None,
         "passes_made": result.environment.passes,
     }
 
 
-def _pure_seconds(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, done: Evaluation) -> float:
-    """What the same passes cost in bare loops: each step's passes at the batch that stood through it."""
-    fast, notes = accelerate(model, precision=job["precision"])
-    layout = torch.channels_last if "channels_last" in notes else torch.contiguous_format
+@contextmanager
+def _census() -> Iterator[Counter[tuple[bool, bool, int]]]:
+    """Count the passes made inside: (by the judge, with gradient, size of the batch) -> how many."""
+    counts: Counter[tuple[bool, bool, int]] = Counter()
+    original = Passes._timed
 
-    def median(pass_: Any, batch: torch.Tensor) -> float:
-        times = []
-        for _ in range(7):
-            began = time.perf_counter()
-            pass_(batch)
-            times.append(time.perf_counter() - began)
-        return statistics.median(times[1:]) / len(batch)
+    def counted(self: Passes, x: torch.Tensor, one: Any, part: slice) -> Any:
+        plain = (
+            not isinstance(self.network, (torch.fx.GraphModule, Padded)) and "Bf16" not in type(self.network).__name__
+        )
+        counts[plain, "gradient" in one.__qualname__, part.stop - part.start] += 1
+        return original(self, x, one, part)
+
+    Passes._timed = counted  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        Passes._timed = original  # type: ignore[method-assign]
+
+
+def _pure_seconds(
+    counts: Counter[tuple[bool, bool, int]], model: torch.nn.Module, x: torch.Tensor, precision: str
+) -> float:
+    """What the very passes that were made cost in bare loops, each at the size of its batch."""
+    fast, notes = accelerate(model, precision=precision)
+    layout = torch.channels_last if "channels_last" in notes else torch.contiguous_format
 
     def forward(network: torch.nn.Module, batch: torch.Tensor) -> None:
         with torch.no_grad():
             network(batch)
 
-    def both(batch: torch.Tensor) -> None:
+    def both(network: torch.nn.Module, batch: torch.Tensor) -> None:
         leaf = batch.detach().requires_grad_()
-        torch.autograd.grad(fast(leaf).logsumexp(1).sum(), leaf)
+        torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
 
-    total = len(x) * median(lambda batch: forward(model, batch), x[:128])
-    for step in done.result.steps:
-        if step.forward:
-            batch = x[: max(1, min(128, step.after or step.before))].contiguous(memory_format=layout)
-            total += step.backward * median(both, batch)
-            total += (step.forward - step.backward) * median(lambda b: forward(fast, b), batch)
-            total += step.judge * median(lambda b: forward(model, b), x[: len(batch)])
+    total = 0.0
+    for (plain, gradient, size), count in counts.items():
+        network = model if plain else fast
+        batch = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
+        batch = batch if plain else batch.contiguous(memory_format=layout)
+        times = []
+        for _ in range(9):
+            began = time.perf_counter()
+            (both if gradient else forward)(network, batch)
+            times.append(time.perf_counter() - began)
+        total += count * statistics.median(times[2:])
     return total
 
 

@@ -181,6 +181,7 @@ def _compare(case: Case, material: Path, known: dict[str, list[dict[str, Any]]])
         "robust": [sum(first["robust"]), sum(last["robust"])],
         "differ": differ,
         "over_pure_passes": pure,
+        "over_seconds_in_passes": [side["overhead"] for side in ours],
         "peak_mb": [first["peak_mb"], last["peak_mb"]],
         "reference_steps": first["steps"],
         "ours_steps": last["steps"],
