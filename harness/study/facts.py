@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.errors import ResultError
 from harness.store import write_atomically
 
-__all__ = ["Session", "begin", "end", "read"]
+__all__ = ["Session", "begin", "note", "read"]
 
 _NAME = "run.json"
 
@@ -25,8 +25,8 @@ class Session:
     Attributes:
         started: UTC, ISO 8601.
         workers: jobs at once.
-        jobs: how many were done.
-        seconds, cpu_seconds: None of one that was killed.
+        jobs: how many were done. seconds, cpu_seconds: until the last of them, or until the end.
+        ended: False of one that was killed.
     """
 
     command: str | None
@@ -34,8 +34,9 @@ class Session:
     device: str
     workers: int
     jobs: int = 0
-    seconds: float | None = None
-    cpu_seconds: float | None = None
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    ended: bool = False
 
 
 def read(output: Path) -> tuple[Session, ...]:
@@ -61,10 +62,11 @@ def begin(output: Path, *, command: str | None, device: str, workers: int) -> Se
     return session
 
 
-def end(output: Path, *, jobs: int, seconds: float, cpu_seconds: float) -> None:
-    """Note how the session at work ended."""
+def note(output: Path, *, jobs: int, seconds: float, cpu_seconds: float, ended: bool = False) -> None:
+    """Note how far the session at work has come."""
     *earlier, last = read(output)
-    _write(output, (*earlier, replace(last, jobs=jobs, seconds=round(seconds, 1), cpu_seconds=round(cpu_seconds, 1))))
+    come = replace(last, jobs=jobs, seconds=round(seconds, 1), cpu_seconds=round(cpu_seconds, 1), ended=ended)
+    _write(output, (*earlier, come))
 
 
 def _write(output: Path, sessions: tuple[Session, ...]) -> None:

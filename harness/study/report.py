@@ -233,10 +233,10 @@ def _flags(findings: Findings) -> str:
 
 def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str]:
     for session in sessions:
-        took = "was cut off" if session.seconds is None else f"{session.jobs} jobs in {_minutes(session.seconds)}"
-        cpu = f" ({_minutes(session.cpu_seconds)} of processor time)" if session.cpu_seconds else ""
+        took = f"{session.jobs} jobs in {_minutes(session.seconds)} ({_minutes(session.cpu_seconds)} of processor time)"
+        took += "" if session.ended else ", then cut off"
         command = f"`{session.command}`" if session.command else "called from Python"
-        yield f"- {command}, {session.started}, {session.workers} at once on {session.device}: {took}{cpu}"
+        yield f"- {command}, {session.started}, {session.workers} at once on {session.device}: {took}"
     environments = [
         outcome.result.environment
         for networks in findings.networks.values()

@@ -75,9 +75,15 @@ def run(
     began = time.perf_counter()
     ended: dict[str, Done] = {}
 
+    def note(*, over: bool = False) -> None:
+        done = [job for job in ended.values() if job.status == "done"]
+        spent = sum(job.cpu_seconds for job in ended.values())
+        facts.note(output, jobs=len(done), seconds=time.perf_counter() - began, cpu_seconds=spent, ended=over)
+
     def heard(event: Event) -> None:
         if event.done is not None:
             ended[event.job.name] = event.done
+            note()
         tell(event)
 
     with preflight.threads(1 if place.type == "cpu" else None):
@@ -87,9 +93,7 @@ def run(
             try:
                 schedule(jobs, workers=size, isolated=can_isolate(place), tell=heard)
             finally:
-                spent = sum(done.cpu_seconds for done in ended.values())
-                count = sum(done.status == "done" for done in ended.values())
-                facts.end(output, jobs=count, seconds=time.perf_counter() - began, cpu_seconds=spent)
+                note(over=True)
     folders.clear_states()
     kinds = {job.name: job.name.partition(" ")[0] for job in jobs if ended[job.name].status == "done"}
     trained = sum(kind == "train" for kind in kinds.values())

@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("study")
     facts.begin(output, command="harness study run tiny.toml", device="cpu", workers=2)
-    facts.end(output, jobs=27, seconds=100.04, cpu_seconds=150.0)
+    facts.note(output, jobs=27, seconds=100.04, cpu_seconds=150.0, ended=True)
     files = write_report(found(), output)
     assert {path.name for path in files} == FILES
     return output
