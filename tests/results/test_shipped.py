@@ -12,8 +12,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "leaderboards"
 
 
 def test_the_shipped_leaderboards_can_be_rebuilt(tmp_path: Path) -> None:
-    if not list((FOLDER / "results").glob("*.json")):
-        pytest.skip("no results in this checkout")
+    if not FOLDER.is_dir():
+        pytest.skip("the leaderboards are not part of this copy of the sources")
+    assert list((FOLDER / "results").glob("*.json")), "a clone ships the results of its checkpoints"
     standard = {name: datasets.about(name).threats for name in datasets.names()}
     results = [result for _, result in store.read_all(FOLDER / "results")]
     for board in leaderboard.boards(results, standard):
