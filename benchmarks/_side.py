@@ -23,7 +23,7 @@ from benchmarks._foreign import WIDE, load, samples, wide
 from harness import reference
 from harness.accelerate import accelerate
 from harness.evaluation import examine
-from harness.passes import Padded, Passes
+from harness.passes import Passes
 from harness.suites import Step, Suite
 
 __all__ = ["main"]
@@ -81,7 +81,7 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
     seconds = []
     for _ in range(job["repeats"]):
         began = time.perf_counter()
-        with _census() as counts:
+        with _census(model) as counts:
             done = examine(
                 model,
                 x,
@@ -116,15 +116,13 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
 
 
 @contextmanager
-def _census() -> Iterator[Counter[tuple[bool, bool, int]]]:
+def _census(model: torch.nn.Module) -> Iterator[Counter[tuple[bool, bool, int]]]:
     """Count the passes made inside: (by the judge, with gradient, size of the batch) -> how many."""
     counts: Counter[tuple[bool, bool, int]] = Counter()
     original = Passes._timed
 
     def counted(self: Passes, x: torch.Tensor, one: Any, part: slice) -> Any:
-        plain = (
-            not isinstance(self.network, (torch.fx.GraphModule, Padded)) and "Bf16" not in type(self.network).__name__
-        )
+        plain = self.network is model
         counts[plain, "gradient" in one.__qualname__, part.stop - part.start] += 1
         return original(self, x, one, part)
 
@@ -139,7 +137,7 @@ def _pure_seconds(
     counts: Counter[tuple[bool, bool, int]], model: torch.nn.Module, x: torch.Tensor, precision: str
 ) -> float:
     """What the very passes that were made cost in bare loops, each at the size of its batch."""
-    fast, notes = accelerate(model, precision=precision)
+    fast, notes = accelerate(model, precision=precision, shape=tuple(x.shape[1:]))
     layout = torch.channels_last if "channels_last" in notes else torch.contiguous_format
 
     def forward(network: torch.nn.Module, batch: torch.Tensor) -> None:

@@ -215,7 +215,9 @@ def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor
 def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size: int) -> tuple[Passes, list[str]]:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
     traceable = not seen.random and seen.slope is not None
-    network, notes = accelerate(model, precision=settings.precision, traceable=traceable)
+    network, notes = accelerate(
+        model, precision=settings.precision, traceable=traceable, shape=tuple(seen.pair.shape[1:])
+    )
     layout = torch.channels_last if "channels_last" in notes and seen.pair.dim() == 4 else torch.contiguous_format
     passes = Passes(network, classes, size, settings.precision, layout)
     try:

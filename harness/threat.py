@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -130,6 +131,7 @@ class ThreatModel:
         return f"{self.norm}:{self.eps}"
 
 
+@cache  # asked for in every query of an attack
 def _value(eps: str) -> float:
     parts = eps.split("/")
     if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):

@@ -119,10 +119,25 @@ def test_bfloat16_keeps_the_last_layer_in_float32() -> None:
     model = network(gain=0.1)
     fast, notes = accelerate(model, precision="bf16")
     x = torch.rand(16, *SHAPE)
-    assert "bf16-autocast" in notes
+    assert "bf16-convolutions" in notes
     assert fast(x).dtype == torch.float32
     difference = (fast(x) - model(x)).abs().max()
     assert 0 < difference < 0.05 * model(x).abs().max()
+
+
+def test_bfloat16_of_a_model_that_cannot_be_traced_is_left_to_autocast() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(gain=0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x if x.sum() > 0 else x.flip(3))
+            return out
+
+    fast, notes = accelerate(Branching().eval(), precision="bf16")
+    assert "bf16-autocast" in notes
+    assert fast(torch.rand(4, *SHAPE)).dtype == torch.float32
 
 
 class Hungry(nn.Module):

@@ -1,0 +1,105 @@
+"""The attacked model, made faster without becoming another model.
+
+Attacks spend nearly all their time in passes through a network whose weights do not change. So the
+parameters are frozen (no gradient is kept for them), batch norms that follow a convolution are folded
+into it, batch norms that feed an activation are merged with it, the memory layout is the one
+convolutions like, what follows a convolution is fused with it, and, where asked, passes run in reduced precision.
+
+All of this happens on a copy. Its outputs are compared with the plain model's before it is used, and the
+judge never sees it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from harness.accelerate._bf16 import Autocast, convolve_in_bf16
+from harness.accelerate._fold import fold
+from harness.accelerate._graph import is_pure, wiring
+from harness.accelerate._kernels import Kernels
+from harness.accelerate._sweep import sweep
+from harness.errors import InvalidInput
+
+__all__ = ["PRECISIONS", "accelerate", "full_float32", "require_precision"]
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def require_precision(precision: str, device: torch.device) -> None:
+    """Check that the device can run passes in ``precision``.
+
+    Raises:
+        InvalidInput: an unknown precision, or one that this device lacks.
+    """
+    if precision not in PRECISIONS:
+        raise InvalidInput(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "tf32" and device.type != "cuda":
+        raise InvalidInput("precision tf32 exists on NVIDIA GPUs only; on this device use fp32 or bf16")
+    if precision == "bf16" and device.type == "cpu" and not _cpu_has_bf16():
+        raise InvalidInput("precision bf16 needs a CPU with AVX512-BF16 or AMX, which this one lacks; use fp32")
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    mkldnn = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return "AVX512" in capabilities and (mkldnn is None or bool(mkldnn()))
+
+
+@contextmanager
+def full_float32(precision: str = "fp32") -> Iterator[None]:
+    """Within it, float32 on a GPU means float32 (no TF32), unless ``precision`` asks for tf32."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    wanted = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def accelerate(
+    model: nn.Module, *, precision: str, traceable: bool = True, shape: tuple[int, ...] | None = None
+) -> tuple[nn.Module, list[str]]:
+    """A faster copy of ``model`` for attacks, and what was done to it in plain words.
+
+    Args:
+        model: in eval mode, on its device.
+        precision: fp32, tf32 or bf16.
+        traceable: False keeps the model's own Python in charge: a traced graph would repeat one random draw,
+            and give gradients to a model that has none.
+        shape: of an image; where it is not given, kernels are not fused.
+    """
+    notes: list[str] = []
+    try:
+        fast = copy.deepcopy(model)
+    except Exception as error:  # a model may hold anything, and then it is attacked as it is
+        return model, [f"as-loaded (the model cannot be copied: {type(error).__name__})"]
+    fast.requires_grad_(False)
+    notes.append("frozen")
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    graph, pure = wiring(fast), False
+    if graph is not None:
+        folded = fold(fast, graph)
+        notes += [f"folded-bn:{folded}"] if folded else []
+        pure = traceable and is_pure(fast, graph)
+        if pure:
+            fast, swept = sweep(fast, graph, affine=on_cpu)
+            notes += [f"merged-activation:{swept}"] if swept else []
+    if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
+        fast = fast.to(memory_format=torch.channels_last)
+        notes.append("channels_last")
+    if precision == "bf16":
+        convolve_in_bf16(fast, cast=pure and on_cpu)
+        fast = fast if pure and on_cpu else Autocast(fast)
+        notes.append("bf16-convolutions" if pure and on_cpu else "bf16-autocast")
+    if isinstance(fast, torch.fx.GraphModule) and on_cpu and shape is not None and len(shape) == 3:
+        kernels = Kernels(fast, shape)
+        if kernels.pays:
+            fast = kernels
+            notes.append(f"fused-convolutions:{kernels.fused}")
+    return fast, notes

@@ -1,0 +1,127 @@
+"""Fused kernels compute what the layers compute, there and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from harness.accelerate import accelerate
+from harness.accelerate._kernels import Kernels
+from harness.accelerate._sweep import sweep
+from harness.evaluation import examine
+from tests.engine.networks import network, samples
+from tests.engine.test_passes import trained_looking
+
+
+def both_ways(model: nn.Module, x: Tensor, losses: int = 1) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and one gradient per loss through the same graph."""
+    leaf = x.clone().requires_grad_()
+    logits = model(leaf)
+    values = [logits.logsumexp(1).sum(), (logits[:, 0] - logits[:, 1]).sum(), logits.square().sum()][:losses]
+    return logits.detach(), [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in values]
+
+
+def assert_same(model: nn.Module, shape: tuple[int, int, int], *, fused: bool = True) -> None:
+    fast, notes = accelerate(model, precision="fp32", shape=shape)
+    assert any(note.startswith("fused-convolutions") for note in notes) is fused, notes
+    assert_same_passes(model, fast, shape)
+
+
+def assert_same_passes(model: nn.Module, fast: nn.Module, shape: tuple[int, int, int], n: int = 5) -> None:
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(1))
+    logits, grads = both_ways(model, x, 3)
+    fast_logits, fast_grads = both_ways(fast, x, 3)
+    with torch.no_grad():
+        forward_only = fast(x)
+    scale = max(1.0, float(logits.abs().max()))
+    assert (fast_logits - logits).abs().max() < 1e-5 * scale
+    assert (forward_only - logits).abs().max() < 1e-5 * scale
+    for grad, fast_grad in zip(grads, fast_grads, strict=True):
+        assert (fast_grad - grad).abs().max() < 1e-4 * float(grad.abs().max())
+
+
+@pytest.mark.parametrize("name", ["digits-resnet", "lenet5", "leaky-resnet32", "resnet20", "preact-resnet18"])
+def test_architectures(name: str) -> None:
+    shape = {"digits-resnet": (1, 8, 8), "lenet5": (1, 28, 28)}.get(name, (3, 32, 32))
+    assert_same(trained_looking(name), shape, fused=name != "lenet5")
+
+
+class Zoo(nn.Module):
+    """Convolutions of all kinds, a sum that is used twice, and a shortcut around a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 5, padding=2)
+        self.strided = nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.dilated = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.even = nn.Conv2d(8, 8, 2, padding=1)
+        self.bare = nn.Conv2d(8, 8, 3)
+        self.wide = nn.Conv2d(8, 8, 1, padding=1)
+        self.same = nn.Conv2d(8, 8, 3, padding="same")
+        self.round = nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular")
+        self.norm = nn.BatchNorm2d(8)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(x * 2 - 1), 0.2)
+        x = F.relu(self.strided(x))
+        y = self.grouped(x) + x
+        z = self.dilated(y) + y
+        y = F.relu(self.norm(z)) + F.relu(self.even(self.bare(y) + 1))[:, :, :1, :1] + z
+        y = self.round(self.same(y)) + self.wide(y)[:, :, 1:-1, 1:-1]
+        out: Tensor = self.last(F.avg_pool2d(y, 2).mean((2, 3)) + y.view(y.size(0), y.size(1), -1).sum(2))
+        return out
+
+
+def test_convolutions_of_all_kinds() -> None:
+    torch.manual_seed(0)
+    model = Zoo()
+    model.norm.running_mean.normal_()
+    model.norm.running_var.uniform_(0.5, 2)
+    model.norm.weight.data.normal_()
+    graph = fx.symbolic_trace(model.eval())
+    sweep(graph, graph.graph, affine=True)
+    kernels = Kernels(fx.GraphModule(graph, graph.graph), (3, 12, 12))
+    assert kernels.fused >= 4
+    assert_same_passes(model, kernels, (3, 12, 12))
+
+
+def test_a_network_without_convolutions_stays_with_torch() -> None:
+    assert_same(
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval(), (3, 2, 2), fused=False
+    )
+
+
+def test_bfloat16_is_near() -> None:
+    model = trained_looking("leaky-resnet32")
+    fast, notes = accelerate(model, precision="bf16", shape=(3, 32, 32))
+    assert "bf16-convolutions" in notes
+    assert any(note.startswith("fused") for note in notes)
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    logits, (grad,) = both_ways(model, x)
+    near, (near_grad,) = both_ways(fast, x)
+    assert near.dtype == near_grad.dtype == torch.float32
+    assert 0 < (near - logits).abs().max() < 0.1 * logits.abs().max()
+    assert (F.cosine_similarity(grad.flatten(1), near_grad.flatten(1)) > 0.9).all()
+
+
+def test_images_are_left_alone_and_gradients_may_be_asked_again() -> None:
+    model = trained_looking("resnet20")
+    fast, _ = accelerate(model, precision="fp32", shape=(3, 32, 32))
+    x = torch.rand(3, 3, 32, 32)
+    before = x.clone()
+    leaf = x.requires_grad_()
+    out = fast(leaf)
+    first, second = (torch.autograd.grad(out[:, 0].sum(), leaf, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(x.detach(), before)
+
+
+def test_an_evaluation_runs_on_them_and_says_so() -> None:
+    model = network()
+    x, y = samples(model, 6)
+    result = examine(model, x, y, threat="Linf:0.01", suite="fgsm", workers=1).result
+    assert any(note.startswith("fused-convolutions") for note in result.environment.passes)
