@@ -300,6 +300,8 @@ def _run(
     identity = _identity(subject, threat, suite, settings)
     device = _device(subject.model, settings.device)
     require_precision(settings.precision, device)
+    if settings.graphs and device.type != "cuda":
+        raise InvalidInput(f"CUDA graphs need a CUDA device, and this run is on {device}; leave --graphs out")
     # on a copy, as moving the caller's model would be felt by the caller
     model = subject.model if _device(subject.model, None) == device else copy.deepcopy(subject.model).to(device)
     size = workers.count(settings.workers, device)

@@ -21,7 +21,7 @@ from torch import nn
 from harness.accelerate._bf16 import Autocast, convolve_in_bf16
 from harness.accelerate._fold import fold
 from harness.accelerate._graph import is_pure, wiring
-from harness.accelerate._kernels import Kernels
+from harness.accelerate._kernels import Kernels, have_kernels
 from harness.accelerate._sweep import sweep
 from harness.errors import InvalidInput
 
@@ -97,7 +97,7 @@ def accelerate(
         convolve_in_bf16(fast, cast=pure and on_cpu)
         fast = fast if pure and on_cpu else Autocast(fast)
         notes.append("bf16-convolutions" if pure and on_cpu else "bf16-autocast")
-    if isinstance(fast, torch.fx.GraphModule) and on_cpu and shape is not None and len(shape) == 3:
+    if isinstance(fast, torch.fx.GraphModule) and shape is not None and len(shape) == 3 and have_kernels(fast):
         kernels = Kernels(fast, shape)
         if kernels.pays:
             fast = kernels

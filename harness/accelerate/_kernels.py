@@ -20,12 +20,14 @@ from torch.autograd.function import once_differentiable
 from harness.accelerate._graph import Calls, slope_of
 from harness.accelerate._sweep import AffineActivation
 
-__all__ = ["Kernels"]
+__all__ = ["Kernels", "have_kernels"]
 
 Values = list[Any]
 Grads = list[Tensor | None]
 Back = Callable[[Tensor, Grads], None]
 """Puts the gradient of a step's output on the account of its inputs."""
+Trail = list[tuple[int, Back]]
+"""The way back from each slot, in the order of the steps."""
 
 # weights are put in order for a batch of about this size, and taken as they are by any other
 _BATCH = 16
@@ -89,11 +91,11 @@ class Kernels(nn.Module):
         logits: Tensor = values[self._output]
         return logits
 
-    def there(self, x: Tensor) -> tuple[Tensor, list[tuple[int, Back]]]:
-        """Logits, and the way back from each slot, in the order of the steps."""
+    def there(self, x: Tensor) -> tuple[Tensor, Trail]:
+        """Logits, and the way back."""
         values = self._initial.copy()
         values[self._input] = x
-        trail: list[tuple[int, Back]] = []
+        trail: Trail = []
         for step, spent in zip(self._steps, self._spent, strict=True):
             values[step.slot], back = step.record(values)
             trail.append((step.slot, back))
@@ -101,11 +103,14 @@ class Kernels(nn.Module):
                 values[slot] = None
         return values[self._output], trail
 
-    def back(self, trail: list[tuple[int, Back]], grad: Tensor) -> Tensor:
-        """The gradient of the images from that of the logits; may be called again."""
+    def back(self, trail: Trail, grad: Tensor, *, keep: bool) -> Tensor:
+        """The gradient of the images from that of the logits; with ``keep`` it may be asked again."""
+        trail = trail.copy() if keep else trail
         grads: Grads = [None] * len(self._initial)
         grads[self._output] = grad
-        for slot, back in reversed(trail):
+        while trail:
+            # taken off the trail, so that what this step kept is free for the next
+            slot, back = trail.pop()
             out = grads[slot]
             grads[slot] = None
             if out is not None:
@@ -193,6 +198,11 @@ class Kernels(nn.Module):
         ]
 
 
+def have_kernels(network: nn.Module) -> bool:
+    """Whether any of a network's convolutions has a kernel: on a CPU, in float32 or bfloat16."""
+    return any(type(module) is nn.Conv2d and _can_pack(module) for module in network.modules())
+
+
 class _ThereAndBack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernels: Kernels) -> Tensor:
@@ -203,7 +213,9 @@ class _ThereAndBack(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.kernels.back(ctx.trail, grad), None
+        # what torch's own functions know: whether the graph is asked again
+        keep: bool = getattr(torch._C, "_get_current_graph_task_keep_graph", lambda: True)()
+        return ctx.kernels.back(ctx.trail, grad, keep=keep), None
 
 
 class _Step:
@@ -322,7 +334,10 @@ class _Other(_Step):
             return out, _no_way_back
 
         def back(grad: Tensor, grads: Grads) -> None:
-            for slot, part in zip(tensors, torch.autograd.grad(out, leaves, grad, retain_graph=True), strict=True):
+            # for a gradient that is handed to it, autograd.grad would load a computer algebra system
+            with torch.enable_grad():
+                product = (out * grad).sum()
+            for slot, part in zip(tensors, torch.autograd.grad(product, leaves, retain_graph=True), strict=True):
                 before = grads[slot]
                 grads[slot] = part if before is None else before + part
 

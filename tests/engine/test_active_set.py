@@ -83,7 +83,7 @@ def test_passes_add_up() -> None:
     again = 1
     total = done.verdicts.forward.sum()
     assert total == 20 + look + (look - 1) + again + sum(step.forward for step in done.result.steps)
-    assert done.verdicts.backward.sum() == 2 * 2 + sum(step.backward for step in done.result.steps)
+    assert done.verdicts.backward.sum() == 2 + 1 + sum(step.backward for step in done.result.steps)
     standing = done.verdicts.robust
     per_run = 101  # 100 steps and the random start
     assert set(done.verdicts.forward[standing][2:]) == {5 * per_run - 0 + 1} or standing.sum() == 0
