@@ -189,7 +189,7 @@ def execute(
         chunks = run.advance(chunks, i)
         run.outcome.seconds = time.perf_counter() - began
         if progress is not None:
-            progress((i + 1) / task.attack.steps, len(task.index) - len(run.outcome.broken))
+            progress(run.share(chunks, i), len(task.index) - len(run.outcome.broken))
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
     run.settle_clock()
@@ -232,8 +232,20 @@ class _Run:
             oracle = self._oracle(chunk.index)
             chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, oracle, i)
             self._judge(chunk.index, chunk.batch, proposal)
-            after.append(chunk)
+            done = self.task.attack.done(chunk.state)
+            if done is None or not bool((done >= 1).any()):
+                after.append(chunk)
+            elif bool((done < 1).any()):
+                after.append(chunk.keep((done < 1).cpu()))
         return self._pack(after)
+
+    def share(self, chunks: list[_Chunk], i: int) -> float:
+        """The share of the task that is done after iteration ``i``."""
+        done = [self.task.attack.done(chunk.state) for chunk in chunks]
+        shares = [share for share in done if share is not None]
+        if shares:
+            return float(torch.cat(shares).mean())
+        return (i + 1) / self.task.attack.steps if chunks else 1.0
 
     def snapshot(self, iteration: int, chunks: list[_Chunk]) -> Snapshot:
         self.settle_clock()
@@ -269,7 +281,10 @@ class _Run:
         return index, Batch(x, y, self.task.logits[part].to(device), draws)
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
-        return ChunkOracle(self.machine.passes, index, self.outcome.tally, self.task.name, self.pool.names)
+        passes, names = self.machine.passes, self.pool.names
+        return ChunkOracle(
+            passes, index, self.outcome.tally, self.task.name, names, room=min(self.machine.lane_size, passes.limit)
+        )
 
     def _judge(self, index: Tensor, batch: Batch, proposal: Proposal) -> None:
         claimed = proposal.claimed.nonzero().squeeze(1)

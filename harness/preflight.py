@@ -27,7 +27,10 @@ from harness.threat import ThreatModel
 __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
-_CPU_LANES, _GPU_LANES = 64, 512
+_GPU_LANES = 512
+# so many CIFAR images fill a core; more leave its caches, which costs float32 more than it gains
+_CPU_LANES = {"fp32": 32, "bf16": 64}
+_MOST_LANES = 256
 _CIFAR = 3 * 32 * 32
 
 
@@ -126,8 +129,7 @@ def look(
     if settings.compiled or (settings.graphs and device.type == "cuda"):
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    lanes = _GPU_LANES if device.type == "cuda" else _CPU_LANES
-    machine = Machine(passes, judge, device, size, min(lanes, size))
+    machine = Machine(passes, judge, device, size, min(_lanes(pool, passes.precision, device), size))
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 
@@ -177,6 +179,13 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
         return int(settings.batch_size)
     budget = (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH) * _CIFAR
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
+
+
+def _lanes(pool: Pool, precision: str, device: torch.device) -> int:
+    """How many rows go through the model together at the lowest price a row."""
+    if device.type == "cuda":
+        return _GPU_LANES
+    return max(8, min(_CPU_LANES[precision] * _CIFAR // max(1, pool.x[0].numel()), _MOST_LANES))
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 class PlainOracle:
     """Passes on a model without packing, counting samples."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, room: int = 1) -> None:
         self.model = model.eval()
+        self.room = room
         self.forward = 0
         self.backward = 0
 

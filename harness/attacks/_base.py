@@ -65,7 +65,13 @@ class Oracle(Protocol):
     (positions), where it is not the whole batch.
 
     Outputs are detached and have the dtype of ``x``.
+
+    Attributes:
+        room: so many rows go through the model together about as fast, row by row, as more would; a small batch
+            has room for what may be needed later.
     """
+
+    room: int
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One forward pass: ``[m, k]``."""
@@ -85,7 +91,7 @@ class Attack(ABC):
 
     Attributes:
         runs: restarts times targets; each run begins from the clean images of the samples still standing.
-        steps: how often `step` is called in a run.
+        steps: how often `step` is called in a run, at most.
         notes: what had to be adapted to the model, in plain words (they go into the result).
     """
 
@@ -100,3 +106,8 @@ class Attack(ABC):
     @abstractmethod
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
         """Iteration ``i`` (from 0). The state passed in belongs to the attack and may be updated in place."""
+
+    def done(self, state: State) -> Tensor | None:
+        """The share of its run that each sample has behind it, ``[n]``; who is at 1 leaves. None where all take the
+        same ``steps`` iterations."""
+        return None

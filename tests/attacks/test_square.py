@@ -244,3 +244,46 @@ def test_inputs_that_are_no_images_are_refused(threat: ThreatModel) -> None:
     batch = batch_of(model, x, torch.zeros(2, dtype=torch.int64))
     with pytest.raises(InvalidInput, match=r"\[n, C, H, W\], got inputs of shape \[2, 10\]"):
         build("square", threat, 3).start(batch, PlainOracle(model), 0)
+
+
+@per_norm
+@pytest.mark.parametrize("room", [8, 12, 64])
+def test_candidates_tried_ahead_change_no_search(threat: ThreatModel, room: int) -> None:
+    model, batch = attacked(images(3), lead=6.0)
+    attack = build("square", threat, 3, queries=QUERIES)
+    alone, together = PlainOracle(model), PlainOracle(model, room)
+    expected, _ = attack.start(batch, alone, 0)
+    for i in range(attack.steps):
+        expected, _ = attack.step(batch, expected, alone, i)
+    state, _ = attack.start(batch, together, 0)
+    rounds = 0
+    while float(attack.done(state).min()) < 1:
+        assert rounds < attack.steps
+        state, _ = attack.step(batch, state, together, rounds)
+        rounds += 1
+    for name in ("best", "loss", "fooled"):
+        assert torch.equal(state[name], expected[name]), name
+    assert rounds < attack.steps / 1.5
+    assert alone.forward <= together.forward < 1.5 * alone.forward
+
+
+@per_norm
+def test_what_is_claimed_ahead_is_what_one_query_after_the_other_claims(threat: ThreatModel) -> None:
+    model, batch = attacked(images(5), lead=2.0)
+    attack = build("square", threat, 3, queries=60)
+    claims = []
+    for room in (1, 40):
+        oracle = PlainOracle(model, room)
+        state, proposal = attack.start(batch, oracle, 0)
+        seen: list[list[Tensor]] = [[] for _ in range(5)]
+        for i in range(attack.steps):
+            if float(attack.done(state).min()) == 1:
+                break
+            state, proposal = attack.step(batch, state, oracle, i)
+            for row in proposal.claimed.nonzero().squeeze(1).tolist():
+                seen[row].append(proposal.points[row])
+        claims.append(seen)
+    assert any(claims[0]), "the case must be one"
+    for one, other in zip(*claims, strict=True):
+        assert len(one) == len(other)
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
