@@ -148,7 +148,8 @@ def machine() -> str:
 
 
 def _compare(case: Case, material: Path, known: dict[str, list[dict[str, Any]]]) -> tuple[list[str], dict[str, Any]]:
-    common = {"model": case.model, "n": case.n, "threat": case.threat, "repeats": case.repeats}
+    # at equal batch size, as memory is compared as well
+    common = {"model": case.model, "n": case.n, "threat": case.threat, "repeats": case.repeats, "batch_size": case.n}
     mine = {**common, "precision": case.precision, "workers": case.workers, "pure": case.workers == 1}
     ours, theirs = [run_side("ours", material, **mine)], list(known.get(case.reference_of or "", []))
     if theirs:
@@ -207,7 +208,12 @@ def _against_n(console: Console, material: Path) -> list[dict[str, float]]:
 
 def _memory(console: Console, material: Path) -> dict[str, float]:
     """Peak memory at equal batch size, and of a pool of 10,000 images beside what a process needs at all."""
-    cut = [["apgd-ce", "apgd", {"loss": "ce", "steps": 2}], ["square", "square", {"queries": 2}]]
+    cut = [
+        ["apgd-ce", "apgd", {"loss": "ce", "steps": 2}],
+        ["apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 2, "targets": 2}],
+        ["fab-t", "fab", {"targeted": True, "steps": 2, "targets": 2}],
+        ["square", "square", {"queries": 2}],
+    ]
     job = {"model": "resnet32_at_all.pt", "threat": "Linf:8/255", "batch_size": 100}
     bare = run_side("ours", material, **job, n=4, suite="clean")["peak_mb"]
     pool = run_side("ours", material, **job, n=10_000, source=600, suite=cut)["peak_mb"]
