@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures to this file as well")
     options = parser.parse_args()
     wanted = options.cases or [*(case.name for case in CASES), *extras]
-    console, record = Console(width=150), {"machine": machine(), "cases": {}}
+    record: dict[str, Any] = {"machine": machine(), "cases": {}}
+    console = Console(width=150)
     console.print(f"[bold]{record['machine']}[/]")
     known: dict[str, list[dict[str, Any]]] = {}
     table = Table("case", "reference s", "ours s", "times faster", "asked", "passes", "verdicts", "overhead", "peak MB")

@@ -48,7 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("there is no GPU here: nothing was measured")
-    console, record = Console(width=150), {"machine": f"{torch.cuda.get_device_name()}, {machine()}", "cases": {}}
+    record: dict[str, Any] = {"machine": f"{torch.cuda.get_device_name()}, {machine()}", "cases": {}}
+    console = Console(width=150)
     console.print(f"[bold]{record['machine']}[/]")
     for name in options.cases:
         job = {**_CASES[name], "device": "cuda", "source": min(600, _CASES[name]["n"])}

@@ -105,7 +105,7 @@ class Work:
                 model.train()
                 optimizer.zero_grad()
                 loss = F.cross_entropy(model(points), labels)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             if self.device == "cuda":
                 torch.cuda.synchronize()

@@ -25,7 +25,7 @@ from harness.passes import Tally
 
 __all__ = ["Part", "State"]
 
-_VERSION = 1
+_VERSION = 2
 _INTERVAL = 5.0
 _FIRST = 2.0
 

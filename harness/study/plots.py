@@ -96,6 +96,9 @@ def _clean_robust(findings: Findings) -> Figure | None:
     chance = 100 / len(findings.plan.test_set.classes)
     _room(axes.set_xlim, [(p[0], p[2]) for p in points.values()])
     _room(axes.set_ylim, [*((p[1], p[3]) for p in points.values()), (chance, None)])
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_ticks([tick for tick in axis.get_ticklocs() if max(0, low) <= tick <= min(100, high)])
     axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel("clean accuracy (%)")
     axes.set_ylabel(f"robust accuracy (%), {measure.suite}, {measure.threat}")
