@@ -27,6 +27,9 @@ from harness.passes import ChunkOracle, Passes, Tally
 
 __all__ = ["Machine", "Outcome", "Pool", "Snapshot", "Task", "Tick", "execute"]
 
+# seconds; a query of a small network takes less than telling of it
+_TELL_EVERY = 0.02
+
 Index = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -174,7 +177,7 @@ def execute(
         resume: go on from here instead of from the start.
         checkpoint: called after every iteration with a function that makes a snapshot; it decides whether
             to take one.
-        progress: called after every iteration with the share done and the samples of this task standing.
+        progress: called now and then, and at the end, with the share done and the samples of this task standing.
 
     Raises:
         ModelError, AttackError: see `Passes` and `Judge`; what was found before stands in the snapshot.
@@ -182,13 +185,15 @@ def execute(
     run = _Run(task, pool, machine, resume.outcome if resume else Outcome(Tally.empty(len(pool))))
     began = time.perf_counter() - run.outcome.seconds
     chunks = run.restore(resume.chunks) if resume else run.start()
-    first = resume.iteration if resume else 0
+    first, told = resume.iteration if resume else 0, 0.0
     for i in range(first, task.attack.steps):
         if not chunks:
             break
         chunks = run.advance(chunks, i)
         run.outcome.seconds = time.perf_counter() - began
-        if progress is not None:
+        over = not chunks or i + 1 == task.attack.steps
+        if progress is not None and (over or run.outcome.seconds - told > _TELL_EVERY):
+            told = run.outcome.seconds
             progress(run.share(chunks, i), len(task.index) - len(run.outcome.broken))
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]

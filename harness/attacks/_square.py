@@ -42,8 +42,9 @@ class Moves(ABC):
         """All that is random in the next ``len(sides)`` queries: tensors ``[n, len(sides), ...]``."""
 
     @abstractmethod
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> Tensor:
-        """One query's points ``[n, d]`` from the best ones and that query's draws (``[n, ...]``)."""
+    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
+        """One query's points ``[n, d]`` from the best ones and that query's draws (``[n, ...]``), and which of them
+        are new, bool ``[n]``."""
 
 
 class _Faces(Moves):
@@ -65,12 +66,12 @@ class _Faces(Moves):
             "signs": _signs(u[..., 2:]).to(x),
         }
 
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> Tensor:
+    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
         window = drawn["corner"][:, None] + _window(side, tuple(x.shape[1:]), x.device)
         centre = x.flatten(1).gather(1, window).view(*x.shape[:2], side * side)
         # a step of 2 eps from any point of the ball ends on its face, so the best point does not matter
-        faces = torch.add(centre, drawn["signs"][:, :, None], alpha=eps).clamp_(0, 1)
-        return best.clone().scatter_(1, window, faces.flatten(1))
+        faces = torch.add(centre, drawn["signs"][:, :, None], alpha=eps).clamp_(0, 1).flatten(1)
+        return best.scatter(1, window, faces), (faces != best.gather(1, window)).any(dim=1)
 
 
 class _Pyramids(Moves):
@@ -129,7 +130,7 @@ class _Pyramids(Moves):
             "signs": _signs(u[..., 5:]).to(x),
         }
 
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> Tensor:
+    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
         channels, flat = x.shape[1], x.flatten(1)
         by_channel = (len(x), channels, side * side)
         positions = _window(side, tuple(x.shape[1:]), x.device)
@@ -151,7 +152,8 @@ class _Pyramids(Moves):
         height = self.height(spare[:, None] + freed, channels)
         bump.mul_((height / (self.length(self.mass(bump)) + _TINY))[:, :, None])
         delta.scatter_(1, window, bump.flatten(1))
-        return self.finish(flat, delta, eps)
+        points = self.finish(flat, delta, eps)
+        return points, (points != best).any(dim=1)
 
 
 class _L2Pyramids(_Pyramids):

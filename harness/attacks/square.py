@@ -99,34 +99,37 @@ class _Square(Attack):
         return state, Proposal(images, claimed)
 
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
-        tried = self._next(batch, state, max(1, min(oracle.room // len(batch), _MOST_AHEAD)))
-        loss, claimed = self._query(batch, state, tried, oracle)
-        improved = loss > state["loss"][tried.rows]
-        # per sample, the first candidate that is no rejection, or else the last
-        ends = torch.where(improved | claimed, tried.ahead, tried.count[tried.rows])
-        first = tried.count.scatter_reduce(0, tried.rows, ends, "amin")
-        state["query"] = state["query"] + torch.minimum(first + 1, tried.count)
-        samples = tried.count.nonzero().squeeze(1)
-        which = (tried.begin + torch.minimum(first, tried.count - 1))[samples]
-        fooled = claimed[which]
-        kept = improved[which] | (fooled & ~state["fooled"][samples])
-        points = state["best"].clone()
-        points[samples] = tried.points[which]
-        proposed = torch.zeros_like(state["fooled"])
-        proposed[samples] = fooled
-        state["best"][samples[kept]] = tried.points[which[kept]]
-        state["loss"][samples] = torch.where(improved[which], loss[which], state["loss"][samples])
-        state["fooled"] = state["fooled"] | proposed
-        return state, Proposal(points.view(batch.x.shape), proposed)
+        query = state["query"]
+        slowest = int(query.min())
+        most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
+        if most == 1 and bool((query == slowest).all()):
+            return self._next(batch, state, oracle, slowest)
+        return self._ahead(batch, state, oracle, slowest, most)
 
     def done(self, state: State) -> Tensor:
         return state["query"] / self.steps
 
-    def _next(self, batch: Batch, state: State, most: int) -> _Tried:
-        """The next candidates of all samples, up to ``most`` of each."""
+    def _next(self, batch: Batch, state: State, oracle: Oracle, query: int) -> tuple[State, Proposal]:
+        """One query of all samples, who have equally many behind them."""
+        moves, x = MOVES[self.threat.norm], batch.x
+        if query % _BLOCK == 0:
+            self._draw(batch, state)
+        drawn = {name: state[name][:, query % _BLOCK] for name in state.keys() - _SEARCH}
+        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query))
+        loss, claimed = self._ask(batch, state, points, new, None, oracle)
+        improved = loss > state["loss"]
+        kept = (improved | (claimed & ~state["fooled"])).nonzero().squeeze(1)
+        if len(kept):
+            state["best"][kept] = points[kept]
+            state["loss"] = torch.where(improved, loss, state["loss"])
+        state["fooled"] = state["fooled"] | claimed
+        state["query"] = state["query"] + 1
+        return state, Proposal(points.view(x.shape), claimed)
+
+    def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> tuple[State, Proposal]:
+        """Up to ``most`` queries of each sample, until the first that is no rejection."""
+        moves, x, query = MOVES[self.threat.norm], batch.x, state["query"]
         self._draw(batch, state)
-        query, x = state["query"], batch.x
-        slowest = int(query.min())
         # windows of one size at a time: who is ahead waits for the others where the size changes
         end = min([self.steps, *(after + 1 for after in _HALVED_AFTER if after >= slowest)])
         count = torch.minimum(end - query, _BLOCK - query % _BLOCK).clamp_(0, most)
@@ -135,10 +138,23 @@ class _Square(Attack):
         ahead = torch.arange(len(rows), device=x.device) - begin[rows]
         place = (query % _BLOCK)[rows] + ahead
         drawn = {name: state[name][rows, place] for name in state.keys() - _SEARCH}
-        best = state["best"][rows]
-        moves = MOVES[self.threat.norm]
-        points = moves.candidate(x[rows], self.threat.radius, best, drawn, self._side(x, slowest))
-        return _Tried(rows, ahead, count, begin, points, (points != best).any(dim=1))
+        points, new = moves.candidate(x[rows], self.threat.radius, state["best"][rows], drawn, self._side(x, slowest))
+        loss, claimed = self._ask(batch, state, points, new, rows, oracle)
+        improved = loss > state["loss"][rows]
+        # per sample, the first candidate that is no rejection, or else the last
+        first = count.scatter_reduce(0, rows, torch.where(improved | claimed, ahead, count[rows]), "amin")
+        state["query"] = query + torch.minimum(first + 1, count)
+        samples = count.nonzero().squeeze(1)
+        which = (begin + torch.minimum(first, count - 1))[samples]
+        proposed = torch.zeros_like(state["fooled"])
+        proposed[samples] = claimed[which]
+        proposal = state["best"].clone()
+        proposal[samples] = points[which]
+        kept = improved[which] | (claimed[which] & ~state["fooled"][samples])
+        state["best"][samples[kept]] = points[which[kept]]
+        state["loss"][samples] = torch.where(improved[which], loss[which], state["loss"][samples])
+        state["fooled"] = state["fooled"] | proposed
+        return state, Proposal(proposal.view(x.shape), proposed)
 
     def _draw(self, batch: Batch, state: State) -> None:
         """Draw the numbers of those samples that enter a block of queries."""
@@ -156,15 +172,21 @@ class _Square(Attack):
                 else:
                     state[name][rows] = numbers
 
-    def _query(self, batch: Batch, state: State, tried: _Tried, oracle: Oracle) -> tuple[Tensor, Tensor]:
-        """Loss and claims of candidates; one that is the best point itself is known and costs nothing."""
-        loss = state["loss"][tried.rows]
-        claimed = torch.zeros(len(loss), dtype=torch.bool, device=loss.device)
-        asked = tried.new.nonzero().squeeze(1)
+    def _ask(
+        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor | None, oracle: Oracle
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and claims of candidates; one that is the best point itself is known and costs nothing.
+
+        Args:
+            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples; None where each has one.
+        """
+        loss = state["loss"].clone() if owners is None else state["loss"][owners]
+        claimed = torch.zeros_like(new)
+        asked = new.nonzero().squeeze(1)
         if len(asked):
-            rows = tried.rows[asked]
-            images, y = tried.points[asked].view(-1, *batch.x.shape[1:]), batch.y[rows]
-            logits = oracle.logits(images, rows)
+            rows = asked if owners is None else owners[asked]
+            y = batch.y[rows]
+            logits = oracle.logits(points[asked].view(-1, *batch.x.shape[1:]), rows)
             loss[asked] = self._loss(logits, y)
             claimed[asked] = logits.argmax(dim=1) != y
         return loss, claimed
@@ -175,21 +197,3 @@ class _Square(Attack):
     def _side(self, x: Tensor, query: int) -> int:
         height, width = x.shape[2:]
         return MOVES[self.threat.norm].side(share_of_image(query, self.p_init), height, width)
-
-
-@dataclass(frozen=True)
-class _Tried:
-    """Candidates of one round.
-
-    Attributes:
-        rows: int64 ``[p]`` the samples they belong to. ahead: int64 ``[p]`` how many of that sample come before.
-        count, begin: int64 ``[n]`` how many a sample has, and where they begin.
-        points: ``[p, d]``. new: bool ``[p]`` those that differ from the sample's best point.
-    """
-
-    rows: Tensor
-    ahead: Tensor
-    count: Tensor
-    begin: Tensor
-    points: Tensor
-    new: Tensor
