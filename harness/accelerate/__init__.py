@@ -76,7 +76,9 @@ def accelerate(
     """
     notes: list[str] = []
     try:
-        fast = copy.deepcopy(model)
+        # parameters are frozen, so the copy needs none of its own until one is folded or laid out anew
+        alike = {id(parameter): nn.Parameter(parameter.detach(), False) for parameter in model.parameters()}
+        fast = copy.deepcopy(model, alike)
     except Exception as error:  # a model may hold anything, and then it is attacked as it is
         return model, [f"as-loaded (the model cannot be copied: {type(error).__name__})"]
     fast.requires_grad_(False)
