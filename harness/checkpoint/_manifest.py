@@ -61,6 +61,9 @@ class Manifest(_Record):
     norm_layer: str = OWN
     normalization: Normalization | None = Field(default=None, description="inside the model; absent: none")
     regime: str | None = None
+    definition: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the regime, where it is not one of the package"
+    )
     parent: Parent | None = None
     dataset: str | None = Field(default=None, description="trained on, and evaluated on unless told otherwise")
     threat: str | None = Field(default=None, description="evaluated in unless told otherwise")

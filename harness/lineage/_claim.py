@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness import checkpoint as registry
 from harness import models, regimes
 from harness.checkpoint import Checkpoint
 from harness.errors import CheckpointError, HarnessError, InvalidInput, UnknownName
+from harness.fields import validate
 from harness.lineage._difference import Difference, difference
 from harness.lineage._regimes import consistent_regimes, trains_everything, violations
 from harness.regime import Regime
@@ -96,9 +97,12 @@ def _verdict(checkpoint: Checkpoint, parent: Checkpoint | None, change: Differen
             else ("unknown-regime", "no regime is claimed", False)
         )
     try:
-        regime = regimes.get(manifest.regime)
-    except (UnknownName, InvalidInput):
-        return "unknown-regime", f"the regime {manifest.regime!r} is not registered", False
+        regime = _regime(manifest.regime, manifest.definition)
+    except (UnknownName, InvalidInput) as error:
+        reason = f"the regime {manifest.regime!r} is not one of the package, and the manifest does not define it"
+        reason = f"the manifest's definition is wrong: {error}" if manifest.definition else reason
+        # a name alone, without a parent, claims nothing of the weights
+        return "unknown-regime", reason, claimed is not None
     try:
         limited = not trains_everything(checkpoint.model, regime)
     except InvalidInput as error:
@@ -123,6 +127,18 @@ def _verdict(checkpoint: Checkpoint, parent: Checkpoint | None, change: Differen
     if against:
         return "contradicted", f"claims {regime.name}, but {'; '.join(against)}", False
     return "consistent", f"nothing moved since {parent.name} but what {regime.name} trains", False
+
+
+def _regime(name: str, definition: dict[str, Any]) -> Regime:
+    """The package's regime of that name, or else the one that the manifest defines.
+
+    Raises:
+        UnknownName: neither is there. InvalidInput: the definition is wrong.
+    """
+    if not definition or name in regimes.names():
+        return regimes.get(name)
+    table = {"summary": "as the manifest defines it"} | definition | {"name": name}
+    return validate(Regime, table, f"the regime {name!r} in the manifest")
 
 
 def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:

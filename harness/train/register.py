@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import regimes
 from harness.checkpoint import Checkpoint, save
 from harness.datasets import Dataset
 from harness.errors import CheckpointError
@@ -59,6 +60,7 @@ def register(
             directory=folder,
             name=called,
             regime=regime.name,
+            definition=_definition(regime),
             parent=None if parent is None else parent.as_parent(),
             dataset=dataset.name,
             threat=outcome.facts["threat"],
@@ -73,6 +75,13 @@ def register(
     if outcome.state is not None:
         outcome.state.remove()
     return Registered(last, best, log)
+
+
+def _definition(regime: Regime) -> dict[str, Any]:
+    """What lineage needs to check the claim of a regime that the package does not know."""
+    if regime.name in regimes.names() and regimes.get(regime.name) == regime:
+        return {}
+    return regime.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"name"})
 
 
 def refuse_existing(directory: str | Path, name: str, kept: Kept) -> None:

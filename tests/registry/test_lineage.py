@@ -240,13 +240,34 @@ def test_parents_are_found_by_name_and_weights(tmp_path: Path, monkeypatch: pyte
 
 def test_claims_that_cannot_be_checked(tmp_path: Path) -> None:
     child, mother = family(tmp_path / "a", train_bn, regime="own-idea")
-    assert lineage.verify_claim(child, mother).status == "unknown-regime"
+    told = lineage.verify_claim(child, mother)
+    assert (told.status, told.unverified) == ("unknown-regime", True)
+    assert "the manifest does not define it" in told.reason
     child, mother = family(tmp_path / "b", train_bn, regime=None)
     told = lineage.verify_claim(child, mother)
     assert (told.status, "bn-ft" in told.regimes) == ("unknown-regime", True)
     assert lineage.verify_claim(mother, None).status == "root"
     alone = checkpoint.load(registered(tmp_path, "alone", small(2)))
     assert lineage.verify_claim(alone, None).status == "root"
+
+
+OWN = {"start": "parent", "trained": ["bn-gamma"]}
+
+
+def test_a_regime_of_one_s_own_is_checked_by_the_definition_in_the_manifest(tmp_path: Path) -> None:
+    def gamma_only(model: Model) -> None:
+        nudge(model, [*select(model, ("bn-gamma",)), *statistics(model)])
+
+    told = verdict(tmp_path / "a", gamma_only, regime="own-idea", definition=OWN)
+    assert (told.status, told.unverified) == ("consistent", False)
+    told = verdict(tmp_path / "b", train_bn, regime="own-idea", definition=OWN)
+    assert told.status == "contradicted"
+    assert "claims own-idea, but" in told.reason
+    told = verdict(tmp_path / "c", train_bn, regime="own-idea", definition=OWN | {"traned": ["all"]})
+    assert (told.status, told.unverified) == ("unknown-regime", True)
+    assert "traned" in told.reason
+    # a known name means what the package says, whatever else a manifest claims
+    assert verdict(tmp_path / "d", train_bn, regime="bn-head-scratch", definition=OWN).status != "consistent"
 
 
 def test_a_start_at_random_is_repeated_from_its_seed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import lineage
 from harness.checkpoint import load
 from harness.cli import run
 from tests.training.tiny import parent
@@ -51,6 +52,20 @@ def test_a_checkpoint_its_best_epoch_and_the_log_are_written(capsys: pytest.Capt
     # the command in the manifest makes the same weights again
     assert run([*shlex.split(facts["command"])[1:], "--output", "again"]) == 0
     assert load("again/bn_ft.pt").manifest.weights_sha256 == manifest.weights_sha256
+
+
+def test_a_regime_of_one_s_own_stands_in_the_manifest_and_is_checked_by_it() -> None:
+    parent(Path("checkpoints"))
+    Path("gamma_only.toml").write_text('start = "parent"\ntrained = ["bn-gamma"]\nloss = "natural"\n')
+    assert run(["train", "--regime", "gamma_only.toml", "--parent", "parent.pt", *QUICK, "--keep", "last"]) == 0
+    Path("gamma_only.toml").unlink()
+    child = load("gamma_only")
+    assert child.manifest.definition == {
+        "start": "parent", "trained": ["bn-gamma"], "loss": "natural", "summary": "from gamma_only.toml"
+    }  # fmt: skip
+    told = lineage.verify_claim(child, lineage.parent_of(child))
+    assert told.status == "consistent", told.reason
+    assert load("parent").manifest.definition == {}
 
 
 def test_what_exists_is_not_overwritten_unasked(capsys: pytest.CaptureFixture[str]) -> None:
