@@ -38,7 +38,11 @@ class Case:
 
 CASES = (
     *(Case(name, "Linf:0.3" if name.startswith("mnist") else _LINF) for name in MODELS),
-    *(Case(name, threat) for name in ("resnet32_natural.pt", "resnet32_at_all.pt") for threat in ("L2:0.5", "L1:12")),
+    *(
+        Case(name, threat)
+        for name in ("resnet32_natural.pt", "resnet32_at_then_nt_init_block1.pt", "resnet32_at_all.pt")
+        for threat in ("L2:0.5", "L1:12")
+    ),
 )
 
 
