@@ -121,9 +121,9 @@ def look(
     size = _batch_size(settings, pool, device)
     seen = _Seen(pair, together, slope, random)
     passes, notes = _fast(model, seen, settings, classes, size)
-    forward[seen.steepest] += 1
-    forward[len(pair) - 1 - seen.steepest] += 1
-    backward[seen.steepest] += slope is not None
+    forward[: len(pair)] += 1
+    forward[0] += 1
+    backward[: len(pair)] += slope is not None
     if device.type == "cuda" and settings.batch_size == "auto":
         passes.limit = size = _fastest_batch(passes, pool, size, device)
     if settings.compiled or (settings.graphs and device.type == "cuda"):
@@ -197,17 +197,10 @@ class _Seen:
     slope: Tensor | None
     random: bool
 
-    @property
-    def steepest(self) -> int:
-        """The row whose gradient is the largest."""
-        return 0 if self.slope is None else int(self.slope.flatten(1).abs().amax(1).argmax())
-
     def agrees(self, passes: Passes, call: str) -> bool:
         """Whether other passes say the same, with and without a gradient, within what their precision allows."""
-        row = self.steepest
-        sloped, slope = _with_gradient(passes, self.pair[row : row + 1], call)
-        other_row = len(self.pair) - 1 - row
-        logits = passes.logits(self.pair[other_row : other_row + 1], call)
+        logits, slope = _with_gradient(passes, self.pair, call)
+        first = passes.logits(self.pair[:1], call)
         if (slope is None) != (self.slope is None):
             return False
         if self.random or slope is None or self.slope is None:
@@ -215,11 +208,11 @@ class _Seen:
         # bfloat16 keeps 8 bits of a number; everything else must agree within float32 rounding
         tolerance, alike = {"bf16": (0.2, 0.5), "tf32": (1e-2, 0.9), "fp32": (1e-3, 0.9)}[passes.precision]
         scale = float(self.logits.abs().max().clamp(min=1))
+        off = torch.cat([logits - self.logits, first - self.logits[:1]]).abs().max()
         # rounding may put a rectifier on its other side, so that gradients agree in direction only
-        plain, fast = self.slope[row].flatten().double(), slope.flatten().double()
-        flat = not bool(plain.any()) or not bool(fast.any())
-        off = torch.cat([sloped - self.logits[row], logits - self.logits[other_row]]).abs().max()
-        return bool(off <= tolerance * scale) and (flat or float(F.cosine_similarity(plain, fast, dim=0)) > alike)
+        cosine = F.cosine_similarity(slope.flatten(1).double(), self.slope.flatten(1).double(), dim=1)
+        flat = (self.slope.flatten(1).abs().amax(1) == 0) | (slope.flatten(1).abs().amax(1) == 0)
+        return bool(off <= tolerance * scale) and bool(((cosine > alike) | flat).all())
 
 
 def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor | None]:
@@ -234,18 +227,21 @@ def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor
 def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size: int) -> tuple[Passes, list[str]]:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
     traceable = not seen.random and seen.slope is not None
-    network, notes = accelerate(
-        model, precision=settings.precision, traceable=traceable, shape=tuple(seen.pair.shape[1:])
-    )
-    layout = torch.channels_last if "channels_last" in notes and seen.pair.dim() == 4 else torch.contiguous_format
-    passes = Passes(network, classes, size, settings.precision, layout)
-    try:
-        agreed, why = seen.agrees(passes, "on the first two samples, accelerated"), "disagreed with the plain model"
-    except ModelError as error:
-        agreed, why = False, f"failed: {error}"
-    passes.drain()
-    if agreed:
-        return passes, notes
+    shape = tuple(seen.pair.shape[1:])
+    why = ""
+    for fused in (True, False):
+        try:
+            network, notes = accelerate(
+                model, precision=settings.precision, traceable=traceable, shape=shape, fused=fused
+            )
+            layout = torch.channels_last if "channels_last" in notes and len(shape) == 3 else torch.contiguous_format
+            passes = Passes(network, classes, size, settings.precision, layout)
+            agreed, why = seen.agrees(passes, "on the first two samples, accelerated"), "disagreed with the plain model"
+        except Exception as error:  # the model itself has just passed these images, so the copy is at fault
+            agreed, why = False, f"failed: {error}"
+        if agreed:
+            passes.drain()
+            return passes, notes
     return Passes(model, classes, size, settings.precision), [f"as-loaded (accelerated passes {why})"]
 
 

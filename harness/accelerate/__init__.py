@@ -20,7 +20,7 @@ from torch import nn
 
 from harness.accelerate._bf16 import Autocast, convolve_in_bf16
 from harness.accelerate._fold import fold
-from harness.accelerate._graph import is_pure, wiring
+from harness.accelerate._graph import Shapes, is_pure, output_shapes, wiring
 from harness.accelerate._kernels import Kernels, have_kernels
 from harness.accelerate._sweep import sweep
 from harness.errors import InvalidInput
@@ -63,7 +63,12 @@ def full_float32(precision: str = "fp32") -> Iterator[None]:
 
 
 def accelerate(
-    model: nn.Module, *, precision: str, traceable: bool = True, shape: tuple[int, ...] | None = None
+    model: nn.Module,
+    *,
+    precision: str,
+    traceable: bool = True,
+    shape: tuple[int, ...] | None = None,
+    fused: bool = True,
 ) -> tuple[nn.Module, list[str]]:
     """A faster copy of ``model`` for attacks, and what was done to it in plain words.
 
@@ -72,7 +77,8 @@ def accelerate(
         precision: fp32, tf32 or bf16.
         traceable: False keeps the model's own Python in charge: a traced graph would repeat one random draw,
             and give gradients to a model that has none.
-        shape: of an image; where it is not given, kernels are not fused.
+        shape: of an image; where it is not given, sums are not made in place, nor kernels fused.
+        fused: fuse kernels where that is possible.
     """
     notes: list[str] = []
     try:
@@ -85,12 +91,14 @@ def accelerate(
     notes.append("frozen")
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     graph, pure = wiring(fast), False
+    shapes: Shapes = {}
     if graph is not None:
         folded = fold(fast, graph)
         notes += [f"folded-bn:{folded}"] if folded else []
         pure = traceable and is_pure(fast, graph)
         if pure:
-            fast, swept = sweep(fast, graph, affine=on_cpu)
+            shapes = output_shapes(fast, graph, shape) if shape is not None else {}
+            fast, swept = sweep(fast, graph, shapes, affine=on_cpu)
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
         fast = fast.to(memory_format=torch.channels_last)
@@ -99,8 +107,8 @@ def accelerate(
         convolve_in_bf16(fast, cast=pure and on_cpu)
         fast = fast if pure and on_cpu else Autocast(fast)
         notes.append("bf16-convolutions" if pure and on_cpu else "bf16-autocast")
-    if isinstance(fast, torch.fx.GraphModule) and shape is not None and len(shape) == 3 and have_kernels(fast):
-        kernels = Kernels(fast, shape)
+    if fused and isinstance(fast, torch.fx.GraphModule) and shapes and have_kernels(fast):
+        kernels = Kernels(fast, shapes)
         if kernels.pays:
             fast = kernels
             notes.append(f"fused-convolutions:{kernels.fused}")

@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "Calls", "constant", "is_pure", "replace", "slope_of", "wiring"]
+__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "Calls", "Shapes", "constant", "is_pure", "output_shapes", "replace",
+           "slope_of", "wiring"]  # fmt: skip
+
+Shapes = dict[fx.Node, tuple[int, ...]]
+"""Shapes of nodes' outputs for two images."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -51,7 +55,9 @@ class Calls:
         if not isinstance(node, fx.Node) or node.op != "call_module" or self.counts[node.target] != 1:
             return None
         module = self.modules[str(node.target)]
-        return module if type(module) in kinds else None
+        # a hook is the user's code around a module, and would go with it
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        return module if type(module) in kinds and not hooked else None
 
 
 def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
@@ -87,6 +93,26 @@ def slope_of(calls: Calls, node: fx.Node) -> float | None:
         if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
             return float(module.negative_slope)
     return None
+
+
+def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> Shapes:
+    """The shapes that two images of ``shape`` ``(C, H, W)`` give; nothing where they cannot be passed."""
+    shapes: Shapes = {}
+
+    class Seen(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            out = super().run_node(n)
+            if isinstance(out, Tensor):
+                shapes[n] = tuple(out.shape)
+            return out
+
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            Seen(fx.GraphModule(model, graph)).run(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
+    except Exception:  # whatever a user's network raises on zeros, it is attacked without this
+        return {}
+    return shapes
 
 
 def constant(norm: Any) -> bool:

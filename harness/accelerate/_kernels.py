@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
-from harness.accelerate._graph import Calls, slope_of
+from harness.accelerate._graph import Calls, Shapes, slope_of
 from harness.accelerate._sweep import AffineActivation
 
 __all__ = ["Kernels", "have_kernels"]
@@ -38,19 +38,19 @@ class Kernels(nn.Module):
 
     Args:
         network: its graph says all that it does.
-        shape: of an image, ``(C, H, W)``.
+        shapes: of its nodes.
 
     Attributes:
         fused: convolutions that take along what follows them.
         pays: whether most steps are kernels; torch does the others as fast by itself.
     """
 
-    def __init__(self, network: fx.GraphModule, shape: tuple[int, ...]) -> None:
+    def __init__(self, network: fx.GraphModule, shapes: Shapes) -> None:
         super().__init__()
         self.network = network
         self.fused = 0
         self._calls = Calls(network, network.graph)
-        self._shapes = _output_shapes(network, shape)
+        self._shapes = shapes
         self._slots: dict[fx.Node, int] = {}
         self._initial: Values = []
         self._nodes = list(network.graph.nodes)
@@ -116,7 +116,8 @@ class Kernels(nn.Module):
             if out is not None:
                 back(out, grads)
         images = grads[self._input]
-        assert images is not None, "a network whose output does not depend on its input is not accelerated"
+        if images is None:
+            raise RuntimeError("the way back was taken before, or the output does not depend on the images")
         return images
 
     def _slot(self, node: fx.Node) -> int:
@@ -146,7 +147,7 @@ class Kernels(nn.Module):
         if user.target is F.leaky_relu_:
             return True
         other = user.args[1] if user.target is operator.iadd else None
-        return isinstance(other, fx.Node) and self._shapes.get(other) == self._shapes[user]
+        return isinstance(other, fx.Node) and other in self._shapes and self._shapes[other] == self._shapes.get(user)
 
     def _fused(self, chain: list[fx.Node]) -> _Step:
         first, last = chain[0], chain[-1]
@@ -208,13 +209,14 @@ class _ThereAndBack(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernels: Kernels) -> Tensor:
         logits, trail = kernels.there(x.detach())
         ctx.kernels, ctx.trail = kernels, trail
-        return logits
+        # the trail may hold the last kernel's output, which must not hold the trail
+        return logits.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         # what torch's own functions know: whether the graph is asked again
-        keep: bool = getattr(torch._C, "_get_current_graph_task_keep_graph", lambda: True)()
+        keep: bool = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
         return ctx.kernels.back(ctx.trail, grad, keep=keep), None
 
 
@@ -247,7 +249,10 @@ class _Convolution(_Step):
     def run(self, values: Values) -> Tensor:
         if self.other is not None:
             out = self.kernel.plus(values[self.source], values[self.other], into=self.into)
-            return out if self.slope is None else torch._C._nn.leaky_relu_(out, self.slope)
+            return out if self.slope is None else _activated(out, self.slope)
+        if self.slope == 0:
+            # a ReLU inside the convolution makes zero of NaN, and broken models are to be seen
+            return _activated(self.kernel(values[self.source], None), 0.0)
         return self.kernel(values[self.source], self.slope)
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
@@ -282,7 +287,7 @@ class _NormAndActivation(_Step):
         else:
             # this kernel takes images and parameters of different types
             out = torch.batch_norm(x, self.scale, self.shift, self.zeros, self.ones, False, 0, 0, False)
-        return torch._C._nn.leaky_relu_(out, self.slope)
+        return _activated(out, self.slope)
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)
@@ -425,6 +430,12 @@ class _Kernel:
         return other.dtype is self.dtype is torch.bfloat16 and other.is_contiguous(memory_format=torch.channels_last)
 
 
+def _activated(value: Tensor, slope: float) -> Tensor:
+    """A (leaky) ReLU in place."""
+    out: Tensor = torch.relu_(value) if slope == 0 else torch._C._nn.leaky_relu_(value, slope)
+    return out
+
+
 def _laid_out_like(value: Tensor, grad: Tensor) -> Tensor:
     """``grad`` in channels_last if ``value`` is: that of a mean over pixels, say, is not."""
     if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
@@ -458,19 +469,3 @@ def _method(name: str) -> Callable[..., Any]:
         return getattr(value, name)(*args, **kwargs)
 
     return call
-
-
-def _output_shapes(network: fx.GraphModule, shape: tuple[int, ...]) -> dict[fx.Node, tuple[int, ...]]:
-    """Shapes of all nodes' outputs for one image of ``shape`` ``(C, H, W)``."""
-    shapes: dict[fx.Node, tuple[int, ...]] = {}
-
-    class Seen(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            out = super().run_node(n)
-            if isinstance(out, Tensor):
-                shapes[n] = tuple(out.shape)
-            return out
-
-    with torch.no_grad():
-        Seen(network).run(torch.zeros((1, *shape)))
-    return shapes

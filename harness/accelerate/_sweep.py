@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, constant, replace, slope_of
+from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, Shapes, constant, replace, slope_of
 
 __all__ = ["AffineActivation", "sweep"]
 
 
-def sweep(model: nn.Module, graph: fx.Graph, *, affine: bool) -> tuple[nn.Module, int]:
+def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> tuple[fx.GraphModule, int]:
     """Spare sweeps over memory: norm and activation in one, sums and activations in place.
+
+    Args:
+        shapes: of the graph's nodes, brought up to date; a sum of unknown shapes is left as it is.
+        affine: merge norms with activations.
 
     Returns:
         The model as its graph, and how many operations were merged.
@@ -34,13 +38,19 @@ def sweep(model: nn.Module, graph: fx.Graph, *, affine: bool) -> tuple[nn.Module
             elif _fresh(calls, source):
                 with graph.inserting_before(node):
                     in_place = graph.call_function(F.leaky_relu_, (source, slope))
+                if node in shapes:
+                    shapes[in_place] = shapes[node]
                 node.replace_all_uses_with(in_place)
                 graph.erase_node(node)
                 merged += 1
+        elif node.op == "call_method" and node.target == "view":
+            node.target = "reshape"  # in another memory format a view may be impossible, and this is the same
         elif node.op == "call_function" and node.target is operator.add and _fresh(calls, source):
-            # `_fresh` says that this sum is the only reader
-            node.target = operator.iadd
-            merged += 1
+            # `_fresh` says that this sum is the only reader; in place it cannot grow, nor read what it writes
+            other = node.args[1]
+            if source is not other and source in shapes and shapes[source] == shapes.get(node):
+                node.target = operator.iadd
+                merged += 1
     graph.lint()
     return fx.GraphModule(model, graph), merged
 

@@ -101,6 +101,8 @@ class _Square(Attack):
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
         query = state["query"]
         slowest = int(query.min())
+        if slowest >= self.steps:
+            return state, Proposal(batch.x, torch.zeros_like(state["fooled"]))
         most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
         if most == 1 and bool((query == slowest).all()):
             return self._next(batch, state, oracle, slowest)

@@ -79,11 +79,12 @@ def test_passes_add_up() -> None:
     model = network()
     x, y = samples(model, 20)
     done = examine(model, x, y, threat="Linf:0.02", suite="pgd", workers=1)
-    look = 3 + 1  # alone, twice together, accelerated: the first sample; the second is never alone
+    # alone, twice together, accelerated with a gradient and without; the second sample is never alone
+    look = 5 + 3
     again = 1
     total = done.verdicts.forward.sum()
-    assert total == 20 + look + (look - 1) + again + sum(step.forward for step in done.result.steps)
-    assert done.verdicts.backward.sum() == 2 + 1 + sum(step.backward for step in done.result.steps)
+    assert total == 20 + look + again + sum(step.forward for step in done.result.steps)
+    assert done.verdicts.backward.sum() == 2 * 2 + sum(step.backward for step in done.result.steps)
     standing = done.verdicts.robust
     per_run = 101  # 100 steps and the random start
     assert set(done.verdicts.forward[standing][2:]) == {5 * per_run - 0 + 1} or standing.sum() == 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from harness.accelerate import accelerate
+from harness.accelerate._graph import output_shapes
 from harness.accelerate._kernels import Kernels
 from harness.accelerate._sweep import sweep
 from harness.evaluation import examine
@@ -83,8 +86,8 @@ def test_convolutions_of_all_kinds() -> None:
     model.norm.running_var.uniform_(0.5, 2)
     model.norm.weight.data.normal_()
     graph = fx.symbolic_trace(model.eval())
-    sweep(graph, graph.graph, affine=True)
-    kernels = Kernels(fx.GraphModule(graph, graph.graph), (3, 12, 12))
+    shapes = output_shapes(graph, graph.graph, (3, 12, 12))
+    kernels = Kernels(sweep(graph, graph.graph, shapes, affine=True)[0], shapes)
     assert kernels.fused >= 4
     assert_same_passes(model, kernels, (3, 12, 12))
 
@@ -125,3 +128,125 @@ def test_an_evaluation_runs_on_them_and_says_so() -> None:
     x, y = samples(model, 6)
     result = examine(model, x, y, threat="Linf:0.01", suite="fgsm", workers=1).result
     assert any(note.startswith("fused-convolutions") for note in result.environment.passes)
+
+
+class Flat(nn.Module):
+    """What small networks look like: a view before the output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.third = nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Linear(8 * 64, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.third(F.relu(self.second(F.relu(self.first(x))))))
+        out: Tensor = self.last(y.view(y.size(0), -1))
+        return out
+
+
+def test_a_view_of_channels_last_does_not_stop_it() -> None:
+    torch.manual_seed(0)
+    assert_same(Flat().eval(), (3, 8, 8))
+
+
+class Sums(nn.Module):
+    """Sums that cannot be made in place: with itself, broadcasting, with a parameter first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.third = nn.Conv2d(8, 8, 3, padding=1)
+        self.place = nn.Parameter(torch.randn(1, 8, 8, 8))
+        self.last = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y = F.relu(y + y)
+        y = self.second(F.avg_pool2d(y, 8)) + y
+        y = F.relu(self.third(self.place) + y)
+        out: Tensor = self.last((self.second(y) + y).mean((2, 3)))
+        return out
+
+
+def test_sums_that_cannot_be_made_in_place() -> None:
+    torch.manual_seed(0)
+    model = Sums().eval()
+    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    assert_same_passes(model, fast, (3, 8, 8))
+
+
+def test_the_way_back_is_let_go_unless_it_is_to_be_kept() -> None:
+    fast, _ = accelerate(trained_looking("resnet20"), precision="fp32", shape=(3, 32, 32))
+    leaf = torch.rand(2, 3, 32, 32).requires_grad_()
+    out = fast(leaf)
+    trail = out.grad_fn.trail
+    torch.autograd.grad(out.sum(), leaf, retain_graph=True)
+    assert len(trail) > 20
+    torch.autograd.grad(out.sum(), leaf)
+    assert trail == []
+    with pytest.raises(RuntimeError, match=r"way back was taken before|second time"):
+        torch.autograd.grad(out.sum(), leaf)
+
+
+def test_nan_stays_nan() -> None:
+    torch.manual_seed(0)
+    fast, notes = accelerate(Flat().eval(), precision="fp32", shape=(3, 8, 8))
+    assert any(note.startswith("fused") for note in notes)
+    x = torch.rand(2, 3, 8, 8)
+    x[1, 0, 4, 4] = torch.nan
+    for out in (fast(x.requires_grad_()), fast(x.detach())):
+        assert out[0].isfinite().all()
+        assert out[1].isnan().all()
+
+
+def test_a_hooked_layer_is_left_to_torch() -> None:
+    model = trained_looking("resnet20")
+    layer = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    fast, _ = accelerate(model, precision="fp32", shape=(3, 32, 32))
+    assert_same_passes(model, fast, (3, 32, 32))
+
+
+class Moody(nn.Module):
+    """Fused kernels cannot take the way back through its in-place activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1) for i in range(4))
+        self.extra, self.act = nn.Conv2d(8, 8, 1), nn.SiLU(inplace=True)
+        self.last = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution in self.convolutions:
+            x = F.relu(convolution(x))
+        out: Tensor = self.last(self.act(self.extra(x)).mean((2, 3)))
+        return out
+
+
+def test_where_kernels_fail_the_graph_is_used() -> None:
+    torch.manual_seed(0)
+    model = Moody().eval()
+    x = torch.rand(4, 3, 8, 8)
+    result = examine(model, x, model(x).argmax(1), threat="Linf:0.01", suite="fgsm", workers=1).result
+    notes = result.environment.passes
+    assert not any(note.startswith(("fused", "as-loaded")) for note in notes), notes
+    assert "channels_last" in notes
+
+
+def test_a_network_ending_in_a_kernel_leaves_nothing_behind() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 4), nn.ReLU())
+    model.append(nn.Flatten())
+    fast, _ = accelerate(model.eval(), precision="fp32", shape=(3, 8, 8))
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(o) is Tensor for o in gc.get_objects())
+        for _ in range(3):
+            leaf = torch.rand(2, 3, 8, 8).requires_grad_()
+            torch.autograd.grad(fast(leaf).sum(), leaf)
+            fast(leaf)
+            del leaf
+        assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
+    finally:
+        gc.enable()
