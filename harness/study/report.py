@@ -90,7 +90,8 @@ def _protocol(findings: Findings) -> Iterator[str]:
             words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in how.items())
             yield (
                 f"- {', '.join(architectures) or 'architecture of the parent'}; {words}; examples by "
-                f"{settings.attack} with {settings.steps} steps; the {plan.study.keep} epoch is evaluated"
+                f"{settings.attack}{f' with {settings.steps} steps' if settings.attack == 'pgd' else ''}; "
+                f"the {plan.study.keep} epoch is evaluated"
             )
     for member in plan.members:
         entry = member.entry

@@ -95,7 +95,7 @@ def train_one(
 
 def find_result(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> Path | None:
     """The stored result of a network, or None."""
-    identity = evaluation.evaluation_id(point, plan.test_set, **_how(plan, measure, folders))
+    identity = evaluation.evaluation_id(point, plan.test_set, **_how(plan, point, measure, folders))
     return store.find(folders.results, identity)
 
 
@@ -112,7 +112,12 @@ def evaluate_one(
         report(tick.done, f"{tick.step}, {tick.standing} of {tick.total} standing")
 
     done = evaluation.evaluate_checkpoint(
-        point, plan.test_set, device=device, progress=told, state_dir=folders.evaluation, **_how(plan, measure, folders)
+        point,
+        plan.test_set,
+        device=device,
+        progress=told,
+        state_dir=folders.evaluation,
+        **_how(plan, point, measure, folders),
     )
     try:
         return str(store.save(done.result, done.verdicts, folders.results))
@@ -124,13 +129,23 @@ def evaluate_one(
         return str(known)
 
 
-def _how(plan: Plan, measure: Measure, folders: Folders) -> dict[str, Any]:
+def _how(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> dict[str, Any]:
     """What decides the record of an evaluation, beside network and samples."""
     return {
         "threat": measure.threat,
         "suite": measure.asked,
         "bn_stats": measure.bn_stats,
         "bn_data": plan.train_set if measure.bn_stats in ("clean", "adversarial") else None,
-        "checkpoint_dir": folders.checkpoints if folders.checkpoints.is_dir() else None,
+        "checkpoint_dir": _parents_folder(plan, point, folders),
         "workers": 1,
     }
+
+
+def _parents_folder(plan: Plan, point: Checkpoint, folders: Folders) -> Path | None:
+    """Where the parent of a network lies: a checkpoint that is there already is not among the study's own."""
+    named = point.manifest.parent
+    for member in plan.members:
+        source = member.source
+        if source is not None and named is not None and source.manifest.weights_sha256 == named.weights_sha256:
+            return source.path.parent
+    return folders.checkpoints if folders.checkpoints.is_dir() else None

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from harness import checkpoint, train
 from harness import study as studies
-from harness import train
 from harness.cli import run as harness
 from harness.errors import UnknownName
 from harness.study import Event, Summary
+from tests.studies import made_up
 from tests.studies.made_up import planned, write
 
 pytestmark = pytest.mark.slow
@@ -114,6 +115,16 @@ def test_a_training_that_diverges_takes_along_what_starts_from_it(tmp_path: Path
     }
     assert (summary.trained, summary.evaluated) == (1, 1)
     assert len(list((tmp_path / "checkpoints").glob("wild-s0-*_before_divergence.pt"))) == 1
+
+
+def test_a_parent_from_elsewhere_is_found_when_a_claim_is_checked(tmp_path: Path) -> None:
+    known = checkpoint.load("natural")
+    checkpoint.save(known.model, directory=tmp_path / "elsewhere", name="foreign")
+    entries = [{"checkpoint": "foreign"}, {"regime": "bn-ft", "parent": "foreign"}]
+    made = studies.plan(made_up.study(**SMALL, regimes=[], entry=entries), checkpoint_dir=tmp_path / "elsewhere")
+    assert studies.run(made, output=tmp_path / "out", tell=silent, workers=1).failures == {}
+    outcomes = studies.collect(made, tmp_path / "out").networks["bn-ft"][0].outcomes
+    assert [outcome.result.flags for outcome in outcomes.values()] == [[]]
 
 
 def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
