@@ -64,19 +64,13 @@ class Pool:
 
 @dataclass(frozen=True)
 class Machine:
-    """What passes are made with: the attacked model, the judge, and how many samples are packed.
-
-    Attributes:
-        batch_size: at most. lane_size: up to which runs go side by side.
-        room: up to which an attack may pass what it may need later.
-    """
+    """What passes are made with: the attacked model, the judge, and how many samples are packed."""
 
     passes: Passes
     judge: Judge
     device: torch.device
     batch_size: int
     lane_size: int
-    room: int
 
 
 @dataclass(frozen=True)
@@ -294,7 +288,7 @@ class _Run:
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names = self.machine.passes, self.pool.names
         return ChunkOracle(
-            passes, index, self.outcome.tally, self.task.name, names, room=min(self.machine.room, passes.limit)
+            passes, index, self.outcome.tally, self.task.name, names, room=min(self.machine.lane_size, passes.limit)
         )
 
     def _judge(self, index: Tensor, batch: Batch, proposal: Proposal) -> None:

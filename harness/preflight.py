@@ -30,8 +30,6 @@ _CPU_BATCH, _GPU_BATCH = 128, 512
 _GPU_LANES = 512
 # so many CIFAR images fill a core; more leave its caches, which costs float32 more than it gains
 _CPU_LANES = {"fp32": 32, "bf16": 64}
-# what may be needed later must be cheaper still, as some of it is passed in vain
-_CPU_ROOM = {"fp32": 16, "bf16": 64}
 _MOST_LANES = 256
 _CIFAR = 3 * 32 * 32
 
@@ -131,9 +129,7 @@ def look(
     if settings.compiled or (settings.graphs and device.type == "cuda"):
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    lanes = min(_rows(_CPU_LANES, pool, passes.precision, device), size)
-    room = min(_rows(_CPU_ROOM, pool, passes.precision, device), size)
-    machine = Machine(passes, judge, device, size, lanes, room)
+    machine = Machine(passes, judge, device, size, min(_lanes(pool, passes.precision, device), size))
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 
@@ -185,11 +181,11 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
 
 
-def _rows(of_cifar: dict[str, int], pool: Pool, precision: str, device: torch.device) -> int:
-    """So many CIFAR images, in images of this pool."""
+def _lanes(pool: Pool, precision: str, device: torch.device) -> int:
+    """How many rows go through the model together at the lowest price a row."""
     if device.type == "cuda":
         return _GPU_LANES
-    return max(8, min(of_cifar[precision] * _CIFAR // max(1, pool.x[0].numel()), _MOST_LANES))
+    return max(8, min(_CPU_LANES[precision] * _CIFAR // max(1, pool.x[0].numel()), _MOST_LANES))
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_lanes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = Suite("t", (Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 10, "targets": 5}),))
     sizes = []
     for lanes in (1, 64):
-        monkeypatch.setattr(preflight, "_rows", lambda *_, lanes=lanes: lanes)
+        monkeypatch.setattr(preflight, "_lanes", lambda *_, lanes=lanes: lanes)
         sizes.append(examine(model, x, y, threat="Linf:0.01", suite=suite, workers=1))
     one, many = sizes
     assert np.array_equal(one.verdicts.robust, many.verdicts.robust)
