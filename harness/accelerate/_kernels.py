@@ -9,6 +9,7 @@ What has no kernel here is left to torch, autograd included.
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -220,7 +221,7 @@ class _ThereAndBack(torch.autograd.Function):
         return ctx.kernels.back(ctx.trail, grad, keep=keep), None
 
 
-class _Step:
+class _Step(ABC):
     """One kernel.
 
     Attributes:
@@ -230,13 +231,13 @@ class _Step:
     slot: int
     inputs: tuple[int, ...]
 
+    @abstractmethod
     def run(self, values: Values) -> Any:
         """The output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, values: Values) -> tuple[Any, Back]:
         """The output, and the way back."""
-        raise NotImplementedError
 
 
 class _Convolution(_Step):
