@@ -126,7 +126,7 @@ def look(
     backward[: len(pair)] += slope is not None
     if device.type == "cuda" and settings.batch_size == "auto":
         passes.limit = size = _fastest_batch(passes, pool, size, device)
-    if settings.compiled or (settings.graphs and device.type == "cuda"):
+    if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
     machine = Machine(passes, judge, device, size, min(_lanes(pool, passes.precision, device), size))
@@ -247,15 +247,14 @@ def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size:
 
 def _static(passes: Passes, notes: list[str], seen: _Seen, settings: Settings) -> tuple[Passes, list[str]]:
     """The same passes compiled or as CUDA graphs, in batches of a few sizes; as they were if that goes wrong."""
-    graphs = settings.graphs and seen.pair.device.type == "cuda"
     network: nn.Module = passes.network
     if settings.compiled:
         network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
     # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
     sizes = 4 if settings.compiled else 8
-    network = Padded(network, largest=passes.limit, sizes=sizes, graphs=graphs)
+    network = Padded(network, largest=passes.limit, sizes=sizes, graphs=settings.graphs)
     fixed = Passes(network, passes.classes, passes.limit, passes.precision, passes.layout)
-    added = [name for name, used in (("compile", settings.compiled), ("cuda-graphs", graphs)) if used]
+    added = [name for name, used in (("compile", settings.compiled), ("cuda-graphs", settings.graphs)) if used]
     try:
         agreed, why = seen.agrees(fixed, "on the first two samples, compiled"), "disagreed"
     except Exception as error:  # compilers and captures fail in ways of their own; the uncompiled passes remain

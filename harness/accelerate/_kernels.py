@@ -57,6 +57,8 @@ class Kernels(nn.Module):
         self._nodes = list(network.graph.nodes)
         self._ends = dict(self._chains())
         self._inside = {node for chain in self._ends.values() for node in chain[:-1]}
+        self._end = {member: last for last, chain in self._ends.items() for member in chain}
+        self._order = {node: position for position, node in enumerate(self._nodes)}
         steps: list[_Step] = []
         for node in self._nodes:
             if node.op == "output":
@@ -166,11 +168,9 @@ class Kernels(nn.Module):
 
         Those others must be kernels that make something new of it, not views.
         """
-        order = {other: position for position, other in enumerate(self._nodes)}
         others = [user for user in node.users if user is not reader]
         makes_new = [self._calls.module(user, (nn.Conv2d, AffineActivation)) is not None for user in others]
-        end = {member: last for last, chain in self._ends.items() for member in chain}
-        done = [order[end.get(user, user)] < order[reader] for user in others]
+        done = [self._order[self._end.get(user, user)] < self._order[reader] for user in others]
         return node in self._ends and node.target is operator.iadd and all(makes_new) and all(done)
 
     def _single(self, node: fx.Node) -> _Step:
