@@ -75,12 +75,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Task:
-    """Runs ``first`` to ``first + lanes`` of one step for some samples.
+    """Some of the runs ``first`` to ``first + lanes`` of one step, of some samples.
 
     Attributes:
         step: position of the step in the suite; name: its name.
-        index: int64 ``[m]`` rows of the pool, all still standing.
-        logits: ``[m, k]`` the plain model's output on their clean images.
+        index, runs: int64 ``[m]`` each: rows of the pool, all still standing, and a run of each. A sample may occur
+            several times, with another run each time.
+        logits: ``[m, k]`` the plain model's output on the samples' clean images.
     """
 
     step: int
@@ -90,7 +91,13 @@ class Task:
     first: int
     lanes: int
     index: Index
+    runs: Index
     logits: Tensor
+
+    @property
+    def samples(self) -> int:
+        """How many samples the task is about."""
+        return len(np.unique(self.index))
 
 
 @dataclass
@@ -185,7 +192,7 @@ def execute(
     run = _Run(task, pool, machine, resume.outcome if resume else Outcome(Tally.empty(len(pool))))
     began = time.perf_counter() - run.outcome.seconds
     chunks = run.restore(resume.chunks) if resume else run.start()
-    first, told = resume.iteration if resume else 0, 0.0
+    first, told, samples = resume.iteration if resume else 0, 0.0, task.samples
     for i in range(first, task.attack.steps):
         if not chunks:
             break
@@ -194,7 +201,7 @@ def execute(
         over = not chunks or i + 1 == task.attack.steps
         if progress is not None and (over or run.outcome.seconds - told > _TELL_EVERY):
             told = run.outcome.seconds
-            progress(run.share(chunks, i), len(task.index) - len(run.outcome.broken))
+            progress(run.share(chunks, i), samples - len(run.outcome.broken))
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
     run.settle_clock()
@@ -218,10 +225,10 @@ class _Run:
         """First points of every lane, those that are broken at once already gone."""
         size = self.machine.batch_size
         chunks = []
-        for run in range(self.task.first, self.task.first + self.task.lanes):
-            for begin in range(0, len(self.task.index), size):
-                part = torch.arange(begin, min(begin + size, len(self.task.index)))
-                part = part[self.standing[torch.from_numpy(self.task.index)[part]]]
+        for run in np.unique(self.task.runs).tolist():
+            whole = torch.from_numpy(np.flatnonzero(self.task.runs == run))
+            for piece in torch.split(whole, size):
+                part = piece[self.standing[torch.from_numpy(self.task.index)[piece]]]
                 if len(part) == 0:
                     continue
                 index, batch = self._batch(part, run)

@@ -486,36 +486,32 @@ class _Campaign:
         """The next runs of a step, side by side where few samples are left, shared out over the crew."""
         standing = np.flatnonzero(self.standing)
         fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
-        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), standing).all()])
-        each = -(-len(standing) // self.crew.size)
-        lanes = max(1, min(attack.runs - self.next_run, self.looked.machine.lane_size // each))
-        if fitting:
-            lanes = fitting[0].lanes
-            fitting = [part for part in fitting if part.lanes == lanes]
+        fitting = [p for p in fitting if np.isin(p.index.numpy(), standing).all()]
+        lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
+        fitting = _disjoint([part for part in fitting if part.lanes == lanes])
 
-        def task(index: Index) -> Task:
-            return Task(
-                self.position,
-                step.name,
-                attack,
-                self.seed,
-                self.next_run,
-                lanes,
-                index,
-                self.logits[torch.from_numpy(index)],
-            )
+        def task(index: Index, runs: Index) -> Task:
+            logits = self.logits[torch.from_numpy(index)]
+            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits)
 
-        assignments: list[workers.Assignment] = [(task(part.index.numpy()), part.snapshot) for part in fitting]
-        covered = np.concatenate([part.index.numpy() for part in fitting]) if fitting else np.empty(0, np.int64)
-        rest = standing[~np.isin(standing, covered)]
-        if len(rest):
-            assignments += [(task(share), None) for share in workers.shares(rest, self.crew.size)]
+        assignments: list[workers.Assignment] = [
+            (task(part.index.numpy(), part.runs.numpy()), part.snapshot) for part in fitting
+        ]
+        index = np.repeat(standing, lanes)
+        runs = np.tile(np.arange(self.next_run, self.next_run + lanes), len(standing))
+        covered = {pair for part in fitting for pair in part.pairs}
+        rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
+        if rest.any():
+            index, runs = index[rest], runs[rest]
+            shares = workers.shares(index, self.crew.size)
+            assignments += [(task(index[share], runs[share]), None) for share in shares]
         total = int(self.correct.sum())
 
         def report(done: float, left: int) -> None:
             if self.progress is not None:
-                runs = (self.next_run + done * lanes) / attack.runs
-                self.progress(Tick(step.name, runs, left, total))
+                # a sample that two workers share is counted by both
+                so_far = (self.next_run + done * lanes) / attack.runs
+                self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
 
         began = time.perf_counter()
         for outcome in self.crew.run(assignments, report):
@@ -523,12 +519,21 @@ class _Campaign:
         self.open.seconds += time.perf_counter() - began
         self.next_run += lanes
 
+    def _lanes(self, attack: attacks.Attack, standing: int) -> int:
+        """How many of the next runs go side by side: as many as fill a worker's passes, in rounds of equal size."""
+        machine, left = self.looked.machine, attack.runs - self.next_run
+        most = min(machine.lane_size * attack.groups, machine.batch_size) * self.crew.size // standing
+        rounds = -(-left // max(1, most))
+        return -(-left // rounds)
+
     def _merge(self, outcome: Outcome) -> None:
-        if outcome.broken:
-            rows = torch.tensor(outcome.broken)
-            self.points[rows] = torch.stack(outcome.points)
-            self.broken_by[rows.numpy()] = self.position
-            self.adv_pred[rows.numpy()] = outcome.predicted
+        # two workers may have broken the same sample, in different runs
+        fresh = [position for position, row in enumerate(outcome.broken) if self.broken_by[row] < 0]
+        if fresh:
+            rows = np.array(outcome.broken)[fresh]
+            self.points[torch.from_numpy(rows)] = torch.stack([outcome.points[position] for position in fresh])
+            self.broken_by[rows] = self.position
+            self.adv_pred[rows] = np.array(outcome.predicted)[fresh]
         self.open.tally.add(outcome.tally)
         self.open.judged += outcome.judged
         self.open.rejected += outcome.rejected
@@ -641,14 +646,13 @@ class _Campaign:
 
 
 def _disjoint(parts: list[Part]) -> list[Part]:
-    """The parts that are furthest on, no sample in two of them (another number of workers leaves such behind)."""
+    """The parts that are furthest on, no run of a sample in two (another number of workers leaves such behind)."""
     chosen: list[Part] = []
-    covered = np.empty(0, dtype=np.int64)
+    covered: set[tuple[int, int]] = set()
     for part in sorted(parts, key=lambda part: part.snapshot.iteration, reverse=True):
-        index = part.index.numpy()
-        if not np.isin(index, covered).any():
+        if covered.isdisjoint(part.pairs):
             chosen.append(part)
-            covered = np.concatenate([covered, index])
+            covered |= part.pairs
     return chosen
 
 

@@ -25,20 +25,26 @@ from harness.passes import Tally
 
 __all__ = ["Part", "State"]
 
-_VERSION = 2
+_VERSION = 3
 _INTERVAL = 5.0
 _FIRST = 2.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A task in flight as it was saved: which runs of which step, for which samples, and how far."""
+    """A task in flight as it was saved: which runs of which step, of which samples, and how far."""
 
     step: int
     first: int
     lanes: int
     index: torch.Tensor
+    runs: torch.Tensor
     snapshot: Snapshot
+
+    @property
+    def pairs(self) -> set[tuple[int, int]]:
+        """The samples, each with a run of it."""
+        return set(zip(self.index.tolist(), self.runs.tolist(), strict=True))
 
 
 @dataclass
@@ -94,6 +100,7 @@ def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
         "first": task.first,
         "lanes": task.lanes,
         "index": torch.from_numpy(task.index),
+        "runs": torch.from_numpy(task.runs),
         "iteration": snapshot.iteration,
         "chunks": snapshot.chunks,
         "forward": torch.from_numpy(outcome.tally.forward),
@@ -123,7 +130,7 @@ def _unpacked(content: dict[str, Any]) -> Part:
         seconds=content["seconds"],
     )
     snapshot = Snapshot(content["iteration"], content["chunks"], outcome)
-    return Part(content["step"], content["first"], content["lanes"], content["index"], snapshot)
+    return Part(content["step"], content["first"], content["lanes"], content["index"], content["runs"], snapshot)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

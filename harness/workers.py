@@ -85,9 +85,9 @@ class Solo:
 
     def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
         outcomes = []
-        left = sum(len(task.index) for task, _ in assignments)
+        left = sum(task.samples for task, _ in assignments)
         for position, (task, snapshot) in enumerate(assignments):
-            others = left - len(task.index)
+            others = left - task.samples
 
             def told(done: float, standing: int, position: int = position, others: int = others) -> None:
                 report((position + done) / len(assignments), others + standing)
@@ -146,7 +146,7 @@ class Crowd:
 
     def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
         done = [0.0] * len(assignments)
-        standing = [len(task.index) for task, _ in assignments]
+        standing = [task.samples for task, _ in assignments]
 
         def told(position: int, share: float, left: int) -> None:
             done[position], standing[position] = share, left
@@ -267,5 +267,11 @@ def _serve(
 
 
 def shares(index: Index, size: int) -> list[Index]:
-    """``index`` dealt out to ``size`` workers as evenly as possible."""
-    return [np.ascontiguousarray(index[slot::size]) for slot in range(min(size, len(index)))]
+    """Whose turn it is: ``index`` (sorted, a value as often as there are runs) in ``size`` parts of equal length.
+
+    Values are dealt out in turn, as neighbours may be alike, and at most one is divided between a part and the next.
+    """
+    values = np.unique(index)
+    dealt = np.concatenate([values[slot::size] for slot in range(size)])
+    turn = np.argsort(dealt)[np.searchsorted(values, index)]
+    return [part for part in np.array_split(np.argsort(turn, kind="stable"), size) if len(part)]

@@ -20,7 +20,7 @@ from torch import nn
 
 from harness.accelerate._bf16 import Autocast, convolve_in_bf16
 from harness.accelerate._fold import fold
-from harness.accelerate._graph import Shapes, is_pure, output_shapes, wiring
+from harness.accelerate._graph import Shapes, is_pure, output_shapes, settle_sizes, wiring
 from harness.accelerate._kernels import Kernels, have_kernels
 from harness.accelerate._sweep import sweep
 from harness.errors import InvalidInput
@@ -98,6 +98,7 @@ def accelerate(
         pure = traceable and is_pure(fast, graph)
         if pure:
             shapes = output_shapes(fast, graph, shape) if shape is not None else {}
+            settle_sizes(graph, shapes)
             fast, swept = sweep(fast, graph, shapes, affine=on_cpu)
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):

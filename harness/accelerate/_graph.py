@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 __all__ = ["BATCH_NORMS", "CONVOLUTIONS", "Calls", "Shapes", "constant", "is_pure", "output_shapes", "replace",
-           "slope_of", "wiring"]  # fmt: skip
+           "settle_sizes", "slope_of", "wiring"]  # fmt: skip
 
 Shapes = dict[fx.Node, tuple[int, ...]]
 """Shapes of nodes' outputs for two images."""
@@ -32,6 +32,7 @@ _PURE_FUNCTIONS = {
     *(getattr, torch.flatten, torch.cat, torch.relu, torch.tanh, torch.sigmoid),
     *(F.relu, F.leaky_relu, F.silu, F.gelu, F.pad, F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d),
 }
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg}
 _PURE_METHODS = {"mean", "sum", "view", "flatten", "reshape", "size", "contiguous", "relu", "tanh", "squeeze"}
 
 
@@ -113,6 +114,39 @@ def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> 
     except Exception:  # whatever a user's network raises on zeros, it is attacked without this
         return {}
     return shapes
+
+
+def settle_sizes(graph: fx.Graph, shapes: Shapes) -> None:
+    """Put numbers where a graph asks for the sizes of one image, and where it calculates with them."""
+    values: dict[fx.Node, int] = {}
+    for node in list(graph.nodes):
+        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda arg: values.get(arg, arg))
+        number = _size(node, shapes)
+        if number is None and node.target in _ARITHMETIC and not node.all_input_nodes:
+            number = node.target(*node.args)
+        if number is not None:
+            values[node] = number
+    for node in reversed(list(graph.nodes)):
+        if not node.users and (node in values or node.target in (getattr, "size")):
+            graph.erase_node(node)
+
+
+def _size(node: fx.Node, shapes: Shapes) -> int | None:
+    """The number that a node asks for, if that is ``x.size(i)`` or ``x.shape[i]`` of an image; else None."""
+    place: Any = node.args[-1] if len(node.args) == 2 else None
+    asked: Any = node if node.target == "size" else node.args[0] if node.target is operator.getitem else None
+    if place is None or not isinstance(asked, fx.Node):
+        return None
+    if asked.target == "size" and len(asked.args) == (2 if asked is node else 1):
+        source: Any = asked.args[0]
+    elif asked.target is getattr and asked.args[1] == "shape":
+        source = asked.args[0]
+    else:
+        return None
+    shape = shapes.get(source, ())
+    # two images were passed; the first size is that of the batch
+    among = (*range(1, len(shape)), *range(1 - len(shape), 0))
+    return shape[place] if shape[:1] == (2,) and place in among else None
 
 
 def constant(norm: Any) -> bool:

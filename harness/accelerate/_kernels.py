@@ -30,6 +30,8 @@ Back = Callable[[Tensor, Grads], None]
 Trail = list[tuple[int, Back]]
 """The way back from each slot, in the order of the steps."""
 
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.truediv}
+
 # weights are put in order for a batch of about this size, and taken as they are by any other
 _BATCH = 16
 
@@ -68,7 +70,7 @@ class Kernels(nn.Module):
                 if node.op == "placeholder":
                     self._input = slot
                 else:
-                    self._initial[slot] = operator.attrgetter(str(node.target))(network)
+                    self._initial[slot] = self._spread(node, operator.attrgetter(str(node.target))(network))
             elif node not in self._inside:
                 step = self._fused(self._ends[node]) if node in self._ends else self._single(node)
                 step.slot = self._slot(node)
@@ -122,6 +124,17 @@ class Kernels(nn.Module):
         if images is None:
             raise RuntimeError("the way back was taken before, or the output does not depend on the images")
         return images
+
+    def _spread(self, node: fx.Node, value: Any) -> Any:
+        """A constant per channel as one per pixel, where it only meets images: so it is met row by row in memory."""
+        shapes = {self._shapes.get(user, ()) for user in node.users}
+        meets = all(user.op == "call_function" and user.target in _ARITHMETIC for user in node.users)
+        if not meets or len(shapes) != 1 or not isinstance(value, Tensor) or value.dim() < 3:
+            return value
+        (shape,) = shapes
+        if len(shape) != 4 or (value.dim() == 4 and len(value) > 1):
+            return value
+        return value.expand(1, *shape[1:]).contiguous(memory_format=torch.channels_last)
 
     def _slot(self, node: fx.Node) -> int:
         self._slots[node] = len(self._initial)
@@ -276,32 +289,17 @@ class _NormAndActivation(_Step):
     """A batch norm in eval mode and the (leaky) ReLU after it."""
 
     def __init__(self, module: AffineActivation, source: int) -> None:
-        self.scale, self.shift, self.zeros, self.ones = module.scale, module.shift, module.zeros, module.ones
-        self.wide_scale, self.wide_shift = module.scale.view(1, -1, 1, 1), module.shift.view(1, -1, 1, 1)
-        self.slope, self.source = module.slope, source
+        self.module, self.source = module, source
         self.inputs = (source,)
 
     def run(self, values: Values) -> Tensor:
-        x = values[self.source]
-        if x.dtype is torch.float32 and x.dim() == 4:
-            out = torch.addcmul(self.wide_shift, x, self.wide_scale)
-        else:
-            # this kernel takes images and parameters of different types
-            out = torch.batch_norm(x, self.scale, self.shift, self.zeros, self.ones, False, 0, 0, False)
-        return _activated(out, self.slope)
+        return self.module.there(values[self.source])
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)
 
         def back(grad: Tensor, grads: Grads) -> None:
-            # the output has the sign of the activation's input, so the output is all that is kept
-            grad = torch.ops.aten.leaky_relu_backward(_laid_out_like(out, grad), out, self.slope, True)
-            if grad.dtype is torch.float32 and grad.dim() == 4:
-                grad.mul_(self.wide_scale)
-            else:
-                grad = torch.batch_norm(grad, self.scale, self.zeros, self.zeros, self.ones, False, 0, 0, False)
-            before = grads[self.source]
-            grads[self.source] = grad if before is None else grad.add_(before)
+            grads[self.source] = self.module.back(_laid_out_like(out, grad), out, grads[self.source])
 
         return out, back
 
@@ -340,10 +338,7 @@ class _Other(_Step):
             return out, _no_way_back
 
         def back(grad: Tensor, grads: Grads) -> None:
-            # for a gradient that is handed to it, autograd.grad would load a computer algebra system
-            with torch.enable_grad():
-                product = (out * grad).sum()
-            for slot, part in zip(tensors, torch.autograd.grad(product, leaves, retain_graph=True), strict=True):
+            for slot, part in zip(tensors, _pulled_back(out, grad, leaves), strict=True):
                 before = grads[slot]
                 grads[slot] = part if before is None else before + part
 
@@ -363,6 +358,20 @@ class _Other(_Step):
         for slot in self._between:
             values[slot] = None
         return out
+
+
+def _pulled_back(out: Tensor, grad: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of ``leaves`` from that of ``out``, whose graph is kept."""
+    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if engine is not None:
+        # what autograd.grad does after it has loaded a computer algebra system, to look at the shape of ``grad``
+        found: tuple[Tensor, ...] = engine(
+            (out,), (grad,), True, False, tuple(leaves), allow_unreachable=False, accumulate_grad=False
+        )
+        return found
+    with torch.enable_grad():
+        product = (out * grad).sum()
+    return torch.autograd.grad(product, leaves, retain_graph=True)
 
 
 def _no_way_back(grad: Tensor, grads: Grads) -> None:
@@ -391,6 +400,19 @@ class _Kernel:
                 self.turned_numbers = (reach, (1, 1), (1, 1), 1)
                 turned = self.weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
                 self.turned = _packed(turned, self.turned_numbers, out_shape)
+        # rows and columns of the input that a strided convolution does not reach
+        self.unreached = tuple(
+            size - ((out - 1) * stride - 2 * int(pad) + dilation * (kernel - 1) + 1)
+            for size, out, stride, pad, dilation, kernel in zip(
+                shape[2:],
+                out_shape[2:],
+                module.stride,
+                module.padding,
+                module.dilation,
+                module.kernel_size,
+                strict=True,
+            )
+        )
 
     def __call__(self, x: Tensor, slope: float | None) -> Tensor:
         attribute, scalars = ("none", []) if slope is None else ("leaky_relu", [slope])
@@ -418,11 +440,9 @@ class _Kernel:
             out = self.unary(grad, self.turned, None, *self.turned_numbers, "none", [], "")
         else:
             pad, stride, dilation, groups = self.numbers
-            # of the input, a convolution's backward pass asks for the shape alone
-            like = grad.new_empty((), dtype=self.dtype).expand(len(grad), *self.shape)
-            out = torch.ops.aten.convolution_backward(
-                grad, like, self.weight, None, stride, pad, dilation, False, (0, 0), groups, (True, False, False)
-            )[0]
+            out = torch.ops.aten.convolution(
+                grad, self.weight, None, stride, pad, dilation, True, self.unreached, groups
+            )
         out = out.to(dtype)
         return out if before is None else out.add_(before)
 

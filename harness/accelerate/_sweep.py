@@ -67,10 +67,12 @@ def _fresh(calls: Calls, node: Any) -> bool:
 
 
 class AffineActivation(nn.Module):
-    """A batch norm in eval mode and the (leaky) ReLU after it, in one sweep over memory each way."""
+    """A batch norm in eval mode and the (leaky) ReLU after it, in few sweeps over memory each way."""
 
     scale: Tensor
     shift: Tensor
+    wide_scale: Tensor
+    wide_shift: Tensor
     zeros: Tensor
     ones: Tensor
 
@@ -82,30 +84,56 @@ class AffineActivation(nn.Module):
         shift = shift if norm.bias is None else norm.bias + shift
         self.register_buffer("scale", scale.detach().clone())
         self.register_buffer("shift", shift.detach().clone())
+        # shaped to meet images
+        self.register_buffer("wide_scale", scale.detach().clone().view(1, -1, 1, 1))
+        self.register_buffer("wide_shift", shift.detach().clone().view(1, -1, 1, 1))
         self.register_buffer("zeros", torch.zeros_like(scale))
         self.register_buffer("ones", torch.ones_like(scale))
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
-            return F.leaky_relu_(F.batch_norm(x, self.zeros, self.ones, self.scale, self.shift, eps=0.0), self.slope)
-        out: Tensor = _AffineActivationFunction.apply(x, self.scale, self.shift, self.zeros, self.ones, self.slope)
+            return self.there(x)
+        out: Tensor = _ThereAndBack.apply(x, self)
         return out
 
+    def there(self, x: Tensor) -> Tensor:
+        """The output, in memory of its own."""
+        if self._broadcasts(x):
+            out = torch.addcmul(self.wide_shift, x, self.wide_scale)
+        else:
+            out = F.batch_norm(x, self.zeros, self.ones, self.scale, self.shift, eps=0.0)
+        # the plain kernel for slope 0 is the faster one
+        return torch.relu_(out) if self.slope == 0 else F.leaky_relu_(out, self.slope)
 
-class _AffineActivationFunction(torch.autograd.Function):
-    # the batch-norm kernel scales channels many times faster than a product that broadcasts
+    def back(self, grad: Tensor, out: Tensor, before: Tensor | None = None) -> Tensor:
+        """The gradient of the input from that of ``out``, added to what was there ``before``."""
+        # the output has the sign of the activation's input, so the output is all that has to be kept
+        grad = torch.ops.aten.leaky_relu_backward(grad, out, self.slope, True)
+        if not self._broadcasts(grad):
+            grad = F.batch_norm(grad, self.zeros, self.ones, self.scale, self.zeros, eps=0.0)
+            return grad if before is None else grad.add_(before)
+        if before is None:
+            return grad.mul_(self.wide_scale)
+        return torch.addcmul(before, grad, self.wide_scale, out=grad)
 
+    def _broadcasts(self, x: Tensor) -> bool:
+        """Whether plain arithmetic with a number per channel is fast, which it is where channels lie together.
+
+        Elsewhere the batch-norm kernel is, which also takes images and parameters of different types.
+        """
+        return x.dtype is self.scale.dtype and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class _ThereAndBack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, zeros: Tensor, ones: Tensor, slope: float) -> Tensor:
-        out = F.leaky_relu_(F.batch_norm(x, zeros, ones, scale, shift, eps=0.0), slope)
-        ctx.save_for_backward(out, scale, zeros, ones)
-        ctx.slope = slope
+    def forward(ctx: Any, x: Tensor, module: AffineActivation) -> Tensor:
+        out = module.there(x)
+        ctx.save_for_backward(out)
+        ctx.module = module
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        # the output has the sign of the activation's input, so the output is all that is kept
-        out, scale, zeros, ones = ctx.saved_tensors
-        back = torch.ops.aten.leaky_relu_backward(grad, out, ctx.slope, True)
-        return F.batch_norm(back, zeros, ones, scale, zeros, eps=0.0), None, None, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return ctx.module.back(grad, out), None

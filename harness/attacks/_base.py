@@ -92,11 +92,14 @@ class Attack(ABC):
     Attributes:
         runs: restarts times targets; each run begins from the clean images of the samples still standing.
         steps: how often `step` is called in a run, at most.
+        groups: a step looks at its samples in about so many groups, each in a pass of its own, so that so many times
+            the rows fill a pass.
         notes: what had to be adapted to the model, in plain words (they go into the result).
     """
 
     runs: int
     steps: int
+    groups: int = 1
     notes: tuple[str, ...] = ()
 
     @abstractmethod

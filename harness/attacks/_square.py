@@ -42,9 +42,18 @@ class Moves(ABC):
         """All that is random in the next ``len(sides)`` queries: tensors ``[n, len(sides), ...]``."""
 
     @abstractmethod
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
-        """One query's points ``[n, d]`` from the best ones and that query's draws (``[n, ...]``), and which of them
-        are new, bool ``[n]``."""
+    def candidate(
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points to ask the model about.
+
+        Args:
+            x: clean images ``[n, C, H, W]``. best: points ``[n, d]``. drawn: the draws of each query, ``[m, ...]``.
+            rows: int64 ``[m]``, which sample each query is of.
+
+        Returns:
+            The points ``[m, d]``, and which of them are not the best ones themselves, bool ``[m]``.
+        """
 
 
 class _Faces(Moves):
@@ -66,12 +75,16 @@ class _Faces(Moves):
             "signs": _signs(u[..., 2:]).to(x),
         }
 
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
+    def candidate(
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
         window = drawn["corner"][:, None] + _window(side, tuple(x.shape[1:]), x.device)
-        centre = x.flatten(1).gather(1, window).view(*x.shape[:2], side * side)
+        centre = x.flatten(1)[rows[:, None], window].view(len(rows), -1, side * side)
         # a step of 2 eps from any point of the ball ends on its face, so the best point does not matter
         faces = torch.add(centre, drawn["signs"][:, :, None], alpha=eps).clamp_(0, 1).flatten(1)
-        return best.scatter(1, window, faces), (faces != best.gather(1, window)).any(dim=1)
+        points = best[rows]
+        new = (faces != points.gather(1, window)).any(dim=1)
+        return points.scatter_(1, window, faces), new
 
 
 class _Pyramids(Moves):
@@ -130,9 +143,11 @@ class _Pyramids(Moves):
             "signs": _signs(u[..., 5:]).to(x),
         }
 
-    def candidate(self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int) -> tuple[Tensor, Tensor]:
-        channels, flat = x.shape[1], x.flatten(1)
-        by_channel = (len(x), channels, side * side)
+    def candidate(
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        channels, flat, best = x.shape[1], x.flatten(1)[rows], best[rows]
+        by_channel = (len(rows), channels, side * side)
         positions = _window(side, tuple(x.shape[1:]), x.device)
         window, second = drawn["corner"][:, None] + positions, drawn["second"][:, None] + positions
         delta = best - flat

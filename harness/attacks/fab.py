@@ -91,7 +91,7 @@ class _Fab(Attack):
     A step ends with a check of its new point. Where nothing crossed, the next step begins at that very
     point, so the check is made with a backward pass and the next step needs no pass of its own. Where the
     boundary was crossed the walk moves back, and that gradient would be wasted. Hence samples that will
-    cross, as far as can be guessed, are checked by a forward pass alone.
+    cross, as far as can be guessed, are checked by a forward pass alone: two groups a step.
     """
 
     threat: ThreatModel
@@ -103,6 +103,7 @@ class _Fab(Attack):
     steps: int
     runs: int
     notes: tuple[str, ...]
+    groups: int = 2
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         aim, restart = divmod(run, self.restarts)

@@ -117,8 +117,10 @@ class _Square(Attack):
         if query % _BLOCK == 0:
             self._draw(batch, state)
         drawn = {name: state[name][:, query % _BLOCK] for name in state.keys() - _SEARCH}
-        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query))
-        loss, claimed = self._ask(batch, state, points, new, None, oracle)
+        everyone = torch.arange(len(x), device=x.device)
+        side = self._side(x, query)
+        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, side, everyone)
+        loss, claimed = self._ask(batch, state, points, new, everyone, oracle)
         improved = loss > state["loss"]
         kept = (improved | (claimed & ~state["fooled"])).nonzero().squeeze(1)
         if len(kept):
@@ -140,21 +142,23 @@ class _Square(Attack):
         ahead = torch.arange(len(rows), device=x.device) - begin[rows]
         place = (query % _BLOCK)[rows] + ahead
         drawn = {name: state[name][rows, place] for name in state.keys() - _SEARCH}
-        points, new = moves.candidate(x[rows], self.threat.radius, state["best"][rows], drawn, self._side(x, slowest))
+        side = self._side(x, slowest)
+        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, side, rows)
         loss, claimed = self._ask(batch, state, points, new, rows, oracle)
         improved = loss > state["loss"][rows]
         # per sample, the first candidate that is no rejection, or else the last
         first = count.scatter_reduce(0, rows, torch.where(improved | claimed, ahead, count[rows]), "amin")
         state["query"] = query + torch.minimum(first + 1, count)
-        samples = count.nonzero().squeeze(1)
-        which = (begin + torch.minimum(first, count - 1))[samples]
+        ended = (first < count).nonzero().squeeze(1)
         proposed = torch.zeros_like(state["fooled"])
-        proposed[samples] = claimed[which]
-        proposal = state["best"].clone()
-        proposal[samples] = points[which]
-        kept = improved[which] | (claimed[which] & ~state["fooled"][samples])
-        state["best"][samples[kept]] = points[which[kept]]
-        state["loss"][samples] = torch.where(improved[which], loss[which], state["loss"][samples])
+        if not len(ended):  # as most rounds end
+            return state, Proposal(x, proposed)
+        which = (begin + first)[ended]
+        proposed[ended] = claimed[which]
+        proposal = x.flatten(1).index_copy(0, ended, points[which])
+        kept = improved[which] | (claimed[which] & ~state["fooled"][ended])
+        state["best"][ended[kept]] = points[which[kept]]
+        state["loss"][ended] = torch.where(improved[which], loss[which], state["loss"][ended])
         state["fooled"] = state["fooled"] | proposed
         return state, Proposal(proposal.view(x.shape), proposed)
 
@@ -175,20 +179,21 @@ class _Square(Attack):
                     state[name][rows] = numbers
 
     def _ask(
-        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor | None, oracle: Oracle
+        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor, oracle: Oracle
     ) -> tuple[Tensor, Tensor]:
         """Loss and claims of candidates; one that is the best point itself is known and costs nothing.
 
         Args:
-            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples; None where each has one.
+            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples.
         """
-        loss = state["loss"].clone() if owners is None else state["loss"][owners]
+        loss = state["loss"][owners]
         claimed = torch.zeros_like(new)
         asked = new.nonzero().squeeze(1)
         if len(asked):
-            rows = asked if owners is None else owners[asked]
+            rows = owners[asked]
             y = batch.y[rows]
-            logits = oracle.logits(points[asked].view(-1, *batch.x.shape[1:]), rows)
+            wanted = points if len(asked) == len(points) else points[asked]
+            logits = oracle.logits(wanted.view(-1, *batch.x.shape[1:]), rows)
             loss[asked] = self._loss(logits, y)
             claimed[asked] = logits.argmax(dim=1) != y
         return loss, claimed

@@ -166,11 +166,15 @@ def test_the_state_of_another_model_is_not_taken_up(
 
 
 def test_parts_of_other_worker_counts_are_not_run_twice() -> None:
-    def part(rows: list[int], iteration: int) -> Part:
-        return Part(0, 0, 1, torch.tensor(rows), Snapshot(iteration, [], Outcome(Tally.empty(9))))
+    def part(rows: list[int], iteration: int, runs: list[int] | None = None) -> Part:
+        snapshot = Snapshot(iteration, [], Outcome(Tally.empty(9)))
+        return Part(0, 0, 1, torch.tensor(rows), torch.tensor(runs or [0] * len(rows)), snapshot)
 
     chosen = _disjoint([part([0, 2, 4], 3), part([1, 3, 5], 7), part([0, 1, 2, 3], 9), part([6], 1)])
     assert [p.index.tolist() for p in chosen] == [[0, 1, 2, 3], [6]]
+    # another run of the same sample is other work
+    chosen = _disjoint([part([0, 1], 3, [0, 0]), part([1, 2], 2, [1, 1]), part([2], 1, [1])])
+    assert [p.index.tolist() for p in chosen] == [[0, 1], [1, 2]]
 
 
 def test_a_damaged_state_is_started_over(whole: Evaluation, tmp_path: Path) -> None:

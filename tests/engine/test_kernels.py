@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from harness.accelerate import accelerate
-from harness.accelerate._graph import output_shapes
+from harness.accelerate._graph import output_shapes, settle_sizes
 from harness.accelerate._kernels import Kernels
 from harness.accelerate._sweep import sweep
 from harness.evaluation import examine
@@ -43,6 +44,14 @@ def assert_same_passes(model: nn.Module, fast: nn.Module, shape: tuple[int, int,
     assert (forward_only - logits).abs().max() < 1e-5 * scale
     for grad, fast_grad in zip(grads, fast_grads, strict=True):
         assert (fast_grad - grad).abs().max() < 1e-4 * float(grad.abs().max())
+
+
+def kernels_of(model: nn.Module, shape: tuple[int, int, int]) -> Kernels:
+    """Kernels, also where too few of the steps would be ones."""
+    graph = fx.symbolic_trace(model)
+    shapes = output_shapes(graph, graph.graph, shape)
+    settle_sizes(graph.graph, shapes)
+    return Kernels(sweep(graph, graph.graph, shapes, affine=True)[0], shapes)
 
 
 @pytest.mark.parametrize("name", ["digits-resnet", "lenet5", "leaky-resnet32", "resnet20", "preact-resnet18"])
@@ -85,11 +94,39 @@ def test_convolutions_of_all_kinds() -> None:
     model.norm.running_mean.normal_()
     model.norm.running_var.uniform_(0.5, 2)
     model.norm.weight.data.normal_()
-    graph = fx.symbolic_trace(model.eval())
-    shapes = output_shapes(graph, graph.graph, (3, 12, 12))
-    kernels = Kernels(sweep(graph, graph.graph, shapes, affine=True)[0], shapes)
+    kernels = kernels_of(model.eval(), (3, 12, 12))
     assert kernels.fused >= 4
     assert_same_passes(model, kernels, (3, 12, 12))
+
+
+class Sizes(nn.Module):
+    """Asks for sizes in every way, of the batch too, and normalises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.rand(3, 1, 1))
+        self.register_buffer("std", torch.rand(1, 3, 1, 1) + 0.5)
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.Conv2d(8, 12, 3, padding=1)
+        self.last = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first((x - self.mean) / self.std))
+        missing = self.second.out_channels - x.shape[1]
+        x = F.relu(self.second(x)) + F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2))
+        x = x.view(x.shape[0], x.size(1), x.size()[2] * x.size(-1))
+        out: Tensor = self.last(x.mean(-1))
+        return out
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_sizes_of_images_are_numbers(side: int) -> None:
+    torch.manual_seed(0)
+    model = Sizes().eval()
+    kernels = kernels_of(model, (3, side, side))
+    assert_same_passes(model, kernels, (3, side, side))
+    asking = [node for node in kernels.network.graph.nodes if node.target in (getattr, "size", operator.floordiv)]
+    # that of the batch is asked still
+    assert [node.args[-1] for node in asking] == ["shape"]
 
 
 def test_a_network_without_convolutions_stays_with_torch() -> None:

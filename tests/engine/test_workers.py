@@ -6,9 +6,12 @@ import multiprocessing
 import resource
 
 import numpy as np
+import pytest
 import torch
 
 from harness.evaluation import examine
+from harness.suites import Step, Suite
+from harness.workers import shares
 from tests.engine.networks import network, samples
 
 
@@ -33,3 +36,31 @@ def test_workers_are_let_go() -> None:
     x, y = samples(model, 8)
     examine(model, x, y, threat="Linf:0.05", suite="fgsm", workers=2)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("samples_and_runs", [(13, 1), (13, 3), (1, 4), (2, 1), (40, 2)])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_work_is_dealt_out_evenly(samples_and_runs: tuple[int, int], size: int) -> None:
+    standing, runs = samples_and_runs
+    index = np.repeat(np.arange(standing) * 7 + 3, runs)
+    dealt = shares(index, size)
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(index)))
+    lengths = [len(share) for share in dealt]
+    assert max(lengths) - min(lengths) <= 1
+    assert len(dealt) == min(size, len(index))
+    # a sample's runs stay together: at most one sample is divided at each border
+    owners = [set(index[share].tolist()) for share in dealt]
+    assert sum(map(len, owners)) <= standing + len(dealt) - 1
+
+
+def test_a_sample_that_two_workers_break_counts_once() -> None:
+    model = network()
+    x, y = samples(model, 3)
+    suite = Suite("runs", (Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 20, "targets": 4}),))
+    alone, together = (
+        examine(model, x, y, threat="Linf:0.2", suite=suite, workers=workers, batch_size=16) for workers in (1, 2)
+    )
+    assert (alone.verdicts.robust == together.verdicts.robust).all()
+    assert (~together.verdicts.robust).any()
+    step = together.result.steps[0]
+    assert step.before - step.after == (together.verdicts.broken_by == 0).sum()
