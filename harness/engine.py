@@ -64,7 +64,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Machine:
-    """What passes are made with: the attacked model, the judge, and how many samples are packed."""
+    """What passes are made with: the attacked model, the judge, and how many samples are packed.
+
+    Attributes:
+        batch_size: the most rows that go through together. lane_size: as many are about as fast, row by row, as more.
+    """
 
     passes: Passes
     judge: Judge
@@ -293,10 +297,9 @@ class _Run:
         return index, Batch(x, y, self.task.logits[part].to(device), draws)
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
-        passes, names = self.machine.passes, self.pool.names
-        return ChunkOracle(
-            passes, index, self.outcome.tally, self.task.name, names, room=min(self.machine.lane_size, passes.limit)
-        )
+        passes, names, lanes = self.machine.passes, self.pool.names, self.machine.lane_size
+        room, enough = min(lanes, passes.limit), max(1, 2 * lanes // 3)
+        return ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room, enough=enough)
 
     def _judge(self, index: Tensor, batch: Batch, proposal: Proposal) -> None:
         claimed = proposal.claimed.nonzero().squeeze(1)

@@ -273,13 +273,21 @@ class ChunkOracle(Oracle):
         passes: the attacked model.
         index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
         names: what to call the pool's rows in an error (positions in the data set).
-        room: see `Oracle`.
+        room, enough: see `Oracle`.
     """
 
     def __init__(
-        self, passes: Passes, index: Tensor, tally: Tally, step: str, names: np.ndarray[Any, Any], *, room: int
+        self,
+        passes: Passes,
+        index: Tensor,
+        tally: Tally,
+        step: str,
+        names: np.ndarray[Any, Any],
+        *,
+        room: int,
+        enough: int,
     ) -> None:
-        self.room = room
+        self.room, self.enough = room, enough
         self._passes = passes
         self._index = index.numpy()
         self._tally = tally

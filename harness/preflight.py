@@ -129,7 +129,7 @@ def look(
     if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    machine = Machine(passes, judge, device, size, min(_lanes(pool, passes.precision, device), size))
+    machine = Machine(passes, judge, device, size, _lanes(pool, passes.precision, device))
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 

@@ -168,9 +168,12 @@ class _Fab(Attack):
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
         look = self._towards_target if self.targeted else self._towards_nearest
-        logits, gap, slope = look(batch, state, oracle, x[rows], rows)
-        state["gap"][rows], state["slope"][rows] = gap, slope
-        return logits.argmax(dim=1)
+        predicted = []
+        for some in torch.chunk(rows, -(-len(rows) // oracle.enough)):
+            logits, gap, slope = look(batch, state, oracle, x[some], some)
+            state["gap"][some], state["slope"][some] = gap, slope
+            predicted.append(logits.argmax(dim=1))
+        return torch.cat(predicted)
 
     def _towards_target(
         self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor
