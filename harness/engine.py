@@ -6,7 +6,7 @@ runs of an attack (restarts, targets) go through the model side by side as lanes
 an attack changes for a survivor: same iterations, same budgets.
 
 `execute` does one task (some runs of one step, for some samples) in this process; `harness.workers` spreads
-tasks over processes; `harness.evaluation` puts it all together.
+tasks over processes; `harness.campaign` takes a whole suite over a pool.
 """
 
 from __future__ import annotations

@@ -10,15 +10,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +23,19 @@ import torch
 from torch import Tensor, nn
 
 import harness
-from harness import attacks, lineage, preflight, reference, suites, workers
+from harness import campaign, preflight, reference, suites, workers
 from harness.accelerate import require_precision
 from harness.bn_statistics import STORED, BnStatistics
-from harness.draws import sample_keys
-from harness.engine import Index, Outcome, Pool, Task, Tick
-from harness.errors import InvalidInput, ModelError
-from harness.heap import keep_freed_memory
+from harness.campaign import Finding
+from harness.engine import Tick
+from harness.environment import environment
+from harness.errors import InvalidInput
 from harness.models import Model
-from harness.passes import Tally
-from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
-from harness.resume import Part, State
+from harness.result import Result, StepRecord, ThreatRecord, Verdicts
 from harness.settings import Settings
-from harness.suites import Step, Suite
+from harness.subject import Subject, checked_samples
+from harness.suites import Suite
 from harness.threat import ThreatModel
-from harness.workers import Crew
 
 if TYPE_CHECKING:
     from harness.checkpoint import Checkpoint
@@ -51,9 +45,6 @@ __all__ = ["Evaluation", "Subject", "evaluate", "evaluate_checkpoint", "evaluati
 
 _ALGORITHM = 1
 """Raised whenever the same inputs may give another verdict, so that old results are not taken for new."""
-
-_SQUARE_GAIN = 0.002
-"""What Square may add to the gradient attacks before it is a sign of masked gradients (as in AutoAttack)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +104,7 @@ def examine(
     **settings: Any,
 ) -> Evaluation:
     """As `evaluate`, with per-sample verdicts and adversarial examples."""
-    x, y = _checked_samples(x, y)
+    x, y = checked_samples(x, y)
     subject = Subject.plain(name, model, x, y)
     return _run(subject, _threat(model, threat), suite, Settings(**settings), progress)
 
@@ -183,106 +174,6 @@ def evaluation_id(
     return _identity(subject, threat, suites.get(suite, threat), chosen)
 
 
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is evaluated: a model and samples, with what is known of both."""
-
-    name: str
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    index: Index
-    model_record: ModelRecord
-    dataset_record: DatasetRecord
-    warnings: tuple[str, ...] = ()
-
-    @classmethod
-    def plain(cls, name: str, model: nn.Module, x: Tensor, y: Tensor) -> Subject:
-        """Any model on any samples."""
-        from harness.checkpoint import weights_sha256
-
-        record = ModelRecord(
-            architecture=f"{type(model).__module__}.{type(model).__qualname__}",
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            sha256=weights_sha256(model),
-        )
-        data = DatasetRecord(
-            name="samples",
-            split="given",
-            size=len(x),
-            classes=int(y.max()) + 1,
-            shape=list(x.shape[1:]),
-            sha256=_samples_sha256(x, y),
-        )
-        return cls(name, model, x, y, np.arange(len(x), dtype=np.int64), record, data)
-
-    @classmethod
-    def registered(
-        cls,
-        checkpoint: Checkpoint,
-        dataset: Dataset,
-        statistics: BnStatistics,
-        threat: ThreatModel,
-        checkpoint_dir: str | Path | None = None,
-    ) -> Subject:
-        """A checkpoint on a data set, still with its stored statistics.
-
-        Args:
-            statistics: those that it is to be evaluated with. threat: what adversarial ones are estimated under.
-            checkpoint_dir: where its parent is looked for first.
-        """
-        manifest = checkpoint.manifest
-        if tuple(manifest.shape) != dataset.shape:
-            raise InvalidInput(
-                f"{manifest.name} takes images of shape {list(manifest.shape)}, the data set {dataset.name} has "
-                f"{list(dataset.shape)}: choose a data set of that shape with --dataset"
-            )
-        if manifest.classes != len(dataset.classes):
-            raise InvalidInput(
-                f"{manifest.name} knows {manifest.classes} classes, the data set {dataset.name} has "
-                f"{len(dataset.classes)}: choose another data set with --dataset"
-            )
-        statistics.check(checkpoint.model)
-        norm = manifest.normalization
-        record = ModelRecord(
-            architecture=manifest.architecture,
-            norm_layer=manifest.norm_layer,
-            normalization=None if norm is None else {"mean": list(norm.mean), "std": list(norm.std)},
-            parameters=manifest.parameters,
-            trained_parameters=manifest.trained_parameters,
-            sha256=manifest.weights_sha256,
-            file_sha256=manifest.sha256,
-            regime=manifest.regime,
-            parent=manifest.parent.name if manifest.parent else None,
-            parent_sha256=manifest.parent.weights_sha256 if manifest.parent else None,
-            training=manifest.training,
-            bn_stats=statistics.kind,
-            bn_stats_facts=statistics.facts(threat),
-        )
-        data = DatasetRecord(
-            name=dataset.name,
-            split=dataset.split,
-            size=dataset.size,
-            classes=len(dataset.classes),
-            shape=list(dataset.shape),
-            sha256=dataset.sha256,
-        )
-        index = dataset.indices.numpy().astype(np.int64)
-        warnings = (*_contradiction(checkpoint, checkpoint_dir), *statistics.warnings(dataset))
-        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, warnings)
-
-
-def _contradiction(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[str, ...]:
-    """What the weights say against the manifest's claim of a regime, or that they could not be asked."""
-    parent = lineage.parent_of(checkpoint, checkpoint_dir=checkpoint_dir)
-    told = lineage.verify_claim(checkpoint, parent)
-    if told.unverified:
-        return (f"lineage: the claim of {told.regime} could not be verified ({told.reason})",)
-    if told.status != "contradicted":
-        return ()
-    return (f"lineage: the manifest {told.reason}" + (f"; its parent is {told.parent}" if told.parent else ""),)
-
-
 def _threat(model: nn.Module, threat: str | ThreatModel) -> ThreatModel:
     normalization = model.normalization if isinstance(model, Model) else None
     return ThreatModel.parse(threat, std=None if normalization is None else normalization.std)
@@ -313,7 +204,19 @@ def _run(
         if is_reference:
             finding = _run_reference(subject, model, threat, suite, settings, device)
         else:
-            finding = _run_engine(subject, model, threat, suite, settings, device, size, identity, progress)
+            finding = campaign.run(
+                model,
+                subject.x,
+                subject.y,
+                subject.index,
+                threat,
+                suite,
+                settings,
+                device=device,
+                size=size,
+                folder=None if settings.state_dir is None else settings.state_dir / identity,
+                progress=progress,
+            )
     total = time.perf_counter() - began
     result = Result(
         checkpoint=subject.name,
@@ -327,7 +230,9 @@ def _run(
         robust_acc=float(finding.robust.mean()),
         steps=finding.steps,
         flags=[*subject.warnings, *filter(None, [threat.note]), *finding.flags],
-        environment=_environment(settings, device, finding, size),
+        environment=environment(
+            settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size
+        ),
         evaluation_id=identity,
         started=started.isoformat(timespec="seconds"),
         seconds=total,
@@ -348,334 +253,9 @@ def _run(
     return Evaluation(result, verdicts, finding.points)
 
 
-@dataclass
-class _Finding:
-    """What either engine or reference brings home."""
-
-    clean_pred: np.ndarray[Any, Any]
-    correct: np.ndarray[Any, Any]
-    robust: np.ndarray[Any, Any]
-    broken_by: np.ndarray[Any, Any]
-    adv_pred: np.ndarray[Any, Any]
-    forward: np.ndarray[Any, Any]
-    backward: np.ndarray[Any, Any]
-    points: Tensor
-    steps: list[StepRecord]
-    flags: list[str]
-    passes: list[str]
-    batch_size: int
-    model_seconds: float
-    busy_seconds: float
-
-
-def _run_engine(
-    subject: Subject,
-    model: nn.Module,
-    threat: ThreatModel,
-    suite: Suite,
-    settings: Settings,
-    device: torch.device,
-    size: int,
-    identity: str,
-    progress: Callable[[Tick], None] | None,
-) -> _Finding:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    dtype = dtype if dtype == torch.float64 else torch.float32
-    x = subject.x.to(dtype)
-    pool = Pool(x, subject.y, sample_keys(x), subject.index)
-    kept = device.type == "cpu" and keep_freed_memory()
-    looked = preflight.look(model, pool, threat, suite, settings, device)
-    if kept:
-        looked.notes.append("kept-heap")
-    state = State(None if settings.state_dir is None else settings.state_dir / identity)
-    crew = workers.crew(size, pool, looked.machine, state)
-    try:
-        campaign = _Campaign(pool, suite, threat, settings.seed, looked, crew, state, progress)
-        campaign.run()
-    finally:
-        crew.close()
-    state.clear()
-    return campaign.finding()
-
-
-class _Campaign:
-    """A suite over a pool: which steps are done, who stands, and what it has cost."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        suite: Suite,
-        threat: ThreatModel,
-        seed: int,
-        looked: preflight.Look,
-        crew: Crew,
-        state: State,
-        progress: Callable[[Tick], None] | None,
-    ) -> None:
-        self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
-        self.looked, self.crew, self.state, self.progress = looked, crew, state, progress
-        self.points = pool.x.clone()
-        self.broken_by = np.full(len(pool), -1, dtype=np.int64)
-        self.forward = np.zeros(len(pool), dtype=np.int64)
-        self.backward = np.zeros(len(pool), dtype=np.int64)
-        self.records: list[StepRecord] = []
-        self.flags: list[str] = list(looked.flags)
-        self.busy_seconds = self.model_seconds = 0.0
-        self.position, self.next_run = 0, 0
-        self.open = _OpenStep(len(pool))
-
-    def run(self) -> None:
-        """Run the suite to its end, from the saved state if there is one."""
-        saved = self.state.pool()
-        if saved is not None and not self.looked.recognises(saved["logits"]):
-            # the same name and weights, but other code around them: that state is another model's
-            saved = None
-        if saved is None:
-            self._clean()
-        else:
-            self._restore(saved)
-        parts = [part for part in self.state.parts() if saved is not None]
-        try:
-            while self.position < len(self.suite.steps):
-                step = self.suite.steps[self.position]
-                attack = attacks.build(step.attack, self.threat, self.looked.classes, **step.parameters)
-                while self.next_run < attack.runs and self.standing.any():
-                    self._some_runs(step, attack, parts)
-                    parts = []
-                    self.state.save_pool(self._content())
-                self._close(step, attack)
-            self._look_again()
-        except ModelError:
-            self.state.save_pool(self._content(), force=True)
-            raise
-
-    def _look_again(self) -> None:
-        """Flag a model that no longer answers as it did before the attack."""
-        now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
-        self.forward[0] += 1
-        if not self.looked.recognises(now):
-            self.flags.append(
-                "the model no longer answers as it did before the attack: it keeps state between calls, "
-                "so that its verdicts depend on the passes before them"
-            )
-
-    @property
-    def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        standing: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
-        return standing
-
-    def _clean(self) -> None:
-        began = time.perf_counter()
-        logits, seconds = self.crew.logits(np.arange(len(self.pool)))
-        self._take_logits(logits)
-        self.forward += 1 + self.looked.forward
-        self.backward += self.looked.backward
-        self.model_seconds += seconds
-        self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
-        preflight.refuse_nan(logits, self.pool.names)
-        # parts in flight are of use only beside the pool that they were started from
-        self.state.save_pool(self._content(), force=True)
-
-    def _take_logits(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.clean_pred = logits.argmax(dim=1).numpy()
-        self.correct = self.clean_pred == self.pool.y.numpy()
-        self.adv_pred = self.clean_pred.copy()
-
-    def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
-        """The next runs of a step, side by side where few samples are left, shared out over the crew."""
-        standing = np.flatnonzero(self.standing)
-        fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
-        fitting = [p for p in fitting if np.isin(p.index.numpy(), standing).all()]
-        lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
-        fitting = _disjoint([part for part in fitting if part.lanes == lanes])
-
-        def task(index: Index, runs: Index) -> Task:
-            logits = self.logits[torch.from_numpy(index)]
-            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits)
-
-        assignments: list[workers.Assignment] = [
-            (task(part.index.numpy(), part.runs.numpy()), part.snapshot) for part in fitting
-        ]
-        index = np.repeat(standing, lanes)
-        runs = np.tile(np.arange(self.next_run, self.next_run + lanes), len(standing))
-        covered = {pair for part in fitting for pair in part.pairs}
-        rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
-        if rest.any():
-            index, runs = index[rest], runs[rest]
-            shares = workers.shares(index, self.crew.size)
-            assignments += [(task(index[share], runs[share]), None) for share in shares]
-        total = int(self.correct.sum())
-
-        def report(done: float, left: int) -> None:
-            if self.progress is not None:
-                # a sample that two workers share is counted by both
-                so_far = (self.next_run + done * lanes) / attack.runs
-                self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
-
-        began = time.perf_counter()
-        for outcome in self.crew.run(assignments, report):
-            self._merge(outcome)
-        self.open.seconds += time.perf_counter() - began
-        self.next_run += lanes
-
-    def _lanes(self, attack: attacks.Attack, standing: int) -> int:
-        """How many of the next runs go side by side: as many as fill a worker's passes, in rounds of equal size."""
-        machine, left = self.looked.machine, attack.runs - self.next_run
-        most = min(machine.lane_size * attack.groups, machine.batch_size) * self.crew.size // standing
-        rounds = -(-left // max(1, most))
-        return -(-left // rounds)
-
-    def _merge(self, outcome: Outcome) -> None:
-        # two workers may have broken the same sample, in different runs
-        fresh = [position for position, row in enumerate(outcome.broken) if self.broken_by[row] < 0]
-        if fresh:
-            rows = np.array(outcome.broken)[fresh]
-            self.points[torch.from_numpy(rows)] = torch.stack([outcome.points[position] for position in fresh])
-            self.broken_by[rows] = self.position
-            self.adv_pred[rows] = np.array(outcome.predicted)[fresh]
-        self.open.tally.add(outcome.tally)
-        self.open.judged += outcome.judged
-        self.open.rejected += outcome.rejected
-        self.open.busy_seconds += outcome.seconds
-
-    def _close(self, step: Step, attack: attacks.Attack) -> None:
-        """Write the record of a step that has run its course."""
-        after = int(self.standing.sum())
-        before = after + int((self.broken_by == self.position).sum())
-        tally = self.open.tally
-        self.records.append(
-            StepRecord(
-                name=step.name,
-                attack=step.attack,
-                parameters=dict(step.parameters),
-                before=before,
-                after=after,
-                forward=int(tally.forward.sum()),
-                backward=int(tally.backward.sum()),
-                judge=self.open.judged,
-                rejected=self.open.rejected,
-                seconds=self.open.seconds,
-                model_seconds=tally.model_seconds,
-                notes=list(attack.notes),
-            )
-        )
-        self.flags += [f"{step.name}: {note}" for note in attack.notes]
-        flat = int(tally.flat.sum())
-        if flat:
-            self.flags.append(
-                f"{step.name}: {flat} of {before} samples had a gradient of exactly zero, "
-                "so gradient attacks may be blind there"
-            )
-        if step.attack == "square" and self.records[:-1] and (before - after) / len(self.pool) > _SQUARE_GAIN:
-            self.flags.append(
-                f"{step.name} broke {before - after} samples that the gradient attacks left standing: "
-                "the model may mask its gradients"
-            )
-        self.forward += tally.forward
-        self.backward += tally.backward
-        self.model_seconds += tally.model_seconds
-        self.busy_seconds += self.open.busy_seconds
-        self.position, self.next_run = self.position + 1, 0
-        self.open = _OpenStep(len(self.pool))
-        self.state.save_pool(self._content())
-
-    def _content(self) -> dict[str, Any]:
-        broken = torch.from_numpy(np.flatnonzero(self.broken_by >= 0))
-        return {
-            "logits": self.logits,
-            "broken": broken,
-            "points": self.points[broken],
-            "broken_by": torch.from_numpy(self.broken_by),
-            "adv_pred": torch.from_numpy(self.adv_pred),
-            "forward": torch.from_numpy(self.forward),
-            "backward": torch.from_numpy(self.backward),
-            "records": json.dumps([record.model_dump() for record in self.records]),
-            "flags": list(self.flags),
-            "seconds": [self.busy_seconds, self.model_seconds],
-            "position": [self.position, self.next_run],
-            "open": {
-                "forward": torch.from_numpy(self.open.tally.forward),
-                "backward": torch.from_numpy(self.open.tally.backward),
-                "flat": torch.from_numpy(self.open.tally.flat),
-                "numbers": [
-                    self.open.tally.model_seconds,
-                    self.open.seconds,
-                    self.open.busy_seconds,
-                    self.open.judged,
-                    self.open.rejected,
-                ],
-            },
-        }
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self._take_logits(saved["logits"])
-        self.points[saved["broken"]] = saved["points"]
-        self.broken_by = saved["broken_by"].numpy()
-        self.adv_pred = saved["adv_pred"].numpy()
-        self.forward, self.backward = saved["forward"].numpy(), saved["backward"].numpy()
-        self.records = [StepRecord(**record) for record in json.loads(saved["records"])]
-        self.flags = list(saved["flags"])
-        self.busy_seconds, self.model_seconds = saved["seconds"]
-        self.position, self.next_run = saved["position"]
-        opened = saved["open"]
-        model_seconds, seconds, busy, judged, rejected = opened["numbers"]
-        tally = Tally(opened["forward"].numpy(), opened["backward"].numpy(), opened["flat"].numpy(), model_seconds)
-        self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
-
-    def finding(self) -> _Finding:
-        flags = list(dict.fromkeys(self.flags))
-        if preflight.probabilities(self.logits):
-            flags.append("the outputs look like probabilities: attacks need the logits before the softmax")
-        return _Finding(
-            clean_pred=self.clean_pred,
-            correct=self.correct,
-            robust=self.standing,
-            broken_by=self.broken_by,
-            adv_pred=self.adv_pred,
-            forward=self.forward,
-            backward=self.backward,
-            points=self.points,
-            steps=self.records,
-            flags=flags,
-            passes=self.looked.notes,
-            batch_size=self.looked.machine.passes.limit,
-            model_seconds=self.model_seconds,
-            busy_seconds=self.busy_seconds,
-        )
-
-
-def _disjoint(parts: list[Part]) -> list[Part]:
-    """The parts that are furthest on, no run of a sample in two (another number of workers leaves such behind)."""
-    chosen: list[Part] = []
-    covered: set[tuple[int, int]] = set()
-    for part in sorted(parts, key=lambda part: part.snapshot.iteration, reverse=True):
-        if covered.isdisjoint(part.pairs):
-            chosen.append(part)
-            covered |= part.pairs
-    return chosen
-
-
-class _OpenStep:
-    """What the current step has cost over the runs that are done."""
-
-    def __init__(
-        self,
-        n: int,
-        tally: Tally | None = None,
-        seconds: float = 0.0,
-        busy_seconds: float = 0.0,
-        judged: int = 0,
-        rejected: int = 0,
-    ) -> None:
-        self.tally = tally or Tally.empty(n)
-        self.seconds, self.busy_seconds = seconds, busy_seconds
-        self.judged, self.rejected = judged, rejected
-
-
 def _run_reference(
     subject: Subject, model: nn.Module, threat: ThreatModel, suite: Suite, settings: Settings, device: torch.device
-) -> _Finding:
+) -> Finding:
     batch_size = 250 if settings.batch_size == "auto" else int(settings.batch_size)
     (step,) = suite.steps
     x, y = subject.x.to(device), subject.y.to(device)
@@ -709,7 +289,7 @@ def _run_reference(
         if row.name != "clean"
     ]
     nothing = np.zeros(len(labels), dtype=np.int64)
-    return _Finding(
+    return Finding(
         clean_pred=clean_pred,
         correct=correct,
         robust=robust,
@@ -726,40 +306,6 @@ def _run_reference(
         model_seconds=0.0,
         busy_seconds=0.0,
     )
-
-
-def _checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples on the CPU, or what is wrong with them.
-
-    Raises:
-        InvalidInput: see the sentences.
-    """
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise InvalidInput(f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
-    if not x.is_floating_point():
-        raise InvalidInput(f"x must be floating point in [0, 1], got {x.dtype}; for bytes pass x.float() / 255")
-    if x.dim() < 2:
-        raise InvalidInput(f"x must be a batch [n, ...], got shape {list(x.shape)}; for one image pass x[None]")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InvalidInput(f"y must hold integer classes, got {y.dtype}")
-    if y.dim() != 1 or len(y) != len(x):
-        raise InvalidInput(f"y must be one class per sample, [{len(x)}], got shape {list(y.shape)}")
-    if len(x) == 0:
-        raise InvalidInput("there are no samples to evaluate (n = 0)")
-    if int(y.min()) < 0:
-        raise InvalidInput(f"classes must not be negative, got {int(y.min())} for sample {int(y.argmin())}")
-    x, y = x.detach().to("cpu"), y.detach().to("cpu", torch.int64)
-    flat = x.flatten(1)
-    # a NaN fails the comparison as well
-    bad = (~((flat >= 0) & (flat <= 1)).all(dim=1)).nonzero().squeeze(1)
-    if len(bad):
-        worst = int(bad[0])
-        low, high = float(flat[worst].min()), float(flat[worst].max())
-        raise InvalidInput(
-            f"x must lie in [0, 1], but sample {worst} ranges from {low:.6g} to {high:.6g} ({len(bad)} such samples); "
-            "normalisation belongs inside the model"
-        )
-    return x, y
 
 
 def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
@@ -804,57 +350,3 @@ def _identity(subject: Subject, threat: ThreatModel, suite: Suite, settings: Set
     if any(warnings):  # the same weights under an honest manifest are another record
         inputs["warnings"] = warnings
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-
-
-def _samples_sha256(x: Tensor, y: Tensor) -> str:
-    digest = hashlib.sha256(f"{x.dtype}{list(x.shape)}".encode())
-    digest.update(np.ascontiguousarray(x.numpy()).data)
-    digest.update(np.ascontiguousarray(y.numpy()).data)
-    return digest.hexdigest()
-
-
-def _environment(settings: Settings, device: torch.device, finding: _Finding, size: int) -> Environment:
-    commit, dirty = _git()
-    named = ("torch", "torchvision", "pyautoattack", "robustbench", "numpy")
-    return Environment(
-        versions={name: metadata.version(name) for name in named},
-        python=platform.python_version(),
-        platform=platform.platform(),
-        processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        device=str(device),
-        precision=settings.precision,
-        passes=finding.passes,
-        batch_size=finding.batch_size,
-        workers=size,
-        threads=1 if size > 1 else torch.get_num_threads(),
-        git_commit=commit,
-        git_dirty=dirty,
-    )
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-@cache
-def _git() -> tuple[str | None, bool | None]:
-    """Commit and dirty flag of the checkout that this package runs from, if it runs from one."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None, None
-
-    def git(*arguments: str) -> str:
-        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-        return answer.stdout.strip()
-
-    try:
-        # only the package decides what a result means; an edited README does not make it dirty
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "harness"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.accelerate import accelerate
+from harness.accelerate import Kernels, accelerate
 from harness.engine import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError, NoGradient
 from harness.judge import Judge
@@ -228,7 +228,7 @@ def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
     traceable = not seen.random and seen.slope is not None
     shape = tuple(seen.pair.shape[1:])
-    why = ""
+    why, network = "", None
     for fused in (True, False):
         try:
             network, notes = accelerate(
@@ -242,6 +242,8 @@ def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size:
         if agreed:
             passes.drain()
             return passes, notes
+        if network is not None and not isinstance(network, Kernels):
+            break  # without kernels it would be the same copy again
     return Passes(model, classes, size, settings.precision), [f"as-loaded (accelerated passes {why})"]
 
 

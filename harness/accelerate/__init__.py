@@ -25,7 +25,7 @@ from harness.accelerate._kernels import Kernels, have_kernels
 from harness.accelerate._sweep import sweep
 from harness.errors import InvalidInput
 
-__all__ = ["PRECISIONS", "accelerate", "full_float32", "require_precision"]
+__all__ = ["PRECISIONS", "Kernels", "accelerate", "full_float32", "require_precision"]
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 
 __all__ = ["SPLITS", "About", "Dataset", "Member", "Request"]
@@ -88,6 +89,18 @@ class Dataset:
         """C, H, W."""
         channels, height, width = self.x.shape[1:]
         return channels, height, width
+
+    def threat(self, asked: str | None = None) -> ThreatModel:
+        """The threat model that was asked for, or else the data set's standard one.
+
+        Raises:
+            InvalidInput: a text that is none, or nothing was asked for and there is no standard.
+        """
+        if asked is not None:
+            return ThreatModel.parse(asked)
+        if not self.threats:
+            raise InvalidInput(f"{self.name} has no standard threat model: give one, such as Linf:8/255")
+        return self.threats[0]
 
     @cached_property
     def sha256(self) -> str:

@@ -155,7 +155,7 @@ def plan(
     test_set = datasets.load(
         test_name, data_dir=data_dir, download=download, limit=study.limit if limit is None else limit
     )
-    threat = _threat(study, test_set)
+    threat = test_set.threat(study.threat)
     measures = _measures(study, threat)
     members = tuple(
         _member(study, entry, label, chosen, threat, checkpoint_dir)
@@ -291,14 +291,6 @@ def _order(members: tuple[Member, ...]) -> tuple[str, ...]:
         return tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         raise InvalidInput(f"entries start from each other in a circle: {' > '.join(error.args[1])}") from error
-
-
-def _threat(study: Study, data: Dataset) -> ThreatModel:
-    if study.threat is not None:
-        return ThreatModel.parse(study.threat)
-    if not data.threats:
-        raise InvalidInput(f"{data.name} has no standard threat model: give the study one, such as Linf:8/255")
-    return data.threats[0]
 
 
 def _measures(study: Study, threat: ThreatModel) -> tuple[Measure, ...]:

@@ -19,7 +19,6 @@ from harness.errors import InvalidInput
 from harness.models import Model, Normalization
 from harness.norm_layers import deploy_branch
 from harness.regime import Conduct, PartOptimizer, Regime
-from harness.threat import ThreatModel
 from harness.train.settings import Settings
 
 __all__ = ["Plan", "Stage", "plan"]
@@ -102,7 +101,7 @@ def plan(
         fresh=_fresh(model, settings.seed) if any(stage.reset for stage in stages) else {},
         stages=stages,
         crafting=Crafting.of(
-            settings.attack, _threat(settings, dataset), steps=settings.steps, step_size=settings.step_size
+            settings.attack, dataset.threat(settings.threat), steps=settings.steps, step_size=settings.step_size
         ),
         fingerprint=_fingerprint(regime, settings, dataset, model, device),
     )
@@ -160,14 +159,6 @@ def _fresh(model: Model, seed: int) -> dict[str, Tensor]:
         seed=seed,
     )
     return {name: parameter.detach() for name, parameter in built.network.named_parameters()}
-
-
-def _threat(settings: Settings, dataset: Dataset) -> ThreatModel:
-    if settings.threat is not None:
-        return ThreatModel.parse(settings.threat)
-    if not dataset.threats:
-        raise InvalidInput(f"{dataset.name} has no standard threat model: give one, such as Linf:8/255")
-    return dataset.threats[0]
 
 
 def _stages(regime: Regime, model: Model, epochs: int) -> tuple[Stage, ...]:

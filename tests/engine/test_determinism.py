@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from harness import workers
+from harness.campaign import _disjoint
 from harness.engine import Outcome, Snapshot
-from harness.evaluation import Evaluation, _disjoint, examine
+from harness.evaluation import Evaluation, examine
 from harness.passes import Tally
 from harness.resume import Part
 from harness.suites import Step, Suite

@@ -13,11 +13,12 @@ from tests.house._tree import ROOT, imported, modules, parse, room
 # floor here and in docs/architecture.md.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("draws", "errors", "families", "fields", "heap", "norms", "result", "threat"),
-    ("accelerate", "crafting", "losses", "regime", "robustbench", "settings", "stats", "store"),
+    ("accelerate", "crafting", "environment", "losses", "regime", "robustbench", "settings", "stats", "store"),
     ("attacks", "datasets", "formats", "models", "norm_layers", "regimes"),
     (
         "audit",
         "bn_statistics",
+        "campaign",
         "checkpoint",
         "cka",
         "engine",
@@ -29,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "reference",
         "restat",
         "resume",
-        "settings",
+        "subject",
         "suites",
         "workers",
     ),
