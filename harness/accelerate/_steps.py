@@ -1,0 +1,278 @@
+"""The steps that a network is made of on a CPU: kernels with a way back of their own, and what torch does.
+
+The way back goes to the image alone, as parameters are frozen, so a convolution need not keep its input, and its
+backward pass is a convolution with turned weights. Both ways it takes along the activation or the sum that follows
+it, and weights stand in the order that convolutions want from the beginning.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from harness.accelerate._sweep import AffineActivation
+
+__all__ = ["Convolution", "Grads", "Kernel", "NormAndActivation", "Other", "Step", "Trail", "Values", "can_pack"]
+
+Values = list[Any]
+Grads = list[Tensor | None]
+Back = Callable[[Tensor, Grads], None]
+"""Puts the gradient of a step's output on the account of its inputs."""
+Trail = list[tuple[int, Back]]
+"""The way back from each slot, in the order of the steps."""
+
+# weights are put in order for a batch of about this size, and taken as they are by any other
+_BATCH = 16
+
+
+class Step(ABC):
+    """One kernel.
+
+    Attributes:
+        slot: where its output goes. inputs: where what it needs lies.
+    """
+
+    slot: int
+    inputs: tuple[int, ...]
+
+    @abstractmethod
+    def run(self, values: Values) -> Any:
+        """The output."""
+
+    @abstractmethod
+    def record(self, values: Values) -> tuple[Any, Back]:
+        """The output, and the way back."""
+
+
+class Convolution(Step):
+    """A convolution, and what follows it: a sum with another slot, a (leaky) ReLU of some slope, or both."""
+
+    def __init__(self, kernel: Kernel, source: int, slope: float | None, other: int | None, into: bool) -> None:
+        self.kernel, self.source, self.slope, self.other, self.into = kernel, source, slope, other, into
+        self.inputs = (source,) if other is None else (source, other)
+
+    def run(self, values: Values) -> Tensor:
+        if self.other is not None:
+            out = self.kernel.plus(values[self.source], values[self.other], into=self.into)
+            return out if self.slope is None else _activated(out, self.slope)
+        if self.slope == 0:
+            # a ReLU inside the convolution makes zero of NaN, and broken models are to be seen
+            return _activated(self.kernel(values[self.source], None), 0.0)
+        return self.kernel(values[self.source], self.slope)
+
+    def record(self, values: Values) -> tuple[Tensor, Back]:
+        out = self.run(values)
+        source, other, slope, kernel = self.source, self.other, self.slope, self.kernel
+        dtype, kept = values[source].dtype, None if slope is None else out
+
+        def back(grad: Tensor, grads: Grads) -> None:
+            if kept is not None:
+                grad = torch.ops.aten.leaky_relu_backward(_laid_out_like(kept, grad), kept, slope, True)
+            if other is not None:
+                before = grads[other]
+                grads[other] = grad if before is None else before + grad
+            grads[source] = kernel.back(grad, grads[source], dtype)
+
+        return out, back
+
+
+class NormAndActivation(Step):
+    """A batch norm in eval mode and the (leaky) ReLU after it."""
+
+    def __init__(self, module: AffineActivation, source: int) -> None:
+        self.module, self.source = module, source
+        self.inputs = (source,)
+
+    def run(self, values: Values) -> Tensor:
+        return self.module.there(values[self.source])
+
+    def record(self, values: Values) -> tuple[Tensor, Back]:
+        out = self.run(values)
+
+        def back(grad: Tensor, grads: Grads) -> None:
+            grads[self.source] = self.module.back(_laid_out_like(out, grad), out, grads[self.source])
+
+        return out, back
+
+
+class Other(Step):
+    """Whatever torch can do, on whatever way back torch knows: one call, or several that follow each other."""
+
+    def __init__(self, function: Any, args: Any, kwargs: Any, slots: dict[fx.Node, int], initial: Values) -> None:
+        # autograd's leaves must not be changed in place
+        pure = {F.leaky_relu_: F.leaky_relu, operator.iadd: operator.add}.get(function, function)
+        self._calls = [(function, pure, args, kwargs, slots)]
+        self._between: list[int] = []
+        self.inputs = tuple(slots.values())
+        self._moving = tuple(slot for slot in self.inputs if initial[slot] is None)
+
+    def then(self, other: Other) -> Other:
+        """Both, one after the other; nobody else needs what the first returns."""
+        self._calls += other._calls
+        self._between.append(self.slot)
+        self.inputs += tuple(slot for slot in other.inputs if slot not in (*self.inputs, *self._between))
+        self.slot = other.slot
+        return self
+
+    def run(self, values: Values) -> Any:
+        return self._run(values, pure=False)
+
+    def record(self, values: Values) -> tuple[Any, Back]:
+        tensors = [slot for slot in self._moving if isinstance(values[slot], Tensor)]
+        leaves = [values[slot].detach().requires_grad_() for slot in tensors]
+        own = values.copy()
+        for slot, leaf in zip(tensors, leaves, strict=True):
+            own[slot] = leaf
+        with torch.enable_grad():
+            out = self._run(own, pure=True)
+        if not isinstance(out, Tensor) or not out.requires_grad:
+            return out, _no_way_back
+
+        def back(grad: Tensor, grads: Grads) -> None:
+            for slot, part in zip(tensors, _pulled_back(out, grad, leaves), strict=True):
+                before = grads[slot]
+                grads[slot] = part if before is None else before + part
+
+        return out.detach(), back
+
+    def _run(self, values: Values, *, pure: bool) -> Any:
+        out: Any = None
+        for position, (function, pure_function, args, kwargs, slots) in enumerate(self._calls):
+            if position:
+                values[self._between[position - 1]] = out
+
+            def value_of(node: fx.Node, slots: dict[fx.Node, int] = slots) -> Any:
+                return values[slots[node]]
+
+            call = pure_function if pure else function
+            out = call(*fx.map_arg(args, value_of), **(fx.map_arg(kwargs, value_of) if kwargs else {}))
+        for slot in self._between:
+            values[slot] = None
+        return out
+
+
+def _pulled_back(out: Tensor, grad: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of ``leaves`` from that of ``out``, whose graph is kept."""
+    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if engine is not None:
+        # what autograd.grad does after it has loaded a computer algebra system, to look at the shape of ``grad``
+        found: tuple[Tensor, ...] = engine(
+            (out,), (grad,), True, False, tuple(leaves), allow_unreachable=False, accumulate_grad=False
+        )
+        return found
+    with torch.enable_grad():
+        product = (out * grad).sum()
+    return torch.autograd.grad(product, leaves, retain_graph=True)
+
+
+def _no_way_back(grad: Tensor, grads: Grads) -> None:
+    """Of sizes and the like."""
+
+
+class Kernel:
+    """A convolution with its weights in the order that it wants, and the same backwards."""
+
+    def __init__(self, module: nn.Conv2d, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        self.dtype = module.weight.dtype
+        self.bias = module.bias
+        self.weight = module.weight.detach()
+        self.shape = shape[1:]
+        self.numbers = (tuple(module.padding), module.stride, module.dilation, module.groups)
+        self.unary = torch.ops.mkldnn._convolution_pointwise.default
+        self.binary = torch.ops.mkldnn._convolution_pointwise.binary
+        self.into = torch.ops.mkldnn._convolution_pointwise_.binary
+        # the order for a single channel is slower than none
+        self.packed = self.weight if module.in_channels == 1 else _packed(self.weight, self.numbers, shape)
+        self.turned = None
+        if module.stride == module.dilation == (1, 1) and module.groups == 1:
+            pads = [int(pad) for pad in module.padding]
+            reach = tuple(size - 1 - pad for size, pad in zip(module.kernel_size, pads, strict=True))
+            if min(reach) >= 0:
+                self.turned_numbers = (reach, (1, 1), (1, 1), 1)
+                turned = self.weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+                self.turned = _packed(turned, self.turned_numbers, out_shape)
+        # rows and columns of the input that a strided convolution does not reach
+        self.unreached = tuple(
+            size - ((out - 1) * stride - 2 * int(pad) + dilation * (kernel - 1) + 1)
+            for size, out, stride, pad, dilation, kernel in zip(
+                shape[2:],
+                out_shape[2:],
+                module.stride,
+                module.padding,
+                module.dilation,
+                module.kernel_size,
+                strict=True,
+            )
+        )
+
+    def __call__(self, x: Tensor, slope: float | None) -> Tensor:
+        attribute, scalars = ("none", []) if slope is None else ("leaky_relu", [slope])
+        x = x if x.dtype is self.dtype else x.to(self.dtype)
+        out: Tensor = self.unary(x, self.packed, self.bias, *self.numbers, attribute, scalars, "")
+        return out
+
+    def plus(self, x: Tensor, other: Tensor, *, into: bool) -> Tensor:
+        """The convolution of ``x``, and ``other``; ``into`` whose memory the sum may go."""
+        if not self._takes_along(other):
+            return self(x, None).add_(other)
+        x = x if x.dtype is self.dtype else x.to(self.dtype)
+        how: tuple[Any, ...] = (self.packed, self.bias, *self.numbers, "add", 1.0, None, [], None)
+        out: Tensor = self.into(other, x, *how) if into else self.binary(x, other, *how)
+        return out
+
+    def back(self, grad: Tensor, before: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The gradient of the input, of type ``dtype``, added to what was there before."""
+        grad = grad if grad.dtype is self.dtype else grad.to(self.dtype)
+        if self.turned is not None and before is not None and self._takes_along(before):
+            how: tuple[Any, ...] = (self.turned, None, *self.turned_numbers, "add", 1.0, None, [], None)
+            out: Tensor = self.binary(grad, before, *how)
+            return out.to(dtype)
+        if self.turned is not None:
+            out = self.unary(grad, self.turned, None, *self.turned_numbers, "none", [], "")
+        else:
+            pad, stride, dilation, groups = self.numbers
+            out = torch.ops.aten.convolution(
+                grad, self.weight, None, stride, pad, dilation, True, self.unreached, groups
+            )
+        out = out.to(dtype)
+        return out if before is None else out.add_(before)
+
+    def _takes_along(self, other: Tensor) -> bool:
+        # in float32 a sum of its own, in place, is faster than one inside the convolution
+        return other.dtype is self.dtype is torch.bfloat16 and other.is_contiguous(memory_format=torch.channels_last)
+
+
+def _activated(value: Tensor, slope: float) -> Tensor:
+    """A (leaky) ReLU in place."""
+    out: Tensor = torch.relu_(value) if slope == 0 else torch._C._nn.leaky_relu_(value, slope)
+    return out
+
+
+def _laid_out_like(value: Tensor, grad: Tensor) -> Tensor:
+    """``grad`` in channels_last if ``value`` is: that of a mean over pixels, say, is not."""
+    if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
+        return grad.contiguous(memory_format=torch.channels_last)
+    return grad
+
+
+def _packed(weight: Tensor, numbers: tuple[Any, ...], shape: tuple[int, ...]) -> Tensor:
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+    packed: Tensor = reorder(weight.to_mkldnn(), *numbers, (_BATCH, *shape[1:]))
+    return packed
+
+
+def can_pack(module: nn.Conv2d) -> bool:
+    return (
+        torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+        and module.weight.device.type == "cpu"
+        and module.weight.dtype in (torch.float32, torch.bfloat16)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
