@@ -108,7 +108,7 @@ def run(
 
 
 class _Campaign:
-    """A suite over a pool: which steps are done, who stands, and what it has cost."""
+    """The state of the pool, and what changes it."""
 
     def __init__(
         self,
@@ -140,6 +140,8 @@ class _Campaign:
             # the same name and weights, but other code around them: that state is another model's
             saved = None
         if saved is None:
+            # parts in flight would be taken for parts of what begins now
+            self.state.clear()
             self._clean()
         else:
             self._restore(saved)
@@ -195,9 +197,9 @@ class _Campaign:
         """The next runs of a step, side by side where few samples are left, shared out over the crew."""
         standing = np.flatnonzero(self.standing)
         fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
-        fitting = [p for p in fitting if np.isin(p.index.numpy(), standing).all()]
+        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), standing).all()])
         lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
-        fitting = _disjoint([part for part in fitting if part.lanes == lanes])
+        fitting = [part for part in fitting if part.lanes == lanes]
 
         def task(index: Index, runs: Index) -> Task:
             logits = self.logits[torch.from_numpy(index)]
@@ -218,14 +220,14 @@ class _Campaign:
 
         def report(done: float, left: int) -> None:
             if self.progress is not None:
-                # a sample that two workers share is counted by both
                 so_far = (self.next_run + done * lanes) / attack.runs
                 self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
 
         began = time.perf_counter()
-        for outcome in self.crew.run(assignments, report):
-            self._merge(outcome)
+        self._merge(self.crew.run(assignments, report))
         self.open.seconds += time.perf_counter() - began
+        # while it ran, a sample that two workers share was counted by both
+        report(1.0, int(self.standing.sum()))
         self.next_run += lanes
 
     def _lanes(self, attack: attacks.Attack, standing: int) -> int:
@@ -235,18 +237,20 @@ class _Campaign:
         rounds = -(-left // max(1, most))
         return -(-left // rounds)
 
-    def _merge(self, outcome: Outcome) -> None:
-        # two workers may have broken the same sample, in different runs
-        fresh = [position for position, row in enumerate(outcome.broken) if self.broken_by[row] < 0]
-        if fresh:
-            rows = np.array(outcome.broken)[fresh]
-            self.points[torch.from_numpy(rows)] = torch.stack([outcome.points[position] for position in fresh])
-            self.broken_by[rows] = self.position
-            self.adv_pred[rows] = np.array(outcome.predicted)[fresh]
-        self.open.tally.add(outcome.tally)
-        self.open.judged += outcome.judged
-        self.open.rejected += outcome.rejected
-        self.open.busy_seconds += outcome.seconds
+    def _merge(self, outcomes: list[Outcome]) -> None:
+        # two workers may have broken the same sample in different runs: the one who was first would have been the only
+        falls = [(fall, outcome, place) for outcome in outcomes for place, fall in enumerate(outcome.falls)]
+        for _, outcome, place in sorted(falls, key=lambda found: found[0]):
+            row = outcome.broken[place]
+            if self.broken_by[row] < 0:
+                self.points[row] = outcome.points[place]
+                self.broken_by[row] = self.position
+                self.adv_pred[row] = outcome.predicted[place]
+        for outcome in outcomes:
+            self.open.tally.add(outcome.tally)
+            self.open.judged += outcome.judged
+            self.open.rejected += outcome.rejected
+            self.open.busy_seconds += outcome.seconds
 
     def _close(self, step: Step, attack: attacks.Attack) -> None:
         """Write the record of a step that has run its course."""

@@ -67,7 +67,8 @@ class Machine:
     """What passes are made with: the attacked model, the judge, and how many samples are packed.
 
     Attributes:
-        batch_size: the most rows that go through together. lane_size: as many are about as fast, row by row, as more.
+        batch_size: the most rows that go through together. lane_size: how many cost least, row by row; gradient_size:
+            how many are enough where a gradient is asked for.
     """
 
     passes: Passes
@@ -75,6 +76,7 @@ class Machine:
     device: torch.device
     batch_size: int
     lane_size: int
+    gradient_size: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Outcome:
 
     Attributes:
         broken: rows of the pool, in the order in which they fell; points, predicted: one per broken row.
+        falls: after which iteration each fell (-1 for the first point), and in which run.
         rejected: proposals that the judge did not confirm. judged: its forward passes.
     """
 
@@ -117,6 +120,7 @@ class Outcome:
     broken: list[int] = field(default_factory=list)
     points: list[Tensor] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
+    falls: list[tuple[int, int]] = field(default_factory=list)
     rejected: int = 0
     judged: int = 0
     seconds: float = 0.0
@@ -237,7 +241,7 @@ class _Run:
                     continue
                 index, batch = self._batch(part, run)
                 state, proposal = self.task.attack.start(batch, self._oracle(index), run)
-                self._judge(index, batch, proposal)
+                self._judge(index, batch, proposal, -1)
                 chunks.append(_Chunk(index, batch, state))
         return self._pack(chunks)
 
@@ -247,7 +251,7 @@ class _Run:
         for chunk in chunks:
             oracle = self._oracle(chunk.index)
             chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, oracle, i)
-            self._judge(chunk.index, chunk.batch, proposal)
+            self._judge(chunk.index, chunk.batch, proposal, i)
             done = self.task.attack.done(chunk.state)
             if done is None or not bool((done >= 1).any()):
                 after.append(chunk)
@@ -298,10 +302,10 @@ class _Run:
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names, lanes = self.machine.passes, self.pool.names, self.machine.lane_size
-        room, enough = min(lanes, passes.limit), max(1, 2 * lanes // 3)
+        room, enough = min(lanes, passes.limit), self.machine.gradient_size
         return ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room, enough=enough)
 
-    def _judge(self, index: Tensor, batch: Batch, proposal: Proposal) -> None:
+    def _judge(self, index: Tensor, batch: Batch, proposal: Proposal, i: int) -> None:
         claimed = proposal.claimed.nonzero().squeeze(1)
         if len(claimed) == 0:
             return
@@ -322,6 +326,8 @@ class _Run:
         # rows of their own, as a view would keep all of its batch in memory and in messages
         self.outcome.points += [row.clone() for row in points[confirmed].cpu()]
         self.outcome.predicted += predicted[confirmed].tolist()
+        runs = np.broadcast_to(batch.draws.runs, len(index))[claimed[confirmed].cpu().numpy()]
+        self.outcome.falls += [(i, int(run)) for run in runs]
         self.standing[owners[won]] = False
 
     def _pack(self, chunks: list[_Chunk]) -> list[_Chunk]:

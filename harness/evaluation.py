@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from harness.checkpoint import Checkpoint
     from harness.datasets import Dataset
 
-__all__ = ["Evaluation", "Subject", "evaluate", "evaluate_checkpoint", "evaluation_id", "examine"]
+__all__ = ["Evaluation", "evaluate", "evaluate_checkpoint", "evaluation_id", "examine"]
 
 _ALGORITHM = 1
 """Raised whenever the same inputs may give another verdict, so that old results are not taken for new."""
@@ -217,6 +217,8 @@ def _run(
                 folder=None if settings.state_dir is None else settings.state_dir / identity,
                 progress=progress,
             )
+        # of the threads that it ran with
+        where = environment(settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size)
     total = time.perf_counter() - began
     result = Result(
         checkpoint=subject.name,
@@ -230,9 +232,7 @@ def _run(
         robust_acc=float(finding.robust.mean()),
         steps=finding.steps,
         flags=[*subject.warnings, *filter(None, [threat.note]), *finding.flags],
-        environment=environment(
-            settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size
-        ),
+        environment=where,
         evaluation_id=identity,
         started=started.isoformat(timespec="seconds"),
         seconds=total,

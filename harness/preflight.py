@@ -129,7 +129,9 @@ def look(
     if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    machine = Machine(passes, judge, device, size, _lanes(pool, passes.precision, device))
+    lanes = _lanes(pool, passes.precision, device)
+    # two thirds cost a CPU hardly more a row, and keep less of the network in memory for the way back
+    machine = Machine(passes, judge, device, size, lanes, size if device.type == "cuda" else max(1, 2 * lanes // 3))
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 

@@ -27,7 +27,12 @@ __all__ = ["Subject", "checked_samples"]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is evaluated: a model and samples, with what is known of both."""
+    """A model on its samples.
+
+    Attributes:
+        x: ``[n, ...]`` in [0, 1]. y: int64 ``[n]``. index: int64 ``[n]``, positions in the data set.
+        warnings: flags that the result has before anything has run.
+    """
 
     name: str
     model: nn.Module

@@ -40,7 +40,8 @@ class Crew(Protocol):
         ...
 
     def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
-        """Run tasks to their end; ``report`` hears the share done and the samples standing over all of them."""
+        """Run tasks to their end; ``report`` hears the share done and the samples standing over all of them, those
+        of several tasks several times."""
         ...
 
     def close(self) -> None:
@@ -267,9 +268,13 @@ def _serve(
 
 
 def shares(index: Index, size: int) -> list[Index]:
-    """Whose turn it is: ``index`` (sorted, a value as often as there are runs) in ``size`` parts of equal length.
+    """Positions in ``index`` for each worker, as evenly as possible; fewer parts than ``size`` where there are few.
 
-    Values are dealt out in turn, as neighbours may be alike, and at most one is divided between a part and the next.
+    Values are dealt out in turn, as neighbours may be alike. One that occurs several times stays in one part, but for
+    those at the borders between parts.
+
+    Args:
+        index: sorted; a sample as often as it has runs.
     """
     values = np.unique(index)
     dealt = np.concatenate([values[slot::size] for slot in range(size)])

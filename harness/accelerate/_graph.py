@@ -32,7 +32,7 @@ _PURE_FUNCTIONS = {
     *(getattr, torch.flatten, torch.cat, torch.relu, torch.tanh, torch.sigmoid),
     *(F.relu, F.leaky_relu, F.silu, F.gelu, F.pad, F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d),
 }
-_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg}
+_ON_SIZES = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg}
 _PURE_METHODS = {"mean", "sum", "view", "flatten", "reshape", "size", "contiguous", "relu", "tanh", "squeeze"}
 
 
@@ -56,9 +56,8 @@ class Calls:
         if not isinstance(node, fx.Node) or node.op != "call_module" or self.counts[node.target] != 1:
             return None
         module = self.modules[str(node.target)]
-        # a hook is the user's code around a module, and would go with it
-        hooked = module._forward_hooks or module._forward_pre_hooks
-        return module if type(module) in kinds and not hooked else None
+        # it would go with the module
+        return module if type(module) in kinds and not _hooked(module) else None
 
 
 def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
@@ -77,7 +76,13 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
         )
 
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    return len(inputs) == 1 and all(map(known, graph.nodes)) and not any(m.training for m in modules.values())
+    fixed = not _hooked(model) and not any(module.training for module in modules.values())
+    return len(inputs) == 1 and all(map(known, graph.nodes)) and fixed
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether there is code of the user around a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def slope_of(calls: Calls, node: fx.Node) -> float | None:
@@ -89,6 +94,8 @@ def slope_of(calls: Calls, node: fx.Node) -> float | None:
         return float(slope) if isinstance(slope, (int, float)) and slope >= 0 else None
     if node.op == "call_module":
         module = calls.modules[str(node.target)]
+        if _hooked(module):
+            return None
         if type(module) is nn.ReLU:
             return 0.0
         if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
@@ -118,11 +125,11 @@ def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> 
 
 def settle_sizes(graph: fx.Graph, shapes: Shapes) -> None:
     """Put numbers where a graph asks for the sizes of one image, and where it calculates with them."""
-    values: dict[fx.Node, int] = {}
+    values: dict[fx.Node, Any] = {}
     for node in list(graph.nodes):
         node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda arg: values.get(arg, arg))
         number = _size(node, shapes)
-        if number is None and node.target in _ARITHMETIC and not node.all_input_nodes:
+        if number is None and node.target in _ON_SIZES and not node.all_input_nodes:
             number = node.target(*node.args)
         if number is not None:
             values[node] = number

@@ -1,8 +1,9 @@
 """The steps that a network is made of on a CPU: kernels with a way back of their own, and what torch does.
 
 The way back goes to the image alone, as parameters are frozen, so a convolution need not keep its input, and its
-backward pass is a convolution with turned weights. Both ways it takes along the activation or the sum that follows
-it, and weights stand in the order that convolutions want from the beginning.
+backward pass is a convolution with turned weights, or a transposed one where it has strides, dilation or groups. Both
+ways it takes along the activation or the sum that follows it, and weights stand in the order that convolutions want
+from the beginning.
 """
 
 from __future__ import annotations
@@ -182,7 +183,6 @@ class Kernel:
         self.dtype = module.weight.dtype
         self.bias = module.bias
         self.weight = module.weight.detach()
-        self.shape = shape[1:]
         self.numbers = (tuple(module.padding), module.stride, module.dilation, module.groups)
         self.unary = torch.ops.mkldnn._convolution_pointwise.default
         self.binary = torch.ops.mkldnn._convolution_pointwise.binary

@@ -43,13 +43,13 @@ class Moves(ABC):
 
     @abstractmethod
     def candidate(
-        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Points to ask the model about.
 
         Args:
             x: clean images ``[n, C, H, W]``. best: points ``[n, d]``. drawn: the draws of each query, ``[m, ...]``.
-            rows: int64 ``[m]``, which sample each query is of.
+            rows: int64 ``[m]``, which sample each query is of; None where it is one of each.
 
         Returns:
             The points ``[m, d]``, and which of them are not the best ones themselves, bool ``[m]``.
@@ -76,13 +76,14 @@ class _Faces(Moves):
         }
 
     def candidate(
-        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         window = drawn["corner"][:, None] + _window(side, tuple(x.shape[1:]), x.device)
-        centre = x.flatten(1)[rows[:, None], window].view(len(rows), -1, side * side)
+        centre = x.flatten(1).gather(1, window) if rows is None else x.flatten(1)[rows[:, None], window]
+        centre = centre.view(len(window), -1, side * side)
         # a step of 2 eps from any point of the ball ends on its face, so the best point does not matter
         faces = torch.add(centre, drawn["signs"][:, :, None], alpha=eps).clamp_(0, 1).flatten(1)
-        points = best[rows]
+        points = best.clone() if rows is None else best[rows]
         new = (faces != points.gather(1, window)).any(dim=1)
         return points.scatter_(1, window, faces), new
 
@@ -144,10 +145,12 @@ class _Pyramids(Moves):
         }
 
     def candidate(
-        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor
+        self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        channels, flat, best = x.shape[1], x.flatten(1)[rows], best[rows]
-        by_channel = (len(rows), channels, side * side)
+        channels, flat = x.shape[1], x.flatten(1)
+        if rows is not None:
+            flat, best = flat[rows], best[rows]
+        by_channel = (len(best), channels, side * side)
         positions = _window(side, tuple(x.shape[1:]), x.device)
         window, second = drawn["corner"][:, None] + positions, drawn["second"][:, None] + positions
         delta = best - flat

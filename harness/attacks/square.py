@@ -117,10 +117,8 @@ class _Square(Attack):
         if query % _BLOCK == 0:
             self._draw(batch, state)
         drawn = {name: state[name][:, query % _BLOCK] for name in state.keys() - _SEARCH}
-        everyone = torch.arange(len(x), device=x.device)
-        side = self._side(x, query)
-        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, side, everyone)
-        loss, claimed = self._ask(batch, state, points, new, everyone, oracle)
+        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query), None)
+        loss, claimed = self._ask(batch, state, points, new, None, oracle)
         improved = loss > state["loss"]
         kept = (improved | (claimed & ~state["fooled"])).nonzero().squeeze(1)
         if len(kept):
@@ -179,18 +177,18 @@ class _Square(Attack):
                     state[name][rows] = numbers
 
     def _ask(
-        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor, oracle: Oracle
+        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor | None, oracle: Oracle
     ) -> tuple[Tensor, Tensor]:
         """Loss and claims of candidates; one that is the best point itself is known and costs nothing.
 
         Args:
-            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples.
+            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples; None where each has one.
         """
-        loss = state["loss"][owners]
+        loss = state["loss"].clone() if owners is None else state["loss"][owners]
         claimed = torch.zeros_like(new)
         asked = new.nonzero().squeeze(1)
         if len(asked):
-            rows = owners[asked]
+            rows = asked if owners is None else owners[asked]
             y = batch.y[rows]
             wanted = points if len(asked) == len(points) else points[asked]
             logits = oracle.logits(wanted.view(-1, *batch.x.shape[1:]), rows)

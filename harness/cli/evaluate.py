@@ -58,7 +58,7 @@ __all__ = ["evaluate"]
     type=options.CountOrAuto(),
     default="auto",
     show_default=True,
-    help="Images in one pass of the model; no result depends on it.",
+    help="Images in one pass of the model; no verdict depends on it.",
 )
 @options.device
 @options.seed
@@ -74,7 +74,7 @@ __all__ = ["evaluate"]
     type=options.CountOrAuto(),
     default="auto",
     show_default=True,
-    help="Processes on a CPU; no result depends on it.",
+    help="Processes on a CPU; no verdict depends on it.",
 )
 @click.option(
     "--output",

@@ -237,12 +237,22 @@ def test_nan_stays_nan() -> None:
         assert out[1].isnan().all()
 
 
-def test_a_hooked_layer_is_left_to_torch() -> None:
-    model = trained_looking("resnet20")
-    layer = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+class Plain(nn.Sequential):
+    """Layers one after another, with an activation of its own after each."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        layers = [(nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1), nn.ReLU()) for i in range(3)]
+        super().__init__(*(layer for pair in layers for layer in pair), nn.Flatten(), nn.Linear(8 * 64, 4))
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ReLU, nn.Sequential])
+def test_a_hooked_layer_is_left_to_torch(kind: type[nn.Module]) -> None:
+    model = Plain().eval()
+    layer = next(m for m in model.modules() if isinstance(m, kind))
     layer.register_forward_hook(lambda module, inputs, output: 2 * output)
-    fast, _ = accelerate(model, precision="fp32", shape=(3, 32, 32))
-    assert_same_passes(model, fast, (3, 32, 32))
+    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    assert_same_passes(model, fast, (3, 8, 8))
 
 
 class Moody(nn.Module):
