@@ -23,7 +23,7 @@ from harness.engine import Index, Outcome, Pool, Task, Tick
 from harness.errors import ModelError
 from harness.heap import keep_freed_memory
 from harness.passes import Tally
-from harness.result import StepRecord
+from harness.result import StepRecord, Verdicts
 from harness.resume import Part, State
 from harness.settings import Settings
 from harness.suites import Step, Suite
@@ -38,22 +38,15 @@ _SQUARE_GAIN = 0.002
 
 @dataclass
 class Finding:
-    """What a suite has found out about ``n`` samples; arrays are ``[n]``, as in `harness.result.Verdicts`.
+    """What a suite has found out about ``n`` samples.
 
     Attributes:
-        correct: classified correctly without attack. points: the confirmed adversarial example of each sample, the
-            clean image where there is none.
+        points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
         passes: what the passes were made with, in plain words. batch_size: the largest batch.
         model_seconds: inside the model. busy_seconds: in all, summed over processes.
     """
 
-    clean_pred: np.ndarray[Any, Any]
-    correct: np.ndarray[Any, Any]
-    robust: np.ndarray[Any, Any]
-    broken_by: np.ndarray[Any, Any]
-    adv_pred: np.ndarray[Any, Any]
-    forward: np.ndarray[Any, Any]
-    backward: np.ndarray[Any, Any]
+    verdicts: Verdicts
     points: Tensor
     steps: list[StepRecord]
     flags: list[str]
@@ -340,14 +333,18 @@ class _Campaign:
         flags = list(dict.fromkeys(self.flags))
         if preflight.probabilities(self.logits):
             flags.append("the outputs look like probabilities: attacks need the logits before the softmax")
-        return Finding(
+        verdicts = Verdicts(
+            index=self.pool.names,
+            y=self.pool.y.numpy(),
             clean_pred=self.clean_pred,
-            correct=self.correct,
             robust=self.standing,
             broken_by=self.broken_by,
             adv_pred=self.adv_pred,
             forward=self.forward,
             backward=self.backward,
+        )
+        return Finding(
+            verdicts=verdicts,
             points=self.points,
             steps=self.records,
             flags=flags,

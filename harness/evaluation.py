@@ -220,6 +220,7 @@ def _run(
         # of the threads that it ran with
         where = environment(settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size)
     total = time.perf_counter() - began
+    verdicts = finding.verdicts
     result = Result(
         checkpoint=subject.name,
         model=subject.model_record,
@@ -228,8 +229,8 @@ def _run(
         suite=suite.name,
         seed=settings.seed,
         n=len(subject.x),
-        clean_acc=float(finding.correct.mean()),
-        robust_acc=float(finding.robust.mean()),
+        clean_acc=float((verdicts.clean_pred == verdicts.y).mean()),
+        robust_acc=float(verdicts.robust.mean()),
         steps=finding.steps,
         flags=[*subject.warnings, *filter(None, [threat.note]), *finding.flags],
         environment=where,
@@ -239,16 +240,6 @@ def _run(
         model_seconds=finding.model_seconds,
         overhead=finding.busy_seconds / finding.model_seconds if finding.model_seconds > 0 else None,
         harness_version=harness.__version__,
-    )
-    verdicts = Verdicts(
-        index=subject.index,
-        y=subject.y.numpy(),
-        clean_pred=finding.clean_pred,
-        robust=finding.robust,
-        broken_by=finding.broken_by,
-        adv_pred=finding.adv_pred,
-        forward=finding.forward,
-        backward=finding.backward,
     )
     return Evaluation(result, verdicts, finding.points)
 
@@ -289,15 +280,19 @@ def _run_reference(
         if row.name != "clean"
     ]
     nothing = np.zeros(len(labels), dtype=np.int64)
-    return Finding(
+    verdicts = Verdicts(
+        index=subject.index,
+        y=labels,
         clean_pred=clean_pred,
-        correct=correct,
         robust=robust,
         # the reference does not say which of its attacks broke a sample
         broken_by=np.where(correct & ~robust, 0, -1),
         adv_pred=outcome.labels.cpu().numpy(),
         forward=nothing,
         backward=nothing,
+    )
+    return Finding(
+        verdicts=verdicts,
         points=outcome.points.cpu(),
         steps=records,
         flags=list(outcome.flags),
