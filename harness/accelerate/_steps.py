@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from harness.accelerate._sweep import AffineActivation
+from harness.accelerate._sweep import AffineActivation, activated
 
 __all__ = ["Convolution", "Grads", "Kernel", "NormAndActivation", "Other", "Step", "Trail", "Values", "can_pack"]
 
@@ -61,10 +61,10 @@ class Convolution(Step):
     def run(self, values: Values) -> Tensor:
         if self.other is not None:
             out = self.kernel.plus(values[self.source], values[self.other], into=self.into)
-            return out if self.slope is None else _activated(out, self.slope)
+            return out if self.slope is None else activated(out, self.slope)
         if self.slope == 0:
             # a ReLU inside the convolution makes zero of NaN, and broken models are to be seen
-            return _activated(self.kernel(values[self.source], None), 0.0)
+            return activated(self.kernel(values[self.source], None), 0.0)
         return self.kernel(values[self.source], self.slope)
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
@@ -246,12 +246,6 @@ class Kernel:
     def _takes_along(self, other: Tensor) -> bool:
         # in float32 a sum of its own, in place, is faster than one inside the convolution
         return other.dtype is self.dtype is torch.bfloat16 and other.is_contiguous(memory_format=torch.channels_last)
-
-
-def _activated(value: Tensor, slope: float) -> Tensor:
-    """A (leaky) ReLU in place."""
-    out: Tensor = torch.relu_(value) if slope == 0 else torch._C._nn.leaky_relu_(value, slope)
-    return out
 
 
 def _laid_out_like(value: Tensor, grad: Tensor) -> Tensor:

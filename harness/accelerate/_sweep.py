@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, Shapes, constant, replace, slope_of
 
-__all__ = ["AffineActivation", "sweep"]
+__all__ = ["AffineActivation", "activated", "sweep"]
 
 
 def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> tuple[fx.GraphModule, int]:
@@ -66,6 +66,13 @@ def _fresh(calls: Calls, node: Any) -> bool:
     return False
 
 
+def activated(value: Tensor, slope: float) -> Tensor:
+    """A (leaky) ReLU in place."""
+    # the plain kernel for slope 0 is the faster one
+    out: Tensor = torch.relu_(value) if slope == 0 else torch._C._nn.leaky_relu_(value, slope)
+    return out
+
+
 class AffineActivation(nn.Module):
     """A batch norm in eval mode and the (leaky) ReLU after it, in few sweeps over memory each way."""
 
@@ -103,8 +110,7 @@ class AffineActivation(nn.Module):
             out = torch.addcmul(self.wide_shift, x, self.wide_scale)
         else:
             out = F.batch_norm(x, self.zeros, self.ones, self.scale, self.shift, eps=0.0)
-        # the plain kernel for slope 0 is the faster one
-        return torch.relu_(out) if self.slope == 0 else F.leaky_relu_(out, self.slope)
+        return activated(out, self.slope)
 
     def back(self, grad: Tensor, out: Tensor, before: Tensor | None = None) -> Tensor:
         """The gradient of the input from that of ``out``, added to what was there ``before``."""
