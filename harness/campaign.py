@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness import attacks, preflight, workers
 from harness.draws import sample_keys
-from harness.engine import Index, Outcome, Pool, Task, Tick
+from harness.engine import Assignment, Index, Outcome, Pool, Task, Tick, deal
 from harness.errors import ModelError
 from harness.heap import keep_freed_memory
 from harness.passes import Tally
@@ -150,7 +150,7 @@ class _Campaign:
                 self._close(step, attack)
             self._look_again()
         except ModelError:
-            self.state.save_pool(self._content(), force=True)
+            self.state.save_pool(self._content(), force=True, in_flight=True)
             raise
 
     def _look_again(self) -> None:
@@ -194,12 +194,12 @@ class _Campaign:
         lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
         fitting = [part for part in fitting if part.lanes == lanes]
 
-        def task(index: Index, runs: Index) -> Task:
+        def task(index: Index, runs: Index, until: float) -> Task:
             logits = self.logits[torch.from_numpy(index)]
-            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits)
+            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits, until)
 
-        assignments: list[workers.Assignment] = [
-            (task(part.index.numpy(), part.runs.numpy()), part.snapshot) for part in fitting
+        assignments: list[Assignment] = [
+            (task(part.index.numpy(), part.runs.numpy(), part.until), part.snapshot) for part in fitting
         ]
         index = np.repeat(standing, lanes)
         runs = np.tile(np.arange(self.next_run, self.next_run + lanes), len(standing))
@@ -208,7 +208,8 @@ class _Campaign:
         if rest.any():
             index, runs = index[rest], runs[rest]
             shares = workers.shares(index, self.crew.size)
-            assignments += [(task(index[share], runs[share]), None) for share in shares]
+            ends = workers.stops(shares, self.crew.size)
+            assignments += [(task(index[part], runs[part], end), None) for part, end in zip(shares, ends, strict=True)]
         total = int(self.correct.sum())
 
         def report(done: float, left: int) -> None:
@@ -217,11 +218,28 @@ class _Campaign:
                 self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
 
         began = time.perf_counter()
-        self._merge(self.crew.run(assignments, report))
+        outcomes = self.crew.run(assignments, report)
+        again = self._halted(assignments, outcomes)
+        if again:
+            others = int(self.standing.sum()) - sum(task.samples for task, _ in again)
+            outcomes = [outcome for outcome in outcomes if outcome.rest is None]
+            outcomes += self.crew.run(again, lambda done, left: report(done, max(0, others) + left))
+        self._merge(outcomes)
         self.open.seconds += time.perf_counter() - began
         # while it ran, a sample that two workers share was counted by both
         report(1.0, int(self.standing.sum()))
         self.next_run += lanes
+
+    def _halted(self, assignments: list[Assignment], outcomes: list[Outcome]) -> list[Assignment]:
+        """What goes on of tasks that have handed something back, dealt out anew."""
+        standing = self.standing
+        for outcome in outcomes:
+            standing[outcome.broken] = False
+        halted = [(task, outcome) for (task, _), outcome in zip(assignments, outcomes, strict=True) if outcome.rest]
+        size = max(1, self.crew.size // max(1, len(halted)))
+        dealt = [piece for task, outcome in halted for piece in deal(task, outcome, size, standing)]
+        self.state.save_parts(lambda: dealt)
+        return dealt
 
     def _lanes(self, attack: attacks.Attack, standing: int) -> int:
         """How many of the next runs go side by side: as many as fill a worker's passes, in rounds of equal size."""

@@ -25,7 +25,7 @@ from harness.draws import Draws
 from harness.judge import Judge
 from harness.passes import ChunkOracle, Passes, Tally
 
-__all__ = ["Machine", "Outcome", "Pool", "Snapshot", "Task", "Tick", "execute"]
+__all__ = ["Assignment", "Machine", "Outcome", "Pool", "Snapshot", "Task", "Tick", "deal", "execute"]
 
 # seconds; a query of a small network takes less than telling of it
 _TELL_EVERY = 0.02
@@ -67,8 +67,7 @@ class Machine:
     """What passes are made with: the attacked model, the judge, and how many samples are packed.
 
     Attributes:
-        batch_size: the most rows that go through together. lane_size: how many cost least, row by row; gradient_size:
-            how many are enough where a gradient is asked for.
+        batch_size: the most rows that go through together. lane_size: how many cost least, row by row.
     """
 
     passes: Passes
@@ -76,7 +75,6 @@ class Machine:
     device: torch.device
     batch_size: int
     lane_size: int
-    gradient_size: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,7 @@ class Task:
         index, runs: int64 ``[m]`` each: rows of the pool, all still standing, and a run of each. A sample may occur
             several times, with another run each time.
         logits: ``[m, k]`` the plain model's output on the samples' clean images.
+        until: the share of the runs, in (0, 1], after which the rest is handed back, to be dealt out anew.
     """
 
     step: int
@@ -99,6 +98,7 @@ class Task:
     index: Index
     runs: Index
     logits: Tensor
+    until: float = 1.0
 
     @property
     def samples(self) -> int:
@@ -114,6 +114,7 @@ class Outcome:
         broken: rows of the pool, in the order in which they fell; points, predicted: one per broken row.
         falls: after which iteration each fell (-1 for the first point), and in which run.
         rejected: proposals that the judge did not confirm. judged: its forward passes.
+        rest: what the task has handed back.
     """
 
     tally: Tally
@@ -124,6 +125,7 @@ class Outcome:
     rejected: int = 0
     judged: int = 0
     seconds: float = 0.0
+    rest: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ class Snapshot:
     iteration: int
     chunks: list[dict[str, Any]]
     outcome: Outcome
+
+
+Assignment = tuple[Task, Snapshot | None]
+"""A task, and where to go on with it."""
 
 
 @dataclass
@@ -210,11 +216,45 @@ def execute(
         if progress is not None and (over or run.outcome.seconds - told > _TELL_EVERY):
             told = run.outcome.seconds
             progress(run.share(chunks, i), samples - len(run.outcome.broken))
+        if not over and task.until < 1 and run.share(chunks, i) >= task.until:
+            run.outcome.rest = Snapshot(i + 1, run.rows(chunks), Outcome(Tally.empty(len(pool))))
+            break
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
     run.settle_clock()
     run.outcome.seconds = time.perf_counter() - began
     return run.outcome
+
+
+def deal(task: Task, outcome: Outcome, size: int, standing: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Assignment]:
+    """What a task has handed back, as up to ``size`` tasks.
+
+    The first goes on with what was found so far, and answers for all rows that are over.
+
+    Args:
+        standing: bool, of the whole pool; rows of samples that have fallen meanwhile are left out.
+    """
+    if outcome.rest is None:
+        return []
+    pairs = zip(task.index.tolist(), task.runs.tolist(), strict=True)
+    where = {pair: position for position, pair in enumerate(pairs)}
+    chunks = outcome.rest.chunks
+    index, runs = (torch.cat([chunk[name] for chunk in chunks]) for name in ("index", "runs"))
+    state = {name: torch.cat([chunk["state"][name] for chunk in chunks]) for name in chunks[0]["state"]}
+    places = [where[pair] for pair in zip(index.tolist(), runs.tolist(), strict=True)]
+    left = torch.from_numpy(standing)[index].nonzero().squeeze(1)
+    over = sorted(set(where.values()) - {places[row] for row in left.tolist()})
+    dealt: list[Assignment] = []
+    for number, rows in enumerate(torch.tensor_split(left, size)):
+        about = [places[row] for row in rows.tolist()]
+        found = Outcome(Tally.empty(len(standing)))
+        if number == 0:
+            about, found = about + over, replace(outcome, rest=None)
+        if about:
+            part = {"index": index[rows], "runs": runs[rows], "state": {k: value[rows] for k, value in state.items()}}
+            piece = replace(task, index=task.index[about], runs=task.runs[about], logits=task.logits[about], until=1.0)
+            dealt.append((piece, Snapshot(outcome.rest.iteration, [part] if len(rows) else [], found)))
+    return dealt
 
 
 class _Run:
@@ -253,7 +293,7 @@ class _Run:
             chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, oracle, i)
             self._judge(chunk.index, chunk.batch, proposal, i)
             done = self.task.attack.done(chunk.state)
-            if done is None or not bool((done >= 1).any()):
+            if done is None or float(done.max()) < 1:
                 after.append(chunk)
             elif bool((done < 1).any()):
                 after.append(chunk.keep((done < 1).cpu()))
@@ -269,7 +309,11 @@ class _Run:
 
     def snapshot(self, iteration: int, chunks: list[_Chunk]) -> Snapshot:
         self.settle_clock()
-        rows = [
+        return Snapshot(iteration, self.rows(chunks), self.outcome)
+
+    def rows(self, chunks: list[_Chunk]) -> list[dict[str, Any]]:
+        """What `restore` takes."""
+        return [
             {
                 "index": chunk.index,
                 "runs": torch.from_numpy(np.broadcast_to(chunk.batch.draws.runs, len(chunk)).astype(np.int64)),
@@ -277,7 +321,6 @@ class _Run:
             }
             for chunk in chunks
         ]
-        return Snapshot(iteration, rows, self.outcome)
 
     def restore(self, rows: list[dict[str, Any]]) -> list[_Chunk]:
         where = {int(row): position for position, row in enumerate(self.task.index)}
@@ -301,9 +344,9 @@ class _Run:
         return index, Batch(x, y, self.task.logits[part].to(device), draws)
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
-        passes, names, lanes = self.machine.passes, self.pool.names, self.machine.lane_size
-        room, enough = min(lanes, passes.limit), self.machine.gradient_size
-        return ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room, enough=enough)
+        passes, names = self.machine.passes, self.pool.names
+        room = min(self.machine.lane_size, passes.limit)
+        return ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room)
 
     def _judge(self, index: Tensor, batch: Batch, proposal: Proposal, i: int) -> None:
         claimed = proposal.claimed.nonzero().squeeze(1)

@@ -30,15 +30,15 @@ class Judge:
 
     def __init__(self, model: nn.Module, threat: ThreatModel, *, classes: int, limit: int) -> None:
         self.threat = threat
-        self._passes = Passes(model, classes, limit)
+        self.passes = Passes(model, classes, limit)
 
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Logits of the plain model, ``[n, classes]``."""
-        return self._passes.logits(x, call)
+        return self.passes.logits(x, call)
 
     def drain(self) -> float:
         """Seconds spent in the model since the last call."""
-        return self._passes.drain()
+        return self.passes.drain()
 
     def confirm(
         self, points: Tensor, x: Tensor, y: Tensor, *, step: str, names: np.ndarray[tuple[int], np.dtype[np.int64]]

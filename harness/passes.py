@@ -6,6 +6,7 @@ model's misbehaviour surfaces here and nowhere else, as a `ModelError` that name
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -133,6 +134,8 @@ class Passes:
         limit: the largest batch that goes through at once; halved when memory runs out.
         precision: fp32, tf32 or bf16.
         layout: the memory format that the network likes.
+        portion: so many rows at once cost least, row by row; larger batches go through in equal parts. None where
+            more are never dearer.
     """
 
     network: nn.Module
@@ -140,6 +143,7 @@ class Passes:
     limit: int
     precision: str = "fp32"
     layout: torch.memory_format = torch.contiguous_format
+    portion: int | None = None
     seconds: float = 0.0
     retreats: int = 0
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
@@ -220,7 +224,8 @@ class Passes:
         done: list[tuple[Tensor, ...]] = []
         begin = 0
         while begin < len(x):
-            part = slice(begin, min(begin + self.limit, len(x)))
+            most, left = min(self.limit, self.portion or self.limit), len(x) - begin
+            part = slice(begin, begin + -(-left // -(-left // most)))
             try:
                 # backward passes as well: they run where the gradient is asked for, not where the graph was made
                 with full_float32(self.precision) if x.is_cuda else nullcontext():
@@ -273,7 +278,7 @@ class ChunkOracle(Oracle):
         passes: the attacked model.
         index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
         names: what to call the pool's rows in an error (positions in the data set).
-        room, enough: see `Oracle`.
+        room: see `Oracle`.
     """
 
     def __init__(
@@ -285,9 +290,8 @@ class ChunkOracle(Oracle):
         names: np.ndarray[Any, Any],
         *,
         room: int,
-        enough: int,
     ) -> None:
-        self.room, self.enough = room, enough
+        self.room = room
         self._passes = passes
         self._index = index.numpy()
         self._tally = tally
@@ -324,7 +328,7 @@ class ChunkOracle(Oracle):
 
     def _refuse_nan(self, logits: Tensor, owners: np.ndarray[Any, Any]) -> None:
         # one value to look at, so that a GPU is waited for once; the sum is not finite if any logit is not
-        if not bool(torch.isfinite(logits.sum())):
+        if not math.isfinite(float(logits.sum())):
             bad = ~torch.isfinite(logits).all(dim=1).cpu().numpy()
             if bad.any():
                 named = sorted({int(self._names[row]) for row in owners[bad]})

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from harness.accelerate import Kernels, accelerate
 from harness.engine import Index, Machine, Pool
@@ -28,10 +29,12 @@ __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 _GPU_LANES = 512
-# so many CIFAR images fill a core; more leave its caches, which costs float32 more than it gains
-_CPU_LANES = {"fp32": 32, "bf16": 64}
-_MOST_LANES = 256
-_CIFAR = 3 * 32 * 32
+# what a layer returns for a batch should fill a core's cache and stay in it
+_CPU_CACHE = 7 << 18
+# below, wide networks load their weights for too few images; above, nothing is gained
+_FEWEST_LANES, _MOST_LANES = 24, 256
+_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+_CIFAR, _WIDTH = 3 * 32 * 32, 5
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def look(
     pair = pool.x[:2].clone().to(device)
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
-    with _unchanged(model):
+    with _unchanged(model), _widest(pair) as widest:
         alone = probe.logits(pair[:1], "on the first sample")
         probe.classes = alone.shape[1]
         together = probe.logits(pair, "on the first two samples") if len(pair) > 1 else alone
@@ -119,6 +122,7 @@ def look(
             "the model's output depends on the rest of the batch, so that no verdict is that of an image alone"
         )
     size = _batch_size(settings, pool, device)
+    lanes = _lanes(max(widest), settings.precision, device)
     seen = _Seen(pair, together, slope, random)
     passes, notes = _fast(model, seen, settings, classes, size)
     forward[: len(pair)] += 1
@@ -129,9 +133,9 @@ def look(
     if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    lanes = _lanes(pool, passes.precision, device)
-    # two thirds cost a CPU hardly more a row, and keep less of the network in memory for the way back
-    machine = Machine(passes, judge, device, size, lanes, size if device.type == "cuda" else max(1, 2 * lanes // 3))
+    if device.type == "cpu":
+        passes.portion, judge.passes.portion = lanes, _lanes(max(widest), "fp32", device)
+    machine = Machine(passes, judge, device, size, lanes)
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 
@@ -183,11 +187,33 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
 
 
-def _lanes(pool: Pool, precision: str, device: torch.device) -> int:
-    """How many rows go through the model together at the lowest price a row."""
+def _lanes(widest: int, precision: str, device: torch.device) -> int:
+    """How many rows go through the model together at the lowest price a row.
+
+    Args:
+        widest: numbers that the widest layer returns for an image.
+    """
     if device.type == "cuda":
         return _GPU_LANES
-    return max(8, min(_CPU_LANES[precision] * _CIFAR // max(1, pool.x[0].numel()), _MOST_LANES))
+    fitting = _CPU_CACHE * torch.get_num_threads() // (_BYTES[precision] * widest)
+    return max(_FEWEST_LANES, min(fitting, _MOST_LANES))
+
+
+@contextmanager
+def _widest(images: Tensor) -> Iterator[list[int]]:
+    """How many numbers an image is in each of the modules that are called inside."""
+    # what no module shows is taken to be as wide as the first layer of a network for CIFAR
+    seen = [_WIDTH * images[0].numel()]
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() > 0:
+            seen.append(output.numel() // max(1, len(output)))
+
+    hook = register_module_forward_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The state of an evaluation in flight, so that a killed one goes on where it was.
 
 A folder per evaluation, named by the hash of its inputs, holds ``pool.pt`` (what is known of every sample,
-written between tasks) and one ``part-K.pt`` per worker (its task in flight). Files are replaced atomically,
+written between tasks) and one ``part-*.pt`` per task in flight. Files are replaced atomically,
 hold tensors and plain values only, and are removed when the evaluation ends. A part belongs to the pool
 state that it was started from; one that does not fit is ignored, which costs time and changes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -19,13 +20,13 @@ from typing import Any
 
 import torch
 
-from harness.engine import Outcome, Snapshot, Task
+from harness.engine import Assignment, Outcome, Snapshot, Task
 from harness.errors import ResultError
 from harness.passes import Tally
 
 __all__ = ["Part", "State"]
 
-_VERSION = 3
+_VERSION = 4
 _INTERVAL = 5.0
 _FIRST = 2.0
 
@@ -39,6 +40,7 @@ class Part:
     lanes: int
     index: torch.Tensor
     runs: torch.Tensor
+    until: float
     snapshot: Snapshot
 
     @property
@@ -60,13 +62,20 @@ class State:
     folder: Path | None
     _next: float = field(default_factory=lambda: time.monotonic() + _FIRST)
 
-    def save_pool(self, content: dict[str, Any], *, force: bool = False) -> None:
-        """Write what is known of every sample, if it is time (or ``force``)."""
-        self._throttled("pool.pt", lambda: content, force=force)
+    def save_pool(self, content: dict[str, Any], *, force: bool = False, in_flight: bool = False) -> None:
+        """Write what is known of every sample, if it is time (or ``force``).
 
-    def save_part(self, slot: int, task: Task, snapshot: Callable[[], Snapshot]) -> None:
-        """Write a task in flight, if it is time."""
-        self._throttled(f"part-{slot}.pt", lambda: _packed(task, snapshot()), force=False)
+        Tasks that were in flight before are over then, unless they still are ``in_flight``.
+        """
+        if self._save(lambda: {"pool.pt": content}, force=force) and self.folder is not None and not in_flight:
+            for path in self.folder.glob("part-*.pt"):
+                path.unlink(missing_ok=True)
+
+    def save_parts(self, tasks: Callable[[], list[Assignment]]) -> None:
+        """Write tasks in flight, if it is time."""
+        self._save(
+            lambda: {_name(task): _packed(task, shot) for task, shot in tasks() if shot is not None}, force=False
+        )
 
     def pool(self) -> dict[str, Any] | None:
         """The last saved pool state, if there is one that can be read."""
@@ -84,13 +93,22 @@ class State:
         if self.folder is not None and self.folder.is_dir():
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _throttled(self, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> None:
+    def _save(self, files: Callable[[], dict[str, dict[str, Any]]], *, force: bool) -> bool:
+        """Write files unless it is too early; returns whether they were written."""
         if self.folder is None or (not force and time.monotonic() < self._next):
-            return
+            return False
         began = time.monotonic()
-        _write(self.folder / name, content() | {"version": _VERSION})
+        for name, content in files().items():
+            _write(self.folder / name, content | {"version": _VERSION})
         now = time.monotonic()
         self._next = now + max(_INTERVAL, 20 * (now - began))
+        return True
+
+
+def _name(task: Task) -> str:
+    """The file of a task in flight: the same as long as it is about the same runs of the same samples."""
+    about = hashlib.blake2b(task.index.tobytes() + task.runs.tobytes(), digest_size=8).hexdigest()
+    return f"part-{task.step}-{about}.pt"
 
 
 def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
@@ -101,6 +119,7 @@ def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
         "lanes": task.lanes,
         "index": torch.from_numpy(task.index),
         "runs": torch.from_numpy(task.runs),
+        "until": task.until,
         "iteration": snapshot.iteration,
         "chunks": snapshot.chunks,
         "forward": torch.from_numpy(outcome.tally.forward),
@@ -132,7 +151,15 @@ def _unpacked(content: dict[str, Any]) -> Part:
         seconds=content["seconds"],
     )
     snapshot = Snapshot(content["iteration"], content["chunks"], outcome)
-    return Part(content["step"], content["first"], content["lanes"], content["index"], content["runs"], snapshot)
+    return Part(
+        content["step"],
+        content["first"],
+        content["lanes"],
+        content["index"],
+        content["runs"],
+        content["until"],
+        snapshot,
+    )
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -20,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engine import Index, Machine, Outcome, Pool, Snapshot, Task, execute
+from harness.engine import Assignment, Index, Machine, Outcome, Pool, execute
 from harness.errors import HarnessError, InvalidInput
 from harness.resume import State
 
-__all__ = ["Crew", "Crowd", "Solo", "count", "crew", "shares"]
+__all__ = ["Crew", "Crowd", "Solo", "count", "crew", "shares", "stops"]
 
-Assignment = tuple[Task, Snapshot | None]
 Report = Callable[[float, int], None]
+
+# dealing a part out anew is worth its while where one row more is a lot
+_FEW = 16
 
 
 class Crew(Protocol):
@@ -99,7 +101,7 @@ class Solo:
                     self.pool,
                     self.machine,
                     resume=snapshot,
-                    checkpoint=lambda shot, task=task: self.state.save_part(0, task, shot),  # type: ignore[misc]
+                    checkpoint=lambda shot, task=task: self.state.save_parts(lambda: [(task, shot())]),  # type: ignore[misc]
                     progress=told,
                 )
             )
@@ -127,11 +129,9 @@ class Crowd:
         context = multiprocessing.get_context("fork")
         self._ends: list[connection.Connection] = []
         self._processes = []
-        for slot in range(size):
+        for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(slot, theirs, list(self._ends), pool, machine, state), daemon=True
-            )
+            process = context.Process(target=_serve, args=(theirs, list(self._ends), pool, machine, state), daemon=True)
             process.start()
             theirs.close()
             self._ends.append(ours)
@@ -216,7 +216,6 @@ def _receive(end: connection.Connection) -> tuple[Any, Any]:
 
 
 def _serve(
-    slot: int,
     end: connection.Connection,
     others: list[connection.Connection],
     pool: Pool,
@@ -251,7 +250,7 @@ def _serve(
                     pool,
                     machine,
                     resume=snapshot,
-                    checkpoint=lambda shot, task=task: state.save_part(slot, task, shot),  # type: ignore[misc]
+                    checkpoint=lambda shot, task=task: state.save_parts(lambda: [(task, shot())]),  # type: ignore[misc]
                     progress=progress,
                 )
             _tell(end, ("answer", answer))
@@ -280,3 +279,14 @@ def shares(index: Index, size: int) -> list[Index]:
     dealt = np.concatenate([values[slot::size] for slot in range(size)])
     turn = np.argsort(dealt)[np.searchsorted(values, index)]
     return [part for part in np.array_split(np.argsort(turn, kind="stable"), size) if len(part)]
+
+
+def stops(parts: list[Index], size: int) -> list[float]:
+    """Up to which share of its runs each part goes, before what is left of it is dealt out among all workers.
+
+    Where some parts have a row more than the others, they stop when the others are at their end.
+    """
+    most, fewest = max(map(len, parts)), min(map(len, parts))
+    if len(parts) < size or most > _FEW:
+        return [1.0] * len(parts)
+    return [1.0 if len(part) == fewest else fewest / most for part in parts]

@@ -19,7 +19,7 @@ class PlainOracle:
 
     def __init__(self, model: nn.Module, room: int = 1) -> None:
         self.model = model.eval()
-        self.room, self.enough = room, 1000
+        self.room = room
         self.forward = 0
         self.backward = 0
 

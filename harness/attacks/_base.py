@@ -69,11 +69,9 @@ class Oracle(Protocol):
     Attributes:
         room: so many rows go through the model together about as fast, row by row, as more would; a small batch
             has room for what may be needed later.
-        enough: of a gradient, so many rows at once; more are hardly faster, and keep more of the network in memory.
     """
 
     room: int
-    enough: int
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One forward pass: ``[m, k]``."""

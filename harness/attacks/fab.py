@@ -143,13 +143,15 @@ class _Fab(Attack):
             prediction[rows] = self._linearise(batch, state, oracle, x, rows)
 
         crossed = prediction != batch.y
-        claimed = crossed & (geometry.size(x - batch.x) <= self.threat.radius)
+        claimed = torch.zeros_like(crossed)
         state["x"], state["fresh"] = x, seeing & ~crossed
         learn(state, crossed)
         rows = _positions(crossed)
         if len(rows):
-            back = batch.x[rows] + (x[rows] - batch.x[rows]) * self.beta
-            state["x"] = x.index_copy(0, rows, back)
+            clean = batch.x[rows]
+            delta = x[rows] - clean
+            claimed[rows] = geometry.size(delta) <= self.threat.radius
+            state["x"] = x.index_copy(0, rows, clean.add_(delta, alpha=self.beta))
         return state, Proposal(x, claimed)
 
     def _move(self, clean: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
@@ -168,12 +170,8 @@ class _Fab(Attack):
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
         look = self._towards_target if self.targeted else self._towards_nearest
-        predicted = []
-        for some in torch.chunk(rows, -(-len(rows) // oracle.enough)):
-            logits, gap, slope = look(batch, state, oracle, x[some], some)
-            state["gap"][some], state["slope"][some] = gap, slope
-            predicted.append(logits.argmax(dim=1))
-        return torch.cat(predicted)
+        logits, state["gap"][rows], state["slope"][rows] = look(batch, state, oracle, x[rows], rows)
+        return logits.argmax(dim=1)
 
     def _towards_target(
         self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor

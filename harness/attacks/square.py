@@ -28,8 +28,8 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margin, "ce"
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # a generator is set up per sample and draw, so the numbers of many queries are drawn at once
 _BLOCK = 128
-# one candidate in 20 or 40 is kept, so that more than this many at once would mostly be tried in vain
-_MOST_AHEAD = 8
+# one candidate in about 25 is kept, and a row costs about 1 + room / (36 rows) times what it costs in a large batch
+_KEPT, _OF_ROOM, _MOST_AHEAD = 1 / 25, 1 / 36, 8
 # what a state holds beside the block's draws
 _SEARCH = {"best", "loss", "fooled", "query"}
 
@@ -76,6 +76,14 @@ def share_of_image(query: int, p_init: float) -> float:
     return math.ldexp(p_init, -bisect_left(_HALVED_AFTER, query))
 
 
+def _ahead(samples: int, room: int) -> int:
+    """How many candidates of each sample to try together at the lowest price a query.
+
+    With k of them, a share of about (k - 1) / 2 times ``_KEPT`` is tried in vain, and batches grow k times.
+    """
+    return max(1, min(round(math.sqrt(2 * _OF_ROOM * room / (_KEPT * samples))), room // samples, _MOST_AHEAD))
+
+
 @dataclass(frozen=True)
 class _Square(Attack):
     """State: ``best`` points (flat), their ``loss``, whether they ``fooled`` the model, how many queries each sample
@@ -99,12 +107,11 @@ class _Square(Attack):
         return state, Proposal(images, claimed)
 
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
-        query = state["query"]
-        slowest = int(query.min())
+        slowest, fastest = map(int, torch.aminmax(state["query"]))
         if slowest >= self.steps:
             return state, Proposal(batch.x, torch.zeros_like(state["fooled"]))
-        most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
-        if most == 1 and bool((query == slowest).all()):
+        most = _ahead(len(batch), oracle.room)
+        if most == 1 and slowest == fastest:
             return self._next(batch, state, oracle, slowest)
         return self._ahead(batch, state, oracle, slowest, most)
 
@@ -120,11 +127,14 @@ class _Square(Attack):
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query), None)
         loss, claimed = self._ask(batch, state, points, new, None, oracle)
         improved = loss > state["loss"]
-        kept = (improved | (claimed & ~state["fooled"])).nonzero().squeeze(1)
-        if len(kept):
-            state["best"][kept] = points[kept]
+        kept = improved
+        if bool(claimed.any()):
+            kept = improved | (claimed & ~state["fooled"])
+            state["fooled"] = state["fooled"] | claimed
+        rows = kept.nonzero().squeeze(1)
+        if len(rows):
+            state["best"][rows] = points[rows]
             state["loss"] = torch.where(improved, loss, state["loss"])
-        state["fooled"] = state["fooled"] | claimed
         state["query"] = state["query"] + 1
         return state, Proposal(points.view(x.shape), claimed)
 
@@ -184,16 +194,18 @@ class _Square(Attack):
         Args:
             points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples; None where each has one.
         """
+        shape, asked = batch.x.shape[1:], new.nonzero().squeeze(1)
+        if len(asked) == len(new):
+            y = batch.y if owners is None else batch.y[owners]
+            logits = oracle.logits(points.view(-1, *shape), owners)
+            return self._loss(logits, y), logits.argmax(dim=1) != y
         loss = state["loss"].clone() if owners is None else state["loss"][owners]
         claimed = torch.zeros_like(new)
-        asked = new.nonzero().squeeze(1)
         if len(asked):
             rows = asked if owners is None else owners[asked]
             y = batch.y[rows]
-            wanted = points if len(asked) == len(points) else points[asked]
-            logits = oracle.logits(wanted.view(-1, *batch.x.shape[1:]), rows)
-            loss[asked] = self._loss(logits, y)
-            claimed[asked] = logits.argmax(dim=1) != y
+            logits = oracle.logits(points[asked].view(-1, *shape), rows)
+            loss[asked], claimed[asked] = self._loss(logits, y), logits.argmax(dim=1) != y
         return loss, claimed
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:

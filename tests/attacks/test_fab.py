@@ -109,26 +109,6 @@ def test_guesses_decide_nothing(
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
-def test_gradients_may_be_asked_in_pieces(threat: ThreatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = smooth_network()
-    batch = samples(model)
-    attack = build("fab", threat, CLASSES, targeted=True, steps=STEPS)
-    expected, *_ = walk(attack, batch, model)
-    sizes = []
-    asked = PlainOracle.gradient
-
-    def gradient(self: PlainOracle, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
-        self.enough = 3
-        sizes.append(len(x))
-        return asked(self, x, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PlainOracle, "gradient", gradient)
-    path, *_ = walk(attack, batch, model)
-    assert max(sizes[1:]) <= 3 < len(batch)
-    torch.testing.assert_close(path, expected, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
 def test_samples_may_leave(threat: ThreatModel) -> None:
     """Those that stay walk on as if nobody had left."""
     model = smooth_network()

@@ -5,18 +5,20 @@ Which adversarial example is the first to be found may depend on the runs that a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from harness import workers
+from harness import campaign, resume, workers
 from harness.campaign import _disjoint
-from harness.engine import Outcome, Snapshot
+from harness.engine import Index, Outcome, Snapshot
 from harness.evaluation import Evaluation, examine
 from harness.passes import Tally
-from harness.resume import Part
+from harness.resume import Part, State
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
 
@@ -63,6 +65,27 @@ def test_batch_size(whole: Evaluation, batch_size: int) -> None:
     same(whole, run(batch_size=batch_size))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    dealt: list[int] = []
+    original = campaign.deal
+
+    def counted(*args: Any) -> Any:
+        pieces = original(*args)
+        dealt.extend(piece[1].iteration for piece in pieces)
+        return pieces
+
+    monkeypatch.setattr(campaign, "deal", counted)
+    monkeypatch.setattr(workers, "stops", _stop_half_way)
+    halves = run(workers=size)
+    assert len(dealt) >= len(SUITE.steps)
+    assert min(dealt) > 0
+    same(whole, halves)
+    if size == 1:
+        assert np.array_equal(whole.verdicts.forward, halves.verdicts.forward)
+        assert np.array_equal(whole.verdicts.backward, halves.verdicts.backward)
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_worker_count(whole: Evaluation, size: int) -> None:
     done = run(workers=size)
@@ -100,11 +123,18 @@ class Killed(BaseException):
     """Stands in for a signal: nothing in the package catches it."""
 
 
+def _stop_half_way(parts: list[Index], size: int) -> list[float]:
+    return [0.5] * len(parts)
+
+
+@pytest.mark.parametrize("dealt", [False, True], ids=["in-one-go", "dealt-anew"])
 @pytest.mark.parametrize("stop", [5, 25, 50, 75])
 def test_a_killed_run_goes_on_to_the_same_result(
-    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, dealt: bool
 ) -> None:
-    monkeypatch.setattr("harness.resume.State._throttled", _always)
+    if dealt:
+        monkeypatch.setattr(workers, "stops", _stop_half_way)
+    monkeypatch.setattr("harness.resume.State._save", _always)
     saves = 0
     original = workers.execute
 
@@ -125,7 +155,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
         run(state_dir=tmp_path, batch_size=11)
     (folder,) = tmp_path.iterdir()
     assert (folder / "pool.pt").exists()
-    assert (folder / "part-0.pt").exists()
+    assert list(folder.glob("part-*.pt"))
     resumes = []
     monkeypatch.setattr(workers, "execute", lambda *a, **k: resumes.append(k["resume"]) or original(*a, **k))
     resumed = run(state_dir=tmp_path, batch_size=11)
@@ -136,11 +166,10 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert list(tmp_path.iterdir()) == [], "the state is removed at the end"
 
 
-def _always(self: object, name: str, content: object, *, force: bool) -> None:
-    from harness import resume
-
-    if self.folder is not None:  # type: ignore[attr-defined]
-        resume._write(self.folder / name, content() | {"version": resume._VERSION})  # type: ignore[attr-defined,operator]
+def _always(self: State, files: Callable[[], dict[str, dict[str, Any]]], *, force: bool) -> bool:
+    for name, content in files().items() if self.folder is not None else ():
+        resume._write(self.folder / name, content | {"version": resume._VERSION})
+    return False  # so that old parts stay, as they do where a process was killed
 
 
 def test_the_state_of_another_model_is_not_taken_up(
@@ -160,7 +189,7 @@ def test_the_state_of_another_model_is_not_taken_up(
     for net in nets:
         net.float()
     alone = evaluate(nets[1])
-    monkeypatch.setattr("harness.resume.State._throttled", _always)
+    monkeypatch.setattr("harness.resume.State._save", _always)
     monkeypatch.setattr("harness.resume.State.clear", lambda self: None)
     first = evaluate(nets[0], state_dir=tmp_path)
     second = evaluate(nets[1], state_dir=tmp_path)
@@ -190,14 +219,14 @@ def test_parts_of_another_model_are_not_taken_up_later(tmp_path: Path, monkeypat
         return examine(Called().eval(), x, y, threat=THREAT, suite=one_step, workers=workers, batch_size=8, **settings)
 
     alone = evaluate(nets[1], 1)
-    monkeypatch.setattr("harness.resume.State._throttled", _always)
+    monkeypatch.setattr("harness.resume.State._save", _always)
     with monkeypatch.context() as patched:
         patched.setattr("harness.resume.State.clear", lambda self: None)
         other = evaluate(nets[0], 2, state_dir=tmp_path)
     assert other.result.clean_acc == alone.result.clean_acc == 1, "or no part of one would fit the other"
     assert (alone.verdicts.robust & ~other.verdicts.robust)[1::2].any()
     (folder,) = tmp_path.iterdir()
-    assert (folder / "part-1.pt").exists(), "the case must be one of parts that are left behind"
+    assert list(folder.glob("part-*.pt")), "the case must be one of parts that are left behind"
 
     def kill(tick: object) -> None:
         raise _Killed
@@ -211,7 +240,7 @@ def test_parts_of_another_model_are_not_taken_up_later(tmp_path: Path, monkeypat
 def test_parts_of_other_worker_counts_are_not_run_twice() -> None:
     def part(rows: list[int], iteration: int, runs: list[int] | None = None) -> Part:
         snapshot = Snapshot(iteration, [], Outcome(Tally.empty(9)))
-        return Part(0, 0, 1, torch.tensor(rows), torch.tensor(runs or [0] * len(rows)), snapshot)
+        return Part(0, 0, 1, torch.tensor(rows), torch.tensor(runs or [0] * len(rows)), 1.0, snapshot)
 
     chosen = _disjoint([part([0, 2, 4], 3), part([1, 3, 5], 7), part([0, 1, 2, 3], 9), part([6], 1)])
     assert [p.index.tolist() for p in chosen] == [[0, 1, 2, 3], [6]]

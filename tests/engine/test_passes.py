@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import models
+from harness import models, preflight
 from harness.accelerate import accelerate
 from harness.errors import InvalidInput, ModelError
 from harness.evaluation import examine
@@ -195,6 +195,39 @@ def test_split_losses_speak_of_their_own_rows() -> None:
 
     for a, b in zip(whole.gradients(x, differences, "t"), parts.gradients(x, differences, "t"), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_large_batches_go_through_in_equal_portions() -> None:
+    sizes: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return x.flatten(1)[:, :6]
+
+    x = torch.rand(23, *SHAPE)
+    passes = Passes(Counting(), 6, 100, portion=10)
+    assert torch.equal(passes.logits(x, "t"), x.flatten(1)[:, :6])
+    assert sizes == [8, 8, 7]
+    passes.limit = 5
+    passes.logits(x, "t")
+    assert sizes[3:] == [5, 5, 5, 4, 4]
+
+
+def test_portions_follow_the_widest_layer() -> None:
+    wide = nn.Sequential(nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256 * 64, 6)).eval()
+    pair = torch.rand(2, *SHAPE)
+    with preflight._widest(pair) as widest:
+        wide(pair)
+    assert max(widest) == 256 * 64
+    wide(pair)
+    assert len(widest) == 6, "the hooks are gone"
+    cpu = torch.device("cpu")
+    # 1.75 MiB over 64 KiB, and over half of it
+    assert preflight._lanes(256 * 64, "fp32", cpu) == 28 * torch.get_num_threads()
+    assert preflight._lanes(256 * 64, "bf16", cpu) == 56 * torch.get_num_threads()
+    assert preflight._lanes(10**9, "fp32", cpu) == 24
+    assert preflight._lanes(1, "fp32", cpu) == 256
 
 
 def test_precisions_that_a_cpu_lacks() -> None:

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from harness.attacks import build
+from harness.engine import Outcome, Snapshot, Task, deal
 from harness.evaluation import examine
+from harness.passes import Tally
 from harness.suites import Step, Suite
-from harness.workers import shares
+from harness.threat import ThreatModel
+from harness.workers import shares, stops
 from tests.engine.networks import network, samples
 
 
@@ -51,6 +55,44 @@ def test_work_is_dealt_out_evenly(samples_and_runs: tuple[int, int], size: int) 
     # a sample's runs stay together: at most one sample is divided at each border
     owners = [set(index[share].tolist()) for share in dealt]
     assert sum(map(len, owners)) <= standing + len(dealt) - 1
+
+
+def test_a_worker_with_a_row_more_stops_early() -> None:
+    parts = [np.arange(7), np.arange(6)]
+    assert stops(parts, 2) == [6 / 7, 1.0]
+    assert stops(parts, 3) == [1.0, 1.0]
+    assert stops([np.arange(4), np.arange(4)], 2) == [1.0, 1.0]
+    assert stops([np.arange(101), np.arange(100)], 2) == [1.0, 1.0]
+
+
+def test_what_a_task_hands_back_is_dealt_out_once() -> None:
+    index, runs = np.array([5, 5, 2, 8, 8]), np.array([0, 1, 1, 0, 1])
+    task = Task(0, "step", build("pgd", ThreatModel.parse("Linf:0.1"), 6), 0, 0, 2, index, runs, torch.eye(5), 0.5)
+    chunks = [
+        {"index": torch.tensor([8, 5]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([81, 50])}},
+        {"index": torch.tensor([2, 8]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([21, 80])}},
+    ]
+    found = Outcome(Tally.empty(9), broken=[7])
+    found.rest = Snapshot(6, chunks, Outcome(Tally.empty(9)))
+    standing = np.ones(9, dtype=bool)
+    standing[2] = False
+    (first, on), (second, after) = deal(task, found, 2, standing)
+    # the first piece also answers for what is over: the run that ended, and the sample that fell elsewhere
+    assert sorted(zip(first.index, first.runs, strict=True)) == [(2, 1), (5, 0), (5, 1), (8, 1)]
+    assert sorted(zip(second.index, second.runs, strict=True)) == [(8, 0)]
+    assert on.outcome.broken == [7]
+    assert on.outcome.rest is None
+    assert after.outcome.broken == []
+    assert [chunk["state"]["t"].tolist() for chunk in on.chunks + after.chunks] == [[81, 50], [80]]
+    assert on.iteration == after.iteration == 6
+    assert first.until == second.until == 1
+    for piece in (first, second):
+        rows = [list(zip(index, runs, strict=True)).index(pair) for pair in zip(piece.index, piece.runs, strict=True)]
+        assert torch.equal(piece.logits, torch.eye(5)[rows])
+    standing[:] = False
+    ((alone, over),) = deal(task, found, 2, standing)
+    assert len(alone.index) == 5
+    assert over.chunks == []
 
 
 def test_a_sample_that_two_workers_break_counts_once() -> None:
