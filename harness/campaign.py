@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from harness import attacks, preflight, workers
 from harness.draws import sample_keys
-from harness.engine import Assignment, Index, Outcome, Pool, Task, Tick, deal
+from harness.engine import Assignment, Index, Outcome, Pool, Snapshot, Task, Tick, deal
 from harness.errors import ModelError
 from harness.heap import keep_freed_memory
 from harness.passes import Tally
@@ -219,7 +219,7 @@ class _Campaign:
 
         began = time.perf_counter()
         outcomes = self.crew.run(assignments, report)
-        again = self._halted(assignments, outcomes)
+        again = self._halted(assignments, outcomes, attack.steps)
         if again:
             others = int(self.standing.sum()) - sum(task.samples for task, _ in again)
             outcomes = [outcome for outcome in outcomes if outcome.rest is None]
@@ -230,15 +230,26 @@ class _Campaign:
         report(1.0, int(self.standing.sum()))
         self.next_run += lanes
 
-    def _halted(self, assignments: list[Assignment], outcomes: list[Outcome]) -> list[Assignment]:
+    def _halted(
+        self, assignments: list[Assignment], outcomes: list[Outcome], steps: int
+    ) -> list[tuple[Task, Snapshot]]:
         """What goes on of tasks that have handed something back, dealt out anew."""
+        tasks = [task for task, _ in assignments]
+        halted = [(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if outcome.rest is not None]
+        if not halted:
+            return []
         standing = self.standing
         for outcome in outcomes:
             standing[outcome.broken] = False
-        halted = [(task, outcome) for (task, _), outcome in zip(assignments, outcomes, strict=True) if outcome.rest]
-        size = max(1, self.crew.size // max(1, len(halted)))
+        size = max(1, self.crew.size // len(halted))
         dealt = [piece for task, outcome in halted for piece in deal(task, outcome, size, standing)]
-        self.state.save_parts(lambda: dealt)
+        # a piece counts on what the others have found, so that after a kill all of it must be there
+        over = [
+            (task, Snapshot(steps, [], outcome))
+            for task, outcome in zip(tasks, outcomes, strict=True)
+            if outcome.rest is None
+        ]
+        self.state.save_together(dealt + over)
         return dealt
 
     def _lanes(self, attack: attacks.Attack, standing: int) -> int:

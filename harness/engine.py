@@ -114,7 +114,7 @@ class Outcome:
         broken: rows of the pool, in the order in which they fell; points, predicted: one per broken row.
         falls: after which iteration each fell (-1 for the first point), and in which run.
         rejected: proposals that the judge did not confirm. judged: its forward passes.
-        rest: what the task has handed back.
+        rest: what the task has handed back: how many iterations its rows have behind them, and the rows.
     """
 
     tally: Tally
@@ -125,7 +125,7 @@ class Outcome:
     rejected: int = 0
     judged: int = 0
     seconds: float = 0.0
-    rest: Snapshot | None = None
+    rest: tuple[int, list[dict[str, Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def execute(
     checkpoint: Callable[[Callable[[], Snapshot]], None] | None = None,
     progress: Callable[[float, int], None] | None = None,
 ) -> Outcome:
-    """Run a task to its end.
+    """Run a task to its end, or to where it hands back the rest.
 
     Args:
         resume: go on from here instead of from the start.
@@ -217,7 +217,7 @@ def execute(
             told = run.outcome.seconds
             progress(run.share(chunks, i), samples - len(run.outcome.broken))
         if not over and task.until < 1 and run.share(chunks, i) >= task.until:
-            run.outcome.rest = Snapshot(i + 1, run.rows(chunks), Outcome(Tally.empty(len(pool))))
+            run.outcome.rest = i + 1, run.rows(chunks)
             break
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
@@ -226,7 +226,9 @@ def execute(
     return run.outcome
 
 
-def deal(task: Task, outcome: Outcome, size: int, standing: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Assignment]:
+def deal(
+    task: Task, outcome: Outcome, size: int, standing: np.ndarray[Any, np.dtype[np.bool_]]
+) -> list[tuple[Task, Snapshot]]:
     """What a task has handed back, as up to ``size`` tasks.
 
     The first goes on with what was found so far, and answers for all rows that are over.
@@ -238,13 +240,13 @@ def deal(task: Task, outcome: Outcome, size: int, standing: np.ndarray[Any, np.d
         return []
     pairs = zip(task.index.tolist(), task.runs.tolist(), strict=True)
     where = {pair: position for position, pair in enumerate(pairs)}
-    chunks = outcome.rest.chunks
+    iteration, chunks = outcome.rest
     index, runs = (torch.cat([chunk[name] for chunk in chunks]) for name in ("index", "runs"))
     state = {name: torch.cat([chunk["state"][name] for chunk in chunks]) for name in chunks[0]["state"]}
     places = [where[pair] for pair in zip(index.tolist(), runs.tolist(), strict=True)]
     left = torch.from_numpy(standing)[index].nonzero().squeeze(1)
     over = sorted(set(where.values()) - {places[row] for row in left.tolist()})
-    dealt: list[Assignment] = []
+    dealt = []
     for number, rows in enumerate(torch.tensor_split(left, size)):
         about = [places[row] for row in rows.tolist()]
         found = Outcome(Tally.empty(len(standing)))
@@ -253,7 +255,7 @@ def deal(task: Task, outcome: Outcome, size: int, standing: np.ndarray[Any, np.d
         if about:
             part = {"index": index[rows], "runs": runs[rows], "state": {k: value[rows] for k, value in state.items()}}
             piece = replace(task, index=task.index[about], runs=task.runs[about], logits=task.logits[about], until=1.0)
-            dealt.append((piece, Snapshot(outcome.rest.iteration, [part] if len(rows) else [], found)))
+            dealt.append((piece, Snapshot(iteration, [part] if len(rows) else [], found)))
     return dealt
 
 

@@ -88,8 +88,9 @@ def look(
     pair = pool.x[:2].clone().to(device)
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
-    with _unchanged(model), _widest(pair) as widest:
-        alone = probe.logits(pair[:1], "on the first sample")
+    with _unchanged(model):
+        with _widest(pair[:1]) as widest:
+            alone = probe.logits(pair[:1], "on the first sample")
         probe.classes = alone.shape[1]
         together = probe.logits(pair, "on the first two samples") if len(pair) > 1 else alone
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
@@ -133,7 +134,8 @@ def look(
     if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    if device.type == "cpu":
+    # where images share more than a batch, or batches have a size of their own, they are passed as they are packed
+    if device.type == "cpu" and (random or alike) and not settings.compiled:
         passes.portion, judge.passes.portion = lanes, _lanes(max(widest), "fp32", device)
     machine = Machine(passes, judge, device, size, lanes)
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
@@ -200,14 +202,14 @@ def _lanes(widest: int, precision: str, device: torch.device) -> int:
 
 
 @contextmanager
-def _widest(images: Tensor) -> Iterator[list[int]]:
-    """How many numbers an image is in each of the modules that are called inside."""
+def _widest(image: Tensor) -> Iterator[list[int]]:
+    """How many numbers each of the modules returns that are called inside with one image, ``[1, ...]``."""
     # what no module shows is taken to be as wide as the first layer of a network for CIFAR
-    seen = [_WIDTH * images[0].numel()]
+    seen = [_WIDTH * image.numel()]
 
     def note(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() > 0:
-            seen.append(output.numel() // max(1, len(output)))
+        if isinstance(output, Tensor):
+            seen.append(output.numel())
 
     hook = register_module_forward_hook(note)
     try:

@@ -1,7 +1,7 @@
 """The state of an evaluation in flight, so that a killed one goes on where it was.
 
 A folder per evaluation, named by the hash of its inputs, holds ``pool.pt`` (what is known of every sample,
-written between tasks) and one ``part-*.pt`` per task in flight. Files are replaced atomically,
+written between tasks) and ``part-*.pt`` for the tasks in flight. Files are replaced atomically,
 hold tensors and plain values only, and are removed when the evaluation ends. A part belongs to the pool
 state that it was started from; one that does not fit is ignored, which costs time and changes nothing.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from harness.engine import Assignment, Outcome, Snapshot, Task
+from harness.engine import Outcome, Snapshot, Task
 from harness.errors import ResultError
 from harness.passes import Tally
 
@@ -71,11 +71,15 @@ class State:
             for path in self.folder.glob("part-*.pt"):
                 path.unlink(missing_ok=True)
 
-    def save_parts(self, tasks: Callable[[], list[Assignment]]) -> None:
-        """Write tasks in flight, if it is time."""
-        self._save(
-            lambda: {_name(task): _packed(task, shot) for task, shot in tasks() if shot is not None}, force=False
-        )
+    def save_part(self, task: Task, snapshot: Callable[[], Snapshot]) -> None:
+        """Write a task in flight, if it is time."""
+        about = hashlib.blake2b(task.index.tobytes() + task.runs.tobytes(), digest_size=8).hexdigest()
+        self._save(lambda: {f"part-{task.step}-{about}.pt": {"tasks": [_packed(task, snapshot())]}}, force=False)
+
+    def save_together(self, tasks: list[tuple[Task, Snapshot]]) -> None:
+        """Write tasks that are of use only beside each other."""
+        file = f"part-{tasks[0][0].step}-{tasks[0][0].first}-together.pt"
+        self._save(lambda: {file: {"tasks": [_packed(*task) for task in tasks]}}, force=True)
 
     def pool(self) -> dict[str, Any] | None:
         """The last saved pool state, if there is one that can be read."""
@@ -86,7 +90,7 @@ class State:
         if self.folder is None or not self.folder.is_dir():
             return []
         found = (_read(path) for path in sorted(self.folder.glob("part-*.pt")))
-        return [_unpacked(content) for content in found if content is not None]
+        return [_unpacked(task) for content in found if content is not None for task in content["tasks"]]
 
     def clear(self) -> None:
         """Remove the state: the evaluation has ended."""
@@ -103,12 +107,6 @@ class State:
         now = time.monotonic()
         self._next = now + max(_INTERVAL, 20 * (now - began))
         return True
-
-
-def _name(task: Task) -> str:
-    """The file of a task in flight: the same as long as it is about the same runs of the same samples."""
-    about = hashlib.blake2b(task.index.tobytes() + task.runs.tobytes(), digest_size=8).hexdigest()
-    return f"part-{task.step}-{about}.pt"
 
 
 def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Settings:
 
     Attributes:
         seed: of all randomness (this one does decide the outcome).
-        batch_size: samples in one pass, or "auto".
+        batch_size: the most samples in one pass, or "auto".
         precision: fp32, tf32 or bf16 for the attacks; the judge always uses full float32.
         device: where to run; None is where the model is.
         workers: processes on a CPU, one thread each, or "auto" for one per core; 1 stays in this process and

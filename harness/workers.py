@@ -28,8 +28,8 @@ __all__ = ["Crew", "Crowd", "Solo", "count", "crew", "shares", "stops"]
 
 Report = Callable[[float, int], None]
 
-# dealing a part out anew is worth its while where one row more is a lot
-_FEW = 16
+# dealing a part out anew is worth its while where one row more is a lot, and batches do not become too small
+_FEW = 4, 16
 
 
 class Crew(Protocol):
@@ -42,8 +42,11 @@ class Crew(Protocol):
         ...
 
     def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
-        """Run tasks to their end; ``report`` hears the share done and the samples standing over all of them, those
-        of several tasks several times."""
+        """Run tasks to their end, or to where they hand back the rest.
+
+        ``report`` hears the share done and the samples standing over all of them, those of several tasks several
+        times.
+        """
         ...
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ class Solo:
                     self.pool,
                     self.machine,
                     resume=snapshot,
-                    checkpoint=lambda shot, task=task: self.state.save_parts(lambda: [(task, shot())]),  # type: ignore[misc]
+                    checkpoint=lambda shot, task=task: self.state.save_part(task, shot),  # type: ignore[misc]
                     progress=told,
                 )
             )
@@ -250,7 +253,7 @@ def _serve(
                     pool,
                     machine,
                     resume=snapshot,
-                    checkpoint=lambda shot, task=task: state.save_parts(lambda: [(task, shot())]),  # type: ignore[misc]
+                    checkpoint=lambda shot, task=task: state.save_part(task, shot),  # type: ignore[misc]
                     progress=progress,
                 )
             _tell(end, ("answer", answer))
@@ -282,11 +285,13 @@ def shares(index: Index, size: int) -> list[Index]:
 
 
 def stops(parts: list[Index], size: int) -> list[float]:
-    """Up to which share of its runs each part goes, before what is left of it is dealt out among all workers.
+    """Up to which share of its runs each part goes, before what is left of it is dealt out anew.
 
-    Where some parts have a row more than the others, they stop when the others are at their end.
+    Where a few parts have a row more than the others, they stop when the others are at their end, so that for each
+    of them several workers are free.
     """
     most, fewest = max(map(len, parts)), min(map(len, parts))
-    if len(parts) < size or most > _FEW:
+    larger = sum(len(part) > fewest for part in parts)
+    if len(parts) < size or 2 * larger > size or not _FEW[0] <= most <= _FEW[1]:
         return [1.0] * len(parts)
     return [1.0 if len(part) == fewest else fewest / most for part in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, constant, replace
 
@@ -25,7 +25,9 @@ def fold(model: nn.Module, graph: fx.Graph) -> int:
             continue
         if not constant(norm) or norm.weight is None:
             continue
-        replace(model, source, fuse_conv_bn_eval(convolution, norm).requires_grad_(False))
+        moments, affine = (norm.running_mean, norm.running_var, norm.eps), (norm.weight, norm.bias)
+        weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *moments, *affine)
+        convolution.weight, convolution.bias = weight.requires_grad_(False), bias.requires_grad_(False)
         replace(model, node, nn.Identity())
         folded += 1
     return folded

@@ -117,7 +117,7 @@ def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> 
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     try:
         with torch.no_grad():
-            Seen(fx.GraphModule(model, graph)).run(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
+            Seen(model, graph=graph).run(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
     except Exception:  # whatever a user's network raises on zeros, it is attacked without this
         return {}
     return shapes

@@ -170,8 +170,12 @@ class _Fab(Attack):
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
         look = self._towards_target if self.targeted else self._towards_nearest
-        logits, state["gap"][rows], state["slope"][rows] = look(batch, state, oracle, x[rows], rows)
-        return logits.argmax(dim=1)
+        predicted = []
+        # an untargeted step holds a gradient per class, so not those of all rows at once
+        for some in torch.chunk(rows, -(-len(rows) // oracle.room)):
+            logits, state["gap"][some], state["slope"][some] = look(batch, state, oracle, x[some], some)
+            predicted.append(logits.argmax(dim=1))
+        return torch.cat(predicted)
 
     def _towards_target(
         self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor

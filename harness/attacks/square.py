@@ -28,8 +28,8 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margin, "ce"
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # a generator is set up per sample and draw, so the numbers of many queries are drawn at once
 _BLOCK = 128
-# one candidate in about 25 is kept, and a row costs about 1 + room / (36 rows) times what it costs in a large batch
-_KEPT, _OF_ROOM, _MOST_AHEAD = 1 / 25, 1 / 36, 8
+# one candidate in 20 or 40 is kept, so that more than this many at once would mostly be tried in vain
+_MOST_AHEAD = 8
 # what a state holds beside the block's draws
 _SEARCH = {"best", "loss", "fooled", "query"}
 
@@ -76,14 +76,6 @@ def share_of_image(query: int, p_init: float) -> float:
     return math.ldexp(p_init, -bisect_left(_HALVED_AFTER, query))
 
 
-def _ahead(samples: int, room: int) -> int:
-    """How many candidates of each sample to try together at the lowest price a query.
-
-    With k of them, a share of about (k - 1) / 2 times ``_KEPT`` is tried in vain, and batches grow k times.
-    """
-    return max(1, min(round(math.sqrt(2 * _OF_ROOM * room / (_KEPT * samples))), room // samples, _MOST_AHEAD))
-
-
 @dataclass(frozen=True)
 class _Square(Attack):
     """State: ``best`` points (flat), their ``loss``, whether they ``fooled`` the model, how many queries each sample
@@ -110,7 +102,7 @@ class _Square(Attack):
         slowest, fastest = map(int, torch.aminmax(state["query"]))
         if slowest >= self.steps:
             return state, Proposal(batch.x, torch.zeros_like(state["fooled"]))
-        most = _ahead(len(batch), oracle.room)
+        most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
         if most == 1 and slowest == fastest:
             return self._next(batch, state, oracle, slowest)
         return self._ahead(batch, state, oracle, slowest, most)

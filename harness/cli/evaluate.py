@@ -58,7 +58,7 @@ __all__ = ["evaluate"]
     type=options.CountOrAuto(),
     default="auto",
     show_default=True,
-    help="Images in one pass of the model; no verdict depends on it.",
+    help="The most images in one pass of the model; no verdict depends on it.",
 )
 @options.device
 @options.seed

@@ -34,9 +34,12 @@ class SampleOracle(PlainOracle):
         return super().gradient(x, loss, rows)
 
 
-def walk(attack: Attack, batch: Batch, model: nn.Module, run: int = 0) -> tuple[Tensor, Tensor, SampleOracle]:
+def walk(
+    attack: Attack, batch: Batch, model: nn.Module, run: int = 0, *, room: int = 100
+) -> tuple[Tensor, Tensor, SampleOracle]:
     """All points that were checked ``[steps, n, ...]``, who crossed at each ``[steps, n]``, and the passes."""
     oracle = SampleOracle(model, len(batch))
+    oracle.room = room
     state, _ = attack.start(batch, oracle, run)
     points = []
     for i in range(attack.steps):
@@ -106,6 +109,29 @@ def test_guesses_decide_nothing(
     monkeypatch.setattr("harness.attacks.fab.guess", lambda state: torch.full_like(state["fresh"], answer))
     path, *_ = walk(attack, batch, model)
     torch.testing.assert_close(path, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("targeted", [True, False], ids=["targeted", "untargeted"])
+@pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)
+def test_gradients_are_asked_in_pieces(threat: ThreatModel, targeted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = smooth_network()
+    batch = samples(model)
+    attack = build("fab", threat, CLASSES, targeted=targeted, steps=STEPS)
+    sizes: list[int] = []
+    name = "gradient" if targeted else "gradients"
+    asked = getattr(PlainOracle, name)
+
+    def counted(self: PlainOracle, x: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor]:
+        sizes.append(len(x))
+        return asked(self, x, *rest)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(PlainOracle, name, counted)
+    paths = []
+    for room in (100, 3):
+        sizes.clear()
+        paths.append(walk(attack, batch, model, room=room)[0])
+        assert max(sizes) == (3 if room == 3 else len(batch))
+    torch.testing.assert_close(paths[1], paths[0], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("threat", THREATS, ids=lambda threat: threat.norm)

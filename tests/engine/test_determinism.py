@@ -65,21 +65,26 @@ def test_batch_size(whole: Evaluation, batch_size: int) -> None:
     same(whole, run(batch_size=batch_size))
 
 
+def _first_stops_half_way(parts: list[Index], size: int) -> list[float]:
+    return [0.5, *[1.0] * (len(parts) - 1)]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    dealt: list[int] = []
+    dealt = halts = 0
     original = campaign.deal
 
     def counted(*args: Any) -> Any:
+        nonlocal dealt, halts
         pieces = original(*args)
-        dealt.extend(piece[1].iteration for piece in pieces)
+        dealt, halts = dealt + len(pieces), halts + 1
         return pieces
 
     monkeypatch.setattr(campaign, "deal", counted)
-    monkeypatch.setattr(workers, "stops", _stop_half_way)
+    monkeypatch.setattr(workers, "stops", _first_stops_half_way)
     halves = run(workers=size)
-    assert len(dealt) >= len(SUITE.steps)
-    assert min(dealt) > 0
+    assert halts >= 3
+    assert dealt > halts if size > 1 else dealt == halts
     same(whole, halves)
     if size == 1:
         assert np.array_equal(whole.verdicts.forward, halves.verdicts.forward)
@@ -123,17 +128,13 @@ class Killed(BaseException):
     """Stands in for a signal: nothing in the package catches it."""
 
 
-def _stop_half_way(parts: list[Index], size: int) -> list[float]:
-    return [0.5] * len(parts)
-
-
 @pytest.mark.parametrize("dealt", [False, True], ids=["in-one-go", "dealt-anew"])
 @pytest.mark.parametrize("stop", [5, 25, 50, 75])
 def test_a_killed_run_goes_on_to_the_same_result(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, dealt: bool
 ) -> None:
     if dealt:
-        monkeypatch.setattr(workers, "stops", _stop_half_way)
+        monkeypatch.setattr(workers, "stops", _first_stops_half_way)
     monkeypatch.setattr("harness.resume.State._save", _always)
     saves = 0
     original = workers.execute
@@ -164,6 +165,37 @@ def test_a_killed_run_goes_on_to_the_same_result(
     same(whole, resumed)
     assert np.array_equal(resumed.verdicts.forward, run(batch_size=11).verdicts.forward)
     assert list(tmp_path.iterdir()) == [], "the state is removed at the end"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("wave", [1, 2, 3, 4])
+def test_a_run_killed_before_what_was_handed_back_is_done(
+    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wave: int, size: int
+) -> None:
+    monkeypatch.setattr(workers, "stops", _first_stops_half_way)
+    once = run(workers=2)
+    halts = 0
+    original = campaign._Campaign._halted
+
+    def killing(*args: Any) -> Any:
+        nonlocal halts
+        again = original(*args)
+        halts += bool(again)
+        if halts == wave:
+            raise Killed
+        return again
+
+    with monkeypatch.context() as patched:
+        patched.setattr(campaign._Campaign, "_halted", killing)
+        with pytest.raises(Killed):
+            run(state_dir=tmp_path, workers=2)
+    assert list(tmp_path.glob("*/part-*-together.pt"))
+    resumed = run(state_dir=tmp_path, workers=size)
+    same(whole, resumed)
+    if size == 2:
+        assert np.array_equal(resumed.verdicts.forward, once.verdicts.forward)
+        assert np.array_equal(resumed.verdicts.backward, once.verdicts.backward)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _always(self: State, files: Callable[[], dict[str, dict[str, Any]]], *, force: bool) -> bool:

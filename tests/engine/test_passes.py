@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import models, preflight
+from harness import models, preflight, suites
 from harness.accelerate import accelerate
+from harness.draws import sample_keys
+from harness.engine import Pool
 from harness.errors import InvalidInput, ModelError
 from harness.evaluation import examine
 from harness.passes import Padded, Passes, out_of_memory
+from harness.settings import Settings
+from harness.threat import ThreatModel
 from tests.engine.networks import SHAPE, network, samples
 
 
@@ -217,17 +222,37 @@ def test_large_batches_go_through_in_equal_portions() -> None:
 def test_portions_follow_the_widest_layer() -> None:
     wide = nn.Sequential(nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256 * 64, 6)).eval()
     pair = torch.rand(2, *SHAPE)
-    with preflight._widest(pair) as widest:
-        wide(pair)
+    with preflight._widest(pair[:1]) as widest:
+        wide(pair[:1])
     assert max(widest) == 256 * 64
     wide(pair)
     assert len(widest) == 6, "the hooks are gone"
     cpu = torch.device("cpu")
     # 1.75 MiB over 64 KiB, and over half of it
-    assert preflight._lanes(256 * 64, "fp32", cpu) == 28 * torch.get_num_threads()
-    assert preflight._lanes(256 * 64, "bf16", cpu) == 56 * torch.get_num_threads()
-    assert preflight._lanes(10**9, "fp32", cpu) == 24
-    assert preflight._lanes(1, "fp32", cpu) == 256
+    with preflight.threads(1):
+        assert preflight._lanes(256 * 64, "fp32", cpu) == 28
+        assert preflight._lanes(256 * 64, "bf16", cpu) == 56
+        assert preflight._lanes(10**9, "fp32", cpu) == 24
+        assert preflight._lanes(1, "fp32", cpu) == 256
+    with preflight.threads(2):
+        assert preflight._lanes(256 * 64, "fp32", cpu) == 56
+
+
+def test_images_whose_predictions_depend_on_each_other_are_not_parted() -> None:
+    x, y = samples(network(), 40)
+    pool = Pool(x, y, sample_keys(x), np.arange(40))
+    threat = ThreatModel.parse("Linf:0.02")
+
+    def portion(model: nn.Module) -> tuple[int | None, int | None]:
+        seen = preflight.look(model, pool, threat, suites.get("pgd", threat), Settings(), torch.device("cpu"))
+        return seen.machine.passes.portion, seen.machine.judge.passes.portion
+
+    assert portion(network()) == (256, 256)
+    of_the_batch = network()
+    for module in of_the_batch.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    assert portion(of_the_batch) == (None, None)
 
 
 def test_precisions_that_a_cpu_lacks() -> None:

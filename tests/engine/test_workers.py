@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.attacks import build
-from harness.engine import Outcome, Snapshot, Task, deal
+from harness.engine import Outcome, Task, deal
 from harness.evaluation import examine
 from harness.passes import Tally
 from harness.suites import Step, Suite
@@ -62,6 +62,9 @@ def test_a_worker_with_a_row_more_stops_early() -> None:
     assert stops(parts, 2) == [6 / 7, 1.0]
     assert stops(parts, 3) == [1.0, 1.0]
     assert stops([np.arange(4), np.arange(4)], 2) == [1.0, 1.0]
+    assert stops([np.arange(3), np.arange(2)], 2) == [1.0, 1.0], "batches would become too small"
+    assert stops([np.arange(5), np.arange(5), np.arange(4)], 3) == [1.0] * 3, "one worker cannot help two"
+    assert stops([np.arange(5), np.arange(5), np.arange(4), np.arange(4)], 4) == [0.8, 0.8, 1.0, 1.0]
     assert stops([np.arange(101), np.arange(100)], 2) == [1.0, 1.0]
 
 
@@ -73,7 +76,7 @@ def test_what_a_task_hands_back_is_dealt_out_once() -> None:
         {"index": torch.tensor([2, 8]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([21, 80])}},
     ]
     found = Outcome(Tally.empty(9), broken=[7])
-    found.rest = Snapshot(6, chunks, Outcome(Tally.empty(9)))
+    found.rest = 6, chunks
     standing = np.ones(9, dtype=bool)
     standing[2] = False
     (first, on), (second, after) = deal(task, found, 2, standing)
