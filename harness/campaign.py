@@ -210,11 +210,13 @@ class _Campaign:
             shares = workers.shares(index, self.crew.size)
             ends = workers.stops(shares, self.crew.size)
             assignments += [(task(index[part], runs[part], end), None) for part, end in zip(shares, ends, strict=True)]
-        total = int(self.correct.sum())
+        total, furthest = int(self.correct.sum()), 0.0
 
         def report(done: float, left: int) -> None:
+            nonlocal furthest
+            furthest = max(furthest, done)  # what is dealt out anew is less than all
             if self.progress is not None:
-                so_far = (self.next_run + done * lanes) / attack.runs
+                so_far = (self.next_run + furthest * lanes) / attack.runs
                 self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
 
         began = time.perf_counter()
