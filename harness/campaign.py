@@ -236,8 +236,8 @@ class _Campaign:
         self, assignments: list[Assignment], outcomes: list[Outcome], steps: int
     ) -> list[tuple[Task, Snapshot]]:
         """What goes on of tasks that have handed something back, dealt out anew."""
-        tasks = [task for task, _ in assignments]
-        halted = [(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if outcome.rest is not None]
+        done = [(task, outcome) for (task, _), outcome in zip(assignments, outcomes, strict=True)]
+        halted = [(task, outcome) for task, outcome in done if outcome.rest is not None]
         if not halted:
             return []
         standing = self.standing
@@ -246,11 +246,7 @@ class _Campaign:
         size = max(1, self.crew.size // len(halted))
         dealt = [piece for task, outcome in halted for piece in deal(task, outcome, size, standing)]
         # a piece counts on what the others have found, so that after a kill all of it must be there
-        over = [
-            (task, Snapshot(steps, [], outcome))
-            for task, outcome in zip(tasks, outcomes, strict=True)
-            if outcome.rest is None
-        ]
+        over = [(task, Snapshot(steps, [], outcome)) for task, outcome in done if outcome.rest is None]
         self.state.save_together(dealt + over)
         return dealt
 

@@ -67,19 +67,20 @@ class State:
 
         Tasks that were in flight before are over then, unless they still are ``in_flight``.
         """
-        if self._save(lambda: {"pool.pt": content}, force=force) and self.folder is not None and not in_flight:
+        if self._save("pool.pt", lambda: content, force=force) and self.folder is not None and not in_flight:
             for path in self.folder.glob("part-*.pt"):
                 path.unlink(missing_ok=True)
 
     def save_part(self, task: Task, snapshot: Callable[[], Snapshot]) -> None:
         """Write a task in flight, if it is time."""
         about = hashlib.blake2b(task.index.tobytes() + task.runs.tobytes(), digest_size=8).hexdigest()
-        self._save(lambda: {f"part-{task.step}-{about}.pt": {"tasks": [_packed(task, snapshot())]}}, force=False)
+        self._save(f"part-{task.step}-{about}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
 
     def save_together(self, tasks: list[tuple[Task, Snapshot]]) -> None:
         """Write tasks that are of use only beside each other."""
-        file = f"part-{tasks[0][0].step}-{tasks[0][0].first}-together.pt"
-        self._save(lambda: {file: {"tasks": [_packed(*task) for task in tasks]}}, force=True)
+        first = tasks[0][0]
+        name = f"part-{first.step}-{first.first}-together.pt"
+        self._save(name, lambda: {"tasks": [_packed(*task) for task in tasks]}, force=True)
 
     def pool(self) -> dict[str, Any] | None:
         """The last saved pool state, if there is one that can be read."""
@@ -97,13 +98,12 @@ class State:
         if self.folder is not None and self.folder.is_dir():
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _save(self, files: Callable[[], dict[str, dict[str, Any]]], *, force: bool) -> bool:
-        """Write files unless it is too early; returns whether they were written."""
+    def _save(self, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> bool:
+        """Write a file unless it is too early; returns whether it was written."""
         if self.folder is None or (not force and time.monotonic() < self._next):
             return False
         began = time.monotonic()
-        for name, content in files().items():
-            _write(self.folder / name, content | {"version": _VERSION})
+        _write(self.folder / name, content() | {"version": _VERSION})
         now = time.monotonic()
         self._next = now + max(_INTERVAL, 20 * (now - began))
         return True

@@ -198,9 +198,9 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
-def _always(self: State, files: Callable[[], dict[str, dict[str, Any]]], *, force: bool) -> bool:
-    for name, content in files().items() if self.folder is not None else ():
-        resume._write(self.folder / name, content | {"version": resume._VERSION})
+def _always(self: State, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> bool:
+    if self.folder is not None:
+        resume._write(self.folder / name, content() | {"version": resume._VERSION})
     return False  # so that old parts stay, as they do where a process was killed
 
 
