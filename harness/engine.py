@@ -11,9 +11,11 @@ tasks over processes; `harness.campaign` takes a whole suite over a pool.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,11 @@ class Task:
     def samples(self) -> int:
         """How many samples the task is about."""
         return len(np.unique(self.index))
+
+    @cached_property
+    def about(self) -> str:
+        """A hash of which runs of which samples it is."""
+        return hashlib.blake2b(self.index.tobytes() + self.runs.tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass

@@ -8,7 +8,6 @@ state that it was started from; one that does not fit is ignored, which costs ti
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import shutil
@@ -73,8 +72,7 @@ class State:
 
     def save_part(self, task: Task, snapshot: Callable[[], Snapshot]) -> None:
         """Write a task in flight, if it is time."""
-        about = hashlib.blake2b(task.index.tobytes() + task.runs.tobytes(), digest_size=8).hexdigest()
-        self._save(f"part-{task.step}-{about}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
+        self._save(f"part-{task.step}-{task.about}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
 
     def save_together(self, tasks: list[tuple[Task, Snapshot]]) -> None:
         """Write tasks that are of use only beside each other."""
