@@ -10,9 +10,9 @@ import resource
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ import torch.fx
 
 from benchmarks._foreign import WIDE, load, samples, wide
 from harness import reference
-from harness.accelerate import accelerate
 from harness.evaluation import examine
 from harness.passes import Passes
 from harness.suites import Step, Suite
 
 __all__ = ["main"]
+
+# so many passes are made again to learn what they cost bare
+_SAMPLED = 400
 
 
 def main() -> None:
@@ -81,29 +83,42 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
     suite: Any = job["suite"]
     if isinstance(suite, list):
         suite = Suite("short", tuple(Step(*step) for step in suite))
-    seconds = []
-    for _ in range(job["repeats"]):
+
+    def run() -> tuple[float, Any]:
         began = time.perf_counter()
-        with _census(model) as counts:
-            done = examine(
-                model,
-                x,
-                y,
-                threat=job["threat"],
-                suite=suite,
-                seed=job["seed"],
-                batch_size=job["batch_size"] or "auto",
-                precision=job["precision"],
-                workers=job["workers"],
-                device=job.get("device", "cpu"),
-                compiled=job.get("compiled", False),
-                graphs=job.get("graphs", False),
-            )
-        seconds.append(time.perf_counter() - began)
+        done = examine(
+            model,
+            x,
+            y,
+            threat=job["threat"],
+            suite=suite,
+            seed=job["seed"],
+            batch_size=job["batch_size"] or "auto",
+            precision=job["precision"],
+            workers=job["workers"],
+            device=job.get("device", "cpu"),
+            compiled=job.get("compiled", False),
+            graphs=job.get("graphs", False),
+        )
+        return time.perf_counter() - began, done
+
+    seconds: list[float] = []
+    shares: list[float] = []
+    for _ in range(job["repeats"]):
+        with _watched() as passes:
+            spent, done = run()
+        seconds.append(spent)
+        shares.append(spent / passes.seconds if passes.seconds else 0.0)  # those of a GPU are not timed one by one
+    peak = _peak_mb()  # before passes are made again
+    slower = None
+    if job.get("pure"):
+        with _watched(again=max(1, passes.made // _SAMPLED)) as sampled:
+            run()
+        slower = sampled.sampled_seconds / sampled.bare_seconds
     result = done.result
     judged = sum(step.judge for step in result.steps)
     return {
-        "peak_mb": _peak_mb(),  # before bare loops are made
+        "peak_mb": peak,
         "seconds": statistics.median(seconds),
         "all_seconds": seconds,
         "passes": int(done.verdicts.forward.sum()) + judged,
@@ -114,56 +129,63 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
         "model_seconds": result.model_seconds,
         "backward": int(done.verdicts.backward.sum()),
         "batch": result.environment.batch_size,
-        "pure_seconds": _pure_seconds(counts, model, x, job["precision"]) if job.get("pure") else None,
+        "over_passes": statistics.median(shares) if job["workers"] == 1 else None,
+        "slower_than_bare": slower,
         "passes_made": result.environment.passes,
     }
 
 
+@dataclass
+class _Seen:
+    """Passes made: how many and their seconds; those made again, their seconds when they were made, and bare."""
+
+    made: int = 0
+    seconds: float = 0.0
+    sampled_seconds: float = 0.0
+    bare_seconds: float = 0.0
+
+
 @contextmanager
-def _census(model: torch.nn.Module) -> Iterator[Counter[tuple[bool, bool, int]]]:
-    """Count the passes made inside: (by the judge, with gradient, size of the batch) -> how many."""
-    counts: Counter[tuple[bool, bool, int]] = Counter()
+def _watched(again: int = 0) -> Iterator[_Seen]:
+    """Time the passes made inside on a CPU.
+
+    Every ``again``-th is made again at once, three times in a loop that does nothing else, of which the median is what
+    such a pass costs bare: side by side, because the speed of a machine drifts.
+    """
+    seen = _Seen()
     original = Passes._timed
 
-    def counted(self: Passes, x: torch.Tensor, one: Any, part: slice) -> Any:
-        plain = self.network is model
-        counts[plain, "gradient" in one.__qualname__, part.stop - part.start] += 1
-        return original(self, x, one, part)
+    def timed(self: Passes, x: torch.Tensor, one: Any, part: slice) -> Any:
+        before = self.seconds
+        out = original(self, x, one, part)
+        spent = self.seconds - before
+        seen.made += 1
+        seen.seconds += spent
+        if again and seen.made % again == 0:
+            batch = x[part].contiguous(memory_format=self.layout)
+            times = [_bare(self.network, batch, gradient="gradient" in one.__qualname__) for _ in range(3)]
+            seen.sampled_seconds += spent
+            seen.bare_seconds += statistics.median(times)
+        return out
 
-    Passes._timed = counted  # type: ignore[method-assign]
+    Passes._timed = timed  # type: ignore[method-assign]
     try:
-        yield counts
+        yield seen
     finally:
         Passes._timed = original  # type: ignore[method-assign]
 
 
-def _pure_seconds(
-    counts: Counter[tuple[bool, bool, int]], model: torch.nn.Module, x: torch.Tensor, precision: str
-) -> float:
-    """What the very passes that were made cost in bare loops, each at the size of its batch."""
-    fast, notes = accelerate(model, precision=precision, shape=tuple(x.shape[1:]))
-    layout = torch.channels_last if "channels_last" in notes else torch.contiguous_format
-
-    def forward(network: torch.nn.Module, batch: torch.Tensor) -> None:
+def _bare(network: torch.nn.Module, batch: torch.Tensor, *, gradient: bool) -> float:
+    """Seconds of one pass, and of nothing else."""
+    began = time.perf_counter()
+    if gradient:
+        leaf = batch.detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
+    else:
         with torch.no_grad():
             network(batch)
-
-    def both(network: torch.nn.Module, batch: torch.Tensor) -> None:
-        leaf = batch.detach().requires_grad_()
-        torch.autograd.grad(network(leaf).logsumexp(1).sum(), leaf)
-
-    total = 0.0
-    for (plain, gradient, size), count in counts.items():
-        network = model if plain else fast
-        batch = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
-        batch = batch if plain else batch.contiguous(memory_format=layout)
-        times = []
-        for _ in range(6):
-            began = time.perf_counter()
-            (both if gradient else forward)(network, batch)
-            times.append(time.perf_counter() - began)
-        total += count * statistics.median(times[1:])
-    return total
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -251,9 +251,9 @@ class _Campaign:
         return dealt
 
     def _lanes(self, attack: attacks.Attack, standing: int) -> int:
-        """How many of the next runs go side by side: as many as fill a worker's passes, in rounds of equal size."""
-        machine, left = self.looked.machine, attack.runs - self.next_run
-        most = min(machine.lane_size * attack.groups, machine.batch_size) * self.crew.size // standing
+        """How many of the next runs go side by side: as many as fill the workers' bundles, in rounds of equal size."""
+        left = attack.runs - self.next_run
+        most = self.looked.machine.bundle * self.crew.size // standing
         rounds = -(-left // max(1, most))
         return -(-left // rounds)
 

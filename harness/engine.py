@@ -70,6 +70,7 @@ class Machine:
 
     Attributes:
         batch_size: the most rows that go through together. lane_size: how many cost least, row by row.
+        bundle: with how many rows an attack takes a step at once; they go through in as many passes as that needs.
     """
 
     passes: Passes
@@ -77,6 +78,7 @@ class Machine:
     device: torch.device
     batch_size: int
     lane_size: int
+    bundle: int
 
 
 @dataclass(frozen=True)
@@ -150,11 +152,16 @@ Assignment = tuple[Task, Snapshot | None]
 
 @dataclass
 class _Chunk:
-    """Rows that go through the model together; a sample stands in it once per lane."""
+    """Rows that an attack takes its steps with; a sample stands in it once per lane.
+
+    Attributes:
+        oracle: what they see the model through, made when it is first needed.
+    """
 
     index: Tensor
     batch: Batch
     state: State
+    oracle: ChunkOracle | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -228,7 +235,7 @@ def execute(
             break
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
-    run.settle_clock()
+    run.settle()
     run.outcome.seconds = time.perf_counter() - began
     return run.outcome
 
@@ -274,13 +281,14 @@ class _Run:
         self.pool = pool
         self.machine = machine
         self.outcome = outcome
+        self.oracles: list[ChunkOracle] = []
         self.standing = torch.zeros(len(pool), dtype=torch.bool)
         self.standing[torch.from_numpy(task.index)] = True
         self.standing[torch.tensor(outcome.broken, dtype=torch.int64)] = False
 
     def start(self) -> list[_Chunk]:
         """First points of every lane, those that are broken at once already gone."""
-        size = self.machine.batch_size
+        size = self.machine.bundle
         chunks = []
         for run in np.unique(self.task.runs).tolist():
             whole = torch.from_numpy(np.flatnonzero(self.task.runs == run))
@@ -289,24 +297,31 @@ class _Run:
                 if len(part) == 0:
                     continue
                 index, batch = self._batch(part, run)
-                state, proposal = self.task.attack.start(batch, self._oracle(index), run)
+                oracle = self._oracle(index)
+                state, proposal = self.task.attack.start(batch, oracle, run)
                 self._judge(index, batch, proposal, -1)
-                chunks.append(_Chunk(index, batch, state))
+                chunks.append(_Chunk(index, batch, state, oracle))
         return self._pack(chunks)
 
     def advance(self, chunks: list[_Chunk], i: int) -> list[_Chunk]:
         """One iteration of every chunk, then the survivors packed."""
-        after = []
+        after: list[_Chunk] = []
+        fallen, left = len(self.outcome.broken), False
         for chunk in chunks:
-            oracle = self._oracle(chunk.index)
-            chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, oracle, i)
+            chunk.oracle = chunk.oracle or self._oracle(chunk.index)
+            chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, chunk.oracle, i)
             self._judge(chunk.index, chunk.batch, proposal, i)
-            done = self.task.attack.done(chunk.state)
-            if done is None or float(done.max()) < 1:
+            if proposal.over is None:
                 after.append(chunk)
-            elif bool((done < 1).any()):
-                after.append(chunk.keep((done < 1).cpu()))
-        return self._pack(after)
+            else:
+                left, stay = True, ~proposal.over.cpu()
+                after += [chunk.keep(stay)] if bool(stay.any()) else []
+        if not left and len(self.outcome.broken) == fallen:
+            return after  # packed as before, as mostly
+        after = self._pack(after)
+        self._charge()
+        self.oracles = [chunk.oracle for chunk in after if chunk.oracle is not None]
+        return after
 
     def share(self, chunks: list[_Chunk], i: int) -> float:
         """The share of the task that is done after iteration ``i``."""
@@ -317,7 +332,7 @@ class _Run:
         return (i + 1) / self.task.attack.steps if chunks else 1.0
 
     def snapshot(self, iteration: int, chunks: list[_Chunk]) -> Snapshot:
-        self.settle_clock()
+        self.settle()
         return Snapshot(iteration, self.rows(chunks), self.outcome)
 
     def rows(self, chunks: list[_Chunk]) -> list[dict[str, Any]]:
@@ -342,8 +357,14 @@ class _Run:
             chunks.append(_Chunk(index, batch, state))
         return chunks
 
-    def settle_clock(self) -> None:
+    def settle(self) -> None:
+        """Bring the tally up to date."""
+        self._charge()
         self.outcome.tally.model_seconds += self.machine.passes.drain() + self.machine.judge.drain()
+
+    def _charge(self) -> None:
+        for oracle in self.oracles:
+            oracle.settle()
 
     def _batch(self, part: Tensor, run: int) -> tuple[Tensor, Batch]:
         index = torch.from_numpy(self.task.index)[part]
@@ -355,12 +376,15 @@ class _Run:
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names = self.machine.passes, self.pool.names
         room = min(self.machine.lane_size, passes.limit)
-        return ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room)
+        oracle = ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room)
+        self.oracles.append(oracle)
+        return oracle
 
     def _judge(self, index: Tensor, batch: Batch, proposal: Proposal, i: int) -> None:
-        claimed = proposal.claimed.nonzero().squeeze(1)
+        claimed = proposal.claimed.nonzero()
         if len(claimed) == 0:
             return
+        claimed = claimed.squeeze(1)
         owners = index[claimed.cpu()]
         # a sample may be claimed by several lanes at once, or have fallen in another chunk just now
         fresh = self.standing[owners] & _first_of_each(owners)
@@ -390,9 +414,9 @@ class _Run:
                 kept.append(chunk)
             elif bool(mask.any()):
                 kept.append(chunk.keep(mask))
-        size = self.machine.batch_size
+        size = self.machine.bundle
         rows = sum(map(len, kept))
-        # joining copies every state, so it is done only where it saves a pass per iteration
+        # joining copies every state, so it is done only where it saves a step per iteration
         if len(kept) > -(-rows // size):
             return _Chunk.join(kept).split(size)
         return kept

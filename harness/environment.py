@@ -25,9 +25,8 @@ def environment(
         passes: what the passes were made with, in plain words. batch_size: the largest batch. workers: processes.
     """
     commit, dirty = _git()
-    named = ("torch", "torchvision", "pyautoattack", "robustbench", "numpy")
     return Environment(
-        versions={name: metadata.version(name) for name in named},
+        versions=dict(_versions()),
         python=platform.python_version(),
         platform=platform.platform(),
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -40,6 +39,12 @@ def environment(
         git_commit=commit,
         git_dirty=dirty,
     )
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    named = ("torch", "torchvision", "pyautoattack", "robustbench", "numpy")
+    return tuple((name, metadata.version(name)) for name in named)
 
 
 @cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +114,8 @@ def checked_logits(logits: object, n: int, classes: int | None, call: str) -> Te
     """
     if not isinstance(logits, Tensor):
         raise ModelError(f"{call}: expected a tensor of logits, the model returned {type(logits).__name__}")
-    wanted = f"[{n}, {classes or 'classes'}]"
     if logits.dim() != 2 or logits.shape[0] != n or (classes is not None and logits.shape[1] != classes):
+        wanted = f"[{n}, {classes or 'classes'}]"
         hint = "; does its forward squeeze a batch of one?" if n == 1 and logits.dim() == 1 else ""
         raise ModelError(f"{call}: expected logits of shape {wanted}, the model returned {list(logits.shape)}{hint}")
     if not logits.is_floating_point():
@@ -150,7 +149,8 @@ class Passes:
 
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Forward passes: ``[m, ...] -> [m, classes]``."""
-        return self._split(x, lambda part: (self._forward(x[part], call),))[0]
+        with torch.no_grad():
+            return self._split(x, lambda part: (self._call(x[part], call),))[0]
 
     def gradient(self, x: Tensor, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward passes: logits ``[m, classes]``, loss ``[m]``, gradient ``[m, ...]``."""
@@ -187,10 +187,6 @@ class Passes:
         spent, self.seconds = self.seconds, 0.0
         return spent
 
-    def _forward(self, x: Tensor, call: str) -> Tensor:
-        with torch.no_grad():
-            return self._call(x, call)
-
     def _graph(self, x: Tensor, part: slice, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             leaf = x[part].detach().requires_grad_()
@@ -200,12 +196,7 @@ class Passes:
                     f"{call}: the model's output has no gradient with respect to its input (detached or under "
                     "no_grad), so gradient attacks cannot run; evaluate it with --suite square"
                 )
-            if len(leaf) == len(x):
-                values = loss(logits)
-            else:
-                # a loss speaks of the whole batch: the other rows are filled in and their values dropped
-                whole = logits.new_zeros((len(x), logits.shape[1]))
-                values = loss(torch.cat([whole[: part.start], logits, whole[part.stop :]]))[part]
+            values = loss(logits, part)
         return leaf, logits, values
 
     def _call(self, x: Tensor, call: str) -> Tensor:
@@ -227,9 +218,7 @@ class Passes:
             most, left = min(self.limit, self.portion or self.limit), len(x) - begin
             part = slice(begin, begin + -(-left // -(-left // most)))
             try:
-                # backward passes as well: they run where the gradient is asked for, not where the graph was made
-                with full_float32(self.precision) if x.is_cuda else nullcontext():
-                    done.append(self._timed(x, one, part))
+                done.append(self._timed(x, one, part))
             except RuntimeError as error:
                 if not out_of_memory(error) or part.stop - part.start == 1:
                     raise
@@ -246,7 +235,9 @@ class Passes:
             return out
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
-        out = one(part)
+        # backward passes as well: they run where the gradient is asked for, not where the graph was made
+        with full_float32(self.precision):
+            out = one(part)
         end.record()
         self._events.append((start, end))
         return out
@@ -260,7 +251,7 @@ class Passes:
 
 def _own(grad: Tensor) -> Tensor:
     """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
-    return grad.clone(memory_format=torch.contiguous_format)
+    return grad.clone(memory_format=torch.contiguous_format) if grad.is_cuda else grad.contiguous()
 
 
 def _raised(call: str, x: Tensor, error: BaseException) -> str:
@@ -272,7 +263,7 @@ def _raised(call: str, x: Tensor, error: BaseException) -> str:
 
 
 class ChunkOracle(Oracle):
-    """What an attack sees of the model: passes on one chunk of the pool, put on the samples' account.
+    """What an attack sees of the model: passes on one chunk of the pool, put on the samples' account by `settle`.
 
     Args:
         passes: the attacked model.
@@ -297,50 +288,60 @@ class ChunkOracle(Oracle):
         self._tally = tally
         self._names = names
         self._call = f"in step {step}"
+        # counted here row by row, as the pool's rows, of which a chunk may hold one several times, take numpy longer
+        self._forward, self._backward = np.zeros((2, len(self._index)), np.int64)
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        owners = self._owners(x, rows)
         logits = self._passes.logits(x, self._call)
-        np.add.at(self._tally.forward, owners, 1)
-        self._refuse_nan(logits, owners)
+        self._charge(rows, 0)
+        self._refuse_nan(logits, rows)
         return logits
 
     def gradient(self, x: Tensor, loss: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        owners = self._owners(x, rows)
         logits, values, grad = self._passes.gradient(x, loss, self._call)
-        np.add.at(self._tally.forward, owners, 1)
-        np.add.at(self._tally.backward, owners, 1)
-        self._refuse_nan(logits, owners)
-        self._note_flat(grad, owners)
+        self._charge(rows, 1)
+        self._refuse_nan(logits, rows)
+        self._note_flat(grad, rows)
         return logits, values, grad
 
     def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        owners = self._owners(x, rows)
         logits, values, grads = self._passes.gradients(x, losses, self._call)
-        np.add.at(self._tally.forward, owners, 1)
-        np.add.at(self._tally.backward, owners, values.shape[1])
-        self._refuse_nan(logits, owners)
-        self._note_flat(grads, owners)
+        self._charge(rows, values.shape[1])
+        self._refuse_nan(logits, rows)
+        self._note_flat(grads, rows)
         return logits, values, grads
 
-    def _owners(self, x: Tensor, rows: Tensor | None) -> np.ndarray[Any, Any]:
+    def settle(self) -> None:
+        """Bring the tally up to date."""
+        np.add.at(self._tally.forward, self._index, self._forward)
+        np.add.at(self._tally.backward, self._index, self._backward)
+        self._forward[:] = self._backward[:] = 0
+
+    def _charge(self, rows: Tensor | None, backward: int) -> None:
+        made = 1 if rows is None else np.bincount(rows.cpu().numpy(), minlength=len(self._index))
+        self._forward += made
+        if backward:
+            self._backward += made * backward
+
+    def _owners(self, rows: Tensor | None) -> np.ndarray[Any, Any]:
         return self._index if rows is None else self._index[rows.cpu().numpy()]
 
-    def _refuse_nan(self, logits: Tensor, owners: np.ndarray[Any, Any]) -> None:
+    def _refuse_nan(self, logits: Tensor, rows: Tensor | None) -> None:
         # one value to look at, so that a GPU is waited for once; the sum is not finite if any logit is not
         if not math.isfinite(float(logits.sum())):
             bad = ~torch.isfinite(logits).all(dim=1).cpu().numpy()
             if bad.any():
-                named = sorted({int(self._names[row]) for row in owners[bad]})
+                named = sorted({int(self._names[row]) for row in self._owners(rows)[bad]})
                 raise ModelError(
                     f"{self._call}: the model returned NaN or infinite logits for {_listed(named)} at points inside "
                     "the threat model; a verdict on such a model means nothing"
                 )
 
-    def _note_flat(self, grad: Tensor, owners: np.ndarray[Any, Any]) -> None:
-        flat = grad.flatten(1).abs().amax(dim=1) == 0
-        if bool(flat.any()):
-            self._tally.flat[owners[flat.cpu().numpy()]] = True
+    def _note_flat(self, grad: Tensor, rows: Tensor | None) -> None:
+        # a sum takes one sweep, and is hardly ever zero for another reason
+        if not bool(grad.flatten(1).sum(dim=1).all()):
+            flat = grad.flatten(1).abs().amax(dim=1) == 0
+            self._tally.flat[self._owners(rows)[flat.cpu().numpy()]] = True
 
 
 def _listed(samples: list[int]) -> str:

@@ -29,11 +29,14 @@ __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 _GPU_LANES = 512
-# what a layer returns for a batch should fill a core's cache and stay in it
-_CPU_CACHE = 7 << 18
+# what a layer returns for a batch should fill a core's cache and stay in it: so many numbers in float32; in bfloat16 as
+# many, because larger batches are hardly faster there either, and take memory
+_CPU_CACHE = 3 << 17
 # below, wide networks load their weights for too few images; above, nothing is gained
 _FEWEST_LANES, _MOST_LANES = 24, 256
-_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+# what an attack does between two passes takes hardly longer for the rows of several passes than for those of one, and
+# parts of them still fill a pass; but their states must not fill the memory (numbers in one state tensor)
+_BUNDLED, _MOST_BUNDLED = 4, 1 << 19
 _CIFAR, _WIDTH = 3 * 32 * 32, 5
 
 
@@ -123,7 +126,7 @@ def look(
             "the model's output depends on the rest of the batch, so that no verdict is that of an image alone"
         )
     size = _batch_size(settings, pool, device)
-    lanes = _lanes(max(widest), settings.precision, device)
+    lanes = _lanes(max(widest), device)
     seen = _Seen(pair, together, slope, random)
     passes, notes = _fast(model, seen, settings, classes, size)
     forward[: len(pair)] += 1
@@ -134,10 +137,12 @@ def look(
     if settings.compiled or settings.graphs:
         passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
+    bundle = size
     # where images share more than a batch, or batches have a size of their own, they are passed as they are packed
     if device.type == "cpu" and (random or alike) and not settings.compiled:
-        passes.portion, judge.passes.portion = lanes, _lanes(max(widest), "fp32", device)
-    machine = Machine(passes, judge, device, size, lanes)
+        passes.portion = judge.passes.portion = lanes
+        bundle = max(size, min(_BUNDLED * lanes, _MOST_BUNDLED // pool.x[0].numel()))
+    machine = Machine(passes, judge, device, size, lanes, bundle)
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 
@@ -189,7 +194,7 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
 
 
-def _lanes(widest: int, precision: str, device: torch.device) -> int:
+def _lanes(widest: int, device: torch.device) -> int:
     """How many rows go through the model together at the lowest price a row.
 
     Args:
@@ -197,7 +202,7 @@ def _lanes(widest: int, precision: str, device: torch.device) -> int:
     """
     if device.type == "cuda":
         return _GPU_LANES
-    fitting = _CPU_CACHE * torch.get_num_threads() // (_BYTES[precision] * widest)
+    fitting = _CPU_CACHE * torch.get_num_threads() // widest
     return max(_FEWEST_LANES, min(fitting, _MOST_LANES))
 
 
@@ -248,7 +253,7 @@ class _Seen:
 def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor | None]:
     """Logits, and the gradient of their log-sum-exp where the model has gradients."""
     try:
-        logits, _, slope = passes.gradient(x, lambda out: out.logsumexp(dim=1), call)
+        logits, _, slope = passes.gradient(x, lambda out, part: out.logsumexp(dim=1), call)
     except NoGradient:
         return passes.logits(x, call), None
     return logits, slope

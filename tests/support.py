@@ -33,7 +33,7 @@ class PlainOracle:
         self.backward += len(x)
         leaf = x.detach().requires_grad_()
         logits = self.model(leaf)
-        values = loss(logits)
+        values = loss(logits, slice(None))
         (grad,) = torch.autograd.grad(values.sum(), leaf)
         return logits.detach(), values.detach(), grad
 
@@ -41,7 +41,7 @@ class PlainOracle:
         self.forward += len(x)
         leaf = x.detach().requires_grad_()
         logits = self.model(leaf)
-        values = losses(logits)
+        values = losses(logits, slice(None))
         grads = []
         for j in range(values.shape[1]):
             self.backward += len(x)

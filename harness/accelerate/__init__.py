@@ -11,14 +11,14 @@ judge never sees it.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from harness.accelerate._bf16 import Autocast, convolve_in_bf16
+from harness.accelerate._copy import copied
 from harness.accelerate._fold import fold
 from harness.accelerate._graph import Shapes, is_pure, output_shapes, settle_sizes, wiring
 from harness.accelerate._kernels import Kernels, have_kernels
@@ -82,12 +82,9 @@ def accelerate(
     """
     notes: list[str] = []
     try:
-        # parameters are frozen, so the copy needs none of its own until one is folded or laid out anew
-        alike = {id(parameter): nn.Parameter(parameter.detach(), False) for parameter in model.parameters()}
-        fast = copy.deepcopy(model, alike)
+        fast = copied(model)
     except Exception as error:  # a model may hold anything, and then it is attacked as it is
         return model, [f"as-loaded (the model cannot be copied: {type(error).__name__})"]
-    fast.requires_grad_(False)
     notes.append("frozen")
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     graph, pure = wiring(fast), False
@@ -99,18 +96,20 @@ def accelerate(
         if pure:
             shapes = output_shapes(fast, graph, shape) if shape is not None else {}
             settle_sizes(graph, shapes)
-            fast, swept = sweep(fast, graph, shapes, affine=on_cpu)
+            swept = sweep(fast, graph, shapes, affine=on_cpu)
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
         fast = fast.to(memory_format=torch.channels_last)
         notes.append("channels_last")
+    cast = pure and on_cpu
     if precision == "bf16":
-        convolve_in_bf16(fast, cast=pure and on_cpu)
-        fast = fast if pure and on_cpu else Autocast(fast)
-        notes.append("bf16-convolutions" if pure and on_cpu else "bf16-autocast")
-    if fused and isinstance(fast, torch.fx.GraphModule) and shapes and have_kernels(fast):
-        kernels = Kernels(fast, shapes)
-        if kernels.pays:
+        convolve_in_bf16(fast, cast=cast)
+        notes.append("bf16-convolutions" if cast else "bf16-autocast")
+    if graph is not None and pure:
+        kernels = Kernels(fast, graph, shapes) if fused and shapes and have_kernels(fast) else None
+        if kernels is not None and kernels.pays:
             fast = kernels
             notes.append(f"fused-convolutions:{kernels.fused}")
-    return fast, notes
+        else:
+            fast = fx.GraphModule(fast, graph)
+    return (fast if cast or precision != "bf16" else Autocast(fast)), notes

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "Calls", "Shapes", "constant", "is_pure", "output_shapes", "replace",
-           "settle_sizes", "slope_of", "wiring"]  # fmt: skip
+__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "PURE_MODULES", "Calls", "Shapes", "constant", "hooked", "is_pure",
+           "output_shapes", "replace", "settle_sizes", "slope_of", "wiring"]  # fmt: skip
 
 Shapes = dict[fx.Node, tuple[int, ...]]
 """Shapes of nodes' outputs for two images."""
@@ -20,7 +20,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # what is known to be a function of its input alone in eval mode, so that a traced graph says it all
-_PURE_MODULES = {
+PURE_MODULES = {
     *BATCH_NORMS,
     *CONVOLUTIONS,
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
@@ -57,7 +57,7 @@ class Calls:
             return None
         module = self.modules[str(node.target)]
         # it would go with the module
-        return module if type(module) in kinds and not _hooked(module) else None
+        return module if type(module) in kinds and not hooked(module) else None
 
 
 def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
@@ -66,7 +66,7 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
 
     def known(node: fx.Node) -> bool:
         if node.op == "call_module":
-            return type(modules[str(node.target)]) in _PURE_MODULES
+            return type(modules[str(node.target)]) in PURE_MODULES
         if node.op == "call_function":
             return node.target in _PURE_FUNCTIONS
         if node.op == "call_method":
@@ -76,11 +76,11 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
         )
 
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    fixed = not _hooked(model) and not any(module.training for module in modules.values())
+    fixed = not hooked(model) and not any(module.training for module in modules.values())
     return len(inputs) == 1 and all(map(known, graph.nodes)) and fixed
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     """Whether there is code of the user around a module."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
@@ -94,7 +94,7 @@ def slope_of(calls: Calls, node: fx.Node) -> float | None:
         return float(slope) if isinstance(slope, (int, float)) and slope >= 0 else None
     if node.op == "call_module":
         module = calls.modules[str(node.target)]
-        if _hooked(module):
+        if hooked(module):
             return None
         if type(module) is nn.ReLU:
             return 0.0

@@ -38,23 +38,23 @@ class Kernels(nn.Module):
     """A network made of steps.
 
     Args:
-        network: its graph says all that it does.
-        shapes: of its nodes.
+        network: its modules. graph: says all that it does with them.
+        shapes: of the graph's nodes.
 
     Attributes:
         fused: convolutions that take along what follows them.
         pays: whether most steps are kernels; torch does the others as fast by itself.
     """
 
-    def __init__(self, network: fx.GraphModule, shapes: Shapes) -> None:
+    def __init__(self, network: nn.Module, graph: fx.Graph, shapes: Shapes) -> None:
         super().__init__()
         self.network = network
         self.fused = 0
-        self._calls = Calls(network, network.graph)
+        self._calls = Calls(network, graph)
         self._shapes = shapes
         self._slots: dict[fx.Node, int] = {}
         self._initial: Values = []
-        self._nodes = list(network.graph.nodes)
+        self._nodes = list(graph.nodes)
         self._ends = dict(self._chains())
         self._inside = {node for chain in self._ends.values() for node in chain[:-1]}
         self._end = {member: last for last, chain in self._ends.items() for member in chain}

@@ -14,15 +14,16 @@ from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, Shapes, 
 __all__ = ["AffineActivation", "activated", "sweep"]
 
 
-def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> tuple[fx.GraphModule, int]:
+def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> int:
     """Spare sweeps over memory: norm and activation in one, sums and activations in place.
 
     Args:
+        model: its modules are changed; what it does from now on is what the graph says.
         shapes: of the graph's nodes, brought up to date; a sum of unknown shapes is left as it is.
         affine: merge norms with activations.
 
     Returns:
-        The model as its graph, and how many operations were merged.
+        How many operations were merged.
     """
     calls, merged = Calls(model, graph), 0
     for node in list(graph.nodes):
@@ -51,8 +52,7 @@ def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) ->
             if source is not other and source in shapes and shapes[source] == shapes.get(node):
                 node.target = operator.iadd
                 merged += 1
-    graph.lint()
-    return fx.GraphModule(model, graph), merged
+    return merged
 
 
 def _fresh(calls: Calls, node: Any) -> bool:

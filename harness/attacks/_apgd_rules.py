@@ -89,10 +89,9 @@ class Momentum(Rule):
         # the buffer of the previous point is free once the drift is known
         drift = torch.sub(point, previous, out=previous).mul_(inertia)
         state["previous"] = point
-        ahead = self.geometry.steepest(state["grad"]).mul_(column(state["step_size"], x)).add_(point)
-        ahead = self.geometry.project(ahead, x, radius)
-        ahead.sub_(point).mul_(1 - inertia).add_(point).add_(drift)
-        return self.geometry.project(ahead, x, radius)
+        project = self.geometry.onto(x, radius)
+        ahead = project(self.geometry.steepest(state["grad"]).mul_(column(state["step_size"], x)).add_(point))
+        return project(ahead.sub_(point).mul_(1 - inertia).add_(point).add_(drift))
 
     def learn(self, state: State, x: Tensor, radius: float, loss: Tensor, window: int) -> Tensor | None:
         state["rises"] += loss > state["last_loss"]

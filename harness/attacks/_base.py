@@ -22,18 +22,23 @@ __all__ = ["Attack", "Batch", "Loss", "Oracle", "Proposal", "State"]
 State = dict[str, Tensor]
 """Everything an attack remembers of its samples; every tensor is ``[n, ...]``."""
 
-Loss = Callable[[Tensor], Tensor]
-"""From logits ``[n, k]`` to one value per sample ``[n]`` (or several, ``[n, m]``)."""
+Loss = Callable[[Tensor, slice], Tensor]
+"""From the logits ``[m, k]`` of some of the rows that a pass was asked for, and which rows these are, to one value per
+row ``[m]`` (or several, ``[m, j]``)."""
 
 
 class Proposal(NamedTuple):
     """Points that an attack believes adversarial: ``points [n, ...]``, ``claimed`` bool ``[n]``.
 
     Rows that are not claimed carry no meaning. A claimed point must lie in the threat model.
+
+    Attributes:
+        over: bool ``[n]``, whose run has ended early, so that they leave; None where nobody's has.
     """
 
     points: Tensor
     claimed: Tensor
+    over: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,14 +97,11 @@ class Attack(ABC):
     Attributes:
         runs: restarts times targets; each run begins from the clean images of the samples still standing.
         steps: how often `step` is called in a run, at most.
-        groups: a step looks at its samples in about so many groups, each in a pass of its own, so that so many times
-            the rows fill a pass.
         notes: what had to be adapted to the model, in plain words (they go into the result).
     """
 
     runs: int
     steps: int
-    groups: int = 1
     notes: tuple[str, ...] = ()
 
     @abstractmethod
@@ -111,6 +113,6 @@ class Attack(ABC):
         """Iteration ``i`` (from 0). The state passed in belongs to the attack and may be updated in place."""
 
     def done(self, state: State) -> Tensor | None:
-        """The share of its run that each sample has behind it, ``[n]``; who is at 1 leaves. None where all take the
-        same ``steps`` iterations."""
+        """The share of its run that each sample has behind it, ``[n]``. None where all take the same ``steps``
+        iterations."""
         return None

@@ -37,9 +37,9 @@ class Objective:
         return {"target": batch.logits.sort(dim=1).indices[:, -(number + 2)]}
 
     def of(self, batch: Batch, state: State) -> Loss:
-        """The loss as a function of the logits of these samples."""
+        """The loss as a function of the logits of some of these samples."""
         classes = (batch.y, state["target"]) if self.targets else (batch.y,)
-        return lambda logits: self.function(logits, *classes)
+        return lambda logits, part: self.function(logits, *(each[part] for each in classes))
 
 
 def untargeted(name: str, classes: int, *, besides: tuple[str, ...] = ()) -> Objective:

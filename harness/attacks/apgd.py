@@ -171,7 +171,7 @@ class _Apgd(Attack):
         if now.last:
             # no step of this phase follows that would need the gradient
             logits = oracle.logits(state["point"])
-            loss = self.objective.of(batch, state)(logits)
+            loss = self.objective.of(batch, state)(logits, slice(None))
             self._keep_best(state, loss)
             return logits
         logits, loss, state["grad"] = self._gradient(batch, state, oracle, state["point"])

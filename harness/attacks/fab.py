@@ -103,7 +103,6 @@ class _Fab(Attack):
     steps: int
     runs: int
     notes: tuple[str, ...]
-    groups: int = 2
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         aim, restart = divmod(run, self.restarts)
@@ -137,7 +136,7 @@ class _Fab(Attack):
         prediction = torch.empty_like(batch.y)
         rows = _positions(~seeing)
         if len(rows):
-            prediction[rows] = oracle.logits(x[rows], rows).argmax(dim=1)
+            prediction[rows] = oracle.logits(x.index_select(0, rows), rows).argmax(dim=1)
         rows = _positions(seeing)
         if len(rows):
             prediction[rows] = self._linearise(batch, state, oracle, x, rows)
@@ -148,8 +147,8 @@ class _Fab(Attack):
         learn(state, crossed)
         rows = _positions(crossed)
         if len(rows):
-            clean = batch.x[rows]
-            delta = x[rows] - clean
+            clean = batch.x.index_select(0, rows)
+            delta = x.index_select(0, rows).sub_(clean)
             claimed[rows] = geometry.size(delta) <= self.threat.radius
             state["x"] = x.index_copy(0, rows, clean.add_(delta, alpha=self.beta))
         return state, Proposal(x, claimed)
@@ -157,32 +156,35 @@ class _Fab(Attack):
     def _move(self, clean: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
         """Across the boundary as it looks from ``x``, drawn towards the clean image."""
         geometry = self.threat.geometry
-        w, here = geometry.flat(slope), geometry.flat(x)
+        w, here, clean = geometry.flat(slope), geometry.flat(x), geometry.flat(clean)
         b = (w * here).sum(dim=1) - gap
-        both = torch.cat([here, geometry.flat(clean)])
-        step = geometry.hyperplane(both, torch.cat([w, w]), torch.cat([b, b]))
-        length = geometry.size(step).clamp_(min=_NEAR)
-        n = len(x)
-        share = column((length[:n] / (length[:n] + length[n:])).clamp_(max=self.alpha_max), here)
-        both.add_(step, alpha=self.eta)
-        return (both[:n] * (1 - share)).add_(both[n:].mul_(share)).clamp_(0, 1).view_as(x)
+        step, clean_step = geometry.hyperplane(here, w, b), geometry.hyperplane(clean, w, b)
+        length, clean_length = (geometry.size(each).clamp_(min=_NEAR) for each in (step, clean_step))
+        share = column((length / (length + clean_length)).clamp_(max=self.alpha_max), here)
+        there = torch.add(here, step, alpha=self.eta, out=step).mul_(1 - share)
+        clean_there = torch.add(clean, clean_step, alpha=self.eta, out=clean_step).mul_(share)
+        return there.add_(clean_there).clamp_(0, 1).view_as(x)
 
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
-        look = self._towards_target if self.targeted else self._towards_nearest
+        look, size = self._towards_target, len(rows)
+        if not self.targeted:
+            # a gradient per class is held, so not those of all rows at once
+            look, size = self._towards_nearest, oracle.room
         predicted = []
-        # an untargeted step holds a gradient per class, so not those of all rows at once
-        for some in torch.chunk(rows, -(-len(rows) // oracle.room)):
-            logits, state["gap"][some], state["slope"][some] = look(batch, state, oracle, x[some], some)
+        for some in torch.split(rows, -(-len(rows) // -(-len(rows) // size))):
+            logits, gap, slope = look(batch, state, oracle, x.index_select(0, some), some)
+            state["gap"].index_copy_(0, some, gap)
+            state["slope"].index_copy_(0, some, slope)
             predicted.append(logits.argmax(dim=1))
-        return torch.cat(predicted)
+        return predicted[0] if len(predicted) == 1 else torch.cat(predicted)
 
     def _towards_target(
         self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, gap ``[m]`` and slope ``[m, ...]`` of the boundary with the target class."""
-        lead = _lead(batch.y[rows], state["target"][rows, None])
-        return oracle.gradient(x, lambda logits: lead(logits).squeeze(1), rows)
+        lead = _lead(batch.y.index_select(0, rows), state["target"].index_select(0, rows)[:, None])
+        return oracle.gradient(x, lambda logits, part: lead(logits, part).squeeze(1), rows)
 
     def _towards_nearest(
         self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor
@@ -200,7 +202,7 @@ class _Fab(Attack):
 
 def _lead(true: Tensor, others: Tensor) -> Loss:
     """How far the classes ``others [m, j]`` are ahead of the true ones ``[m]``: from logits to ``[m, j]``."""
-    return lambda logits: logits.gather(1, others) - logits.gather(1, true[:, None])
+    return lambda logits, part: logits.gather(1, others[part]) - logits.gather(1, true[part, None])
 
 
 def _positions(mask: Tensor) -> Tensor:

@@ -101,36 +101,39 @@ class _Square(Attack):
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
         slowest, fastest = map(int, torch.aminmax(state["query"]))
         if slowest >= self.steps:
-            return state, Proposal(batch.x, torch.zeros_like(state["fooled"]))
+            nobody = torch.zeros_like(state["fooled"])
+            return state, Proposal(batch.x, nobody, over=~nobody)
         most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
-        if most == 1 and slowest == fastest:
-            return self._next(batch, state, oracle, slowest)
-        return self._ahead(batch, state, oracle, slowest, most)
+        step = self._next if most == 1 and slowest == fastest else self._ahead
+        proposal = step(batch, state, oracle, slowest, most)
+        return state, proposal if fastest + most < self.steps else proposal._replace(over=state["query"] >= self.steps)
 
     def done(self, state: State) -> Tensor:
         return state["query"] / self.steps
 
-    def _next(self, batch: Batch, state: State, oracle: Oracle, query: int) -> tuple[State, Proposal]:
+    def _next(self, batch: Batch, state: State, oracle: Oracle, query: int, most: int) -> Proposal:
         """One query of all samples, who have equally many behind them."""
         moves, x = MOVES[self.threat.norm], batch.x
         if query % _BLOCK == 0:
             self._draw(batch, state)
         drawn = {name: state[name][:, query % _BLOCK] for name in state.keys() - _SEARCH}
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query), None)
-        loss, claimed = self._ask(batch, state, points, new, None, oracle)
-        improved = loss > state["loss"]
-        kept = improved
-        if bool(claimed.any()):
-            kept = improved | (claimed & ~state["fooled"])
-            state["fooled"] = state["fooled"] | claimed
-        rows = kept.nonzero().squeeze(1)
-        if len(rows):
-            state["best"][rows] = points[rows]
-            state["loss"] = torch.where(improved, loss, state["loss"])
         state["query"] = state["query"] + 1
-        return state, Proposal(points.view(x.shape), claimed)
+        # one that is the best point itself is known and costs nothing
+        asked, proposal = new.nonzero().squeeze(1), Proposal(points.view(x.shape), torch.zeros_like(new))
+        if len(asked):
+            candidates = points if len(asked) == len(points) else points.index_select(0, asked)
+            loss, wrong = self._ask(batch, candidates, asked, oracle)
+            improved = loss > state["loss"].index_select(0, asked)
+            kept = improved
+            if bool(wrong.any()):
+                proposal.claimed.index_copy_(0, asked, wrong)
+                kept = improved | (wrong & ~state["fooled"][asked])
+                state["fooled"] = state["fooled"] | proposal.claimed
+            self._keep(state, asked, candidates, loss, improved, kept)
+        return proposal
 
-    def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> tuple[State, Proposal]:
+    def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> Proposal:
         """Up to ``most`` queries of each sample, until the first that is no rejection."""
         moves, x, query = MOVES[self.threat.norm], batch.x, state["query"]
         self._draw(batch, state)
@@ -144,23 +147,43 @@ class _Square(Attack):
         drawn = {name: state[name][rows, place] for name in state.keys() - _SEARCH}
         side = self._side(x, slowest)
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, side, rows)
-        loss, claimed = self._ask(batch, state, points, new, rows, oracle)
-        improved = loss > state["loss"][rows]
+        loss, claimed = state["loss"].index_select(0, rows), torch.zeros_like(new)
+        improved = claimed
+        asked = new.nonzero().squeeze(1)
+        if len(asked):
+            losses, wrong = self._ask(batch, points.index_select(0, asked), rows.index_select(0, asked), oracle)
+            improved = torch.zeros_like(new).index_copy_(0, asked, losses > loss.index_select(0, asked))
+            claimed = claimed.index_copy(0, asked, wrong)
+            loss = loss.index_copy(0, asked, losses)
         # per sample, the first candidate that is no rejection, or else the last
         first = count.scatter_reduce(0, rows, torch.where(improved | claimed, ahead, count[rows]), "amin")
         state["query"] = query + torch.minimum(first + 1, count)
         ended = (first < count).nonzero().squeeze(1)
         proposed = torch.zeros_like(state["fooled"])
         if not len(ended):  # as most rounds end
-            return state, Proposal(x, proposed)
+            return Proposal(x, proposed)
         which = (begin + first)[ended]
         proposed[ended] = claimed[which]
-        proposal = x.flatten(1).index_copy(0, ended, points[which])
+        found = points.index_select(0, which)
         kept = improved[which] | (claimed[which] & ~state["fooled"][ended])
-        state["best"][ended[kept]] = points[which[kept]]
-        state["loss"][ended] = torch.where(improved[which], loss[which], state["loss"][ended])
+        self._keep(state, ended, found, loss[which], improved[which], kept)
         state["fooled"] = state["fooled"] | proposed
-        return state, Proposal(proposal.view(x.shape), proposed)
+        return Proposal(x.flatten(1).index_copy(0, ended, found).view(x.shape), proposed)
+
+    @staticmethod
+    def _keep(state: State, rows: Tensor, points: Tensor, loss: Tensor, improved: Tensor, kept: Tensor) -> None:
+        """Some of the candidates of the samples ``rows`` become their best points.
+
+        Args:
+            loss, improved, kept: of each candidate, whether it beats the best point's, and whether it takes its place.
+        """
+        chosen = kept.nonzero().squeeze(1)
+        if len(chosen):
+            owners = rows.index_select(0, chosen)
+            state["best"].index_copy_(0, owners, points.index_select(0, chosen))
+            # a first misleading point is kept whatever its loss, and the loss to beat stays
+            raised = torch.where(improved, loss, state["loss"].index_select(0, rows))
+            state["loss"] = state["loss"].index_copy(0, owners, raised.index_select(0, chosen))
 
     def _draw(self, batch: Batch, state: State) -> None:
         """Draw the numbers of those samples that enter a block of queries."""
@@ -178,27 +201,15 @@ class _Square(Attack):
                 else:
                     state[name][rows] = numbers
 
-    def _ask(
-        self, batch: Batch, state: State, points: Tensor, new: Tensor, owners: Tensor | None, oracle: Oracle
-    ) -> tuple[Tensor, Tensor]:
-        """Loss and claims of candidates; one that is the best point itself is known and costs nothing.
-
-        Args:
-            points: ``[p, d]``. new: bool ``[p]``. owners: int64 ``[p]``, the samples; None where each has one.
-        """
-        shape, asked = batch.x.shape[1:], new.nonzero().squeeze(1)
-        if len(asked) == len(new):
-            y = batch.y if owners is None else batch.y[owners]
-            logits = oracle.logits(points.view(-1, *shape), owners)
-            return self._loss(logits, y), logits.argmax(dim=1) != y
-        loss = state["loss"].clone() if owners is None else state["loss"][owners]
-        claimed = torch.zeros_like(new)
-        if len(asked):
-            rows = asked if owners is None else owners[asked]
-            y = batch.y[rows]
-            logits = oracle.logits(points[asked].view(-1, *shape), rows)
-            loss[asked], claimed[asked] = self._loss(logits, y), logits.argmax(dim=1) != y
-        return loss, claimed
+    def _ask(self, batch: Batch, points: Tensor, owners: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor]:
+        """Losses and claims of the candidates ``points [p, d]`` of the samples ``owners [p]``."""
+        logits, y = oracle.logits(points.view(-1, *batch.x.shape[1:]), owners), batch.y.index_select(0, owners)
+        loss = self._loss(logits, y)
+        if self.loss == "margin":
+            # mostly nobody is even close; where the lead is zero, the order of the classes decides
+            close = loss >= 0
+            return loss, (close & (logits.argmax(dim=1) != y)) if bool(close.any()) else close
+        return loss, logits.argmax(dim=1) != y
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
         return _LOSSES[self.loss](logits, y)

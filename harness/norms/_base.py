@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor
@@ -35,6 +36,10 @@ class Norm(ABC):
     @abstractmethod
     def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
         """Points moved into the ball of radius ``eps`` around ``x`` and into [0, 1]."""
+
+    def onto(self, x: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
+        """`project` for one ball, for those who need it more than once."""
+        return lambda points: self.project(points, x, eps)
 
     @abstractmethod
     def steepest(self, grad: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ __all__ = ["hyperplane_l1", "hyperplane_l2", "hyperplane_linf"]
 
 # what L2 and L1 regard as no slope at all: dividing by it would only bring in noise
 _FLAT = 1e-8
-# pairs of Newton rounds before the rows that have not settled are sorted
-_ROUNDS = 16
+# Newton rounds before the rows that have not settled are sorted
+_ROUNDS = 32
 # which share of the coordinates the L1 step tries first (at most _FEW), and how fast that grows; up to a
 # 64th torch selects with a heap, which is several times faster
 _SHARE, _FEW, _GROWTH = 64, 64, 8
@@ -92,9 +92,9 @@ def hyperplane_l1(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
 
 
 def _facing(points: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The gap ``[n]`` to the plane, never negative, and ``w`` turned to point across it."""
+    """The gap ``[n]`` to the plane, never negative, and ``w`` turned to point across it: zero from a point on it."""
     above = (w * points).sum(dim=1) - b
-    return above.abs(), w * (1 - 2 * (above >= 0).to(w.dtype))[:, None]
+    return above.abs(), w * above.sign_().neg_()[:, None]
 
 
 def _room(points: Tensor, sign: Tensor) -> Tensor:
@@ -103,34 +103,31 @@ def _room(points: Tensor, sign: Tensor) -> Tensor:
 
 
 def _level(weight: Tensor, knot: Tensor, amount: Tensor) -> Tensor:
-    """The ``level [n]`` at which ``sum weight * min(knot, level)`` is ``amount``; inf where it never is."""
+    """The ``level [n]`` at which ``sum weight * min(knot, level)`` is ``amount``; inf where it never is.
+
+    Knots are not negative.
+    """
     level = torch.zeros_like(amount)
-    slope = settled = level
     # fresh memory costs a CPU far more than the arithmetic in it
-    space = torch.empty_like(knot), torch.empty_like(knot)
-    for _ in range(_ROUNDS):
-        level, slope = _newton(weight, knot, amount, level, space)
-        level, settled = _newton(weight, knot, amount, level, space)
-        # no further coordinate has met the box, so the last round solved the right linear piece; asked
-        # every other round because the answer makes a GPU wait
-        if torch.equal(slope, settled):
+    space = torch.empty_like(knot)
+    slope, missing = _slope(weight, knot, level, space), amount
+    for turn in range(_ROUNDS):
+        # where all have met the box nothing is reached any more, unless rounding alone is missing
+        level = torch.fmax(level, level + missing / slope)
+        before, slope = slope, _slope(weight, knot, level, space)
+        # no further coordinate has met the box, so this was the right linear piece; not asked at first, when it
+        # never is, because the answer makes a GPU wait
+        if turn and torch.equal(slope, before):
             return level
-    rows = (slope != settled).nonzero().squeeze(1)
+        missing = amount - torch.minimum(knot, level[:, None], out=space).mul_(weight).sum(dim=1)
+    rows = (slope != before).nonzero().squeeze(1)
     level[rows] = _level_by_sorting(weight[rows], knot[rows], amount[rows])
     return level
 
 
-def _newton(
-    weight: Tensor, knot: Tensor, amount: Tensor, level: Tensor, space: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """One round: the next level, and the slope that led to it."""
-    reached = torch.minimum(knot, level[:, None], out=space[0])
-    still_moving = torch.sub(knot, reached, out=space[1]).sign_()
-    missing = amount - reached.mul_(weight).sum(dim=1)
-    slope = still_moving.mul_(weight).sum(dim=1)
-    # all have met the box: out of reach, unless rounding alone is missing
-    rest = torch.where(missing > 0, torch.inf, level)
-    return torch.where(slope > 0, level + missing / slope, rest), slope
+def _slope(weight: Tensor, knot: Tensor, level: Tensor, space: Tensor) -> Tensor:
+    """How fast the sum rises above ``level``: the weights of those that have not met the box, ``[n]``."""
+    return torch.gt(knot, level[:, None], out=space).mul_(weight).sum(dim=1)
 
 
 def _level_by_sorting(weight: Tensor, knot: Tensor, amount: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,11 @@ class _Linf(Norm):
         return self.flat(grad).abs().sum(dim=1)
 
     def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
-        return torch.clamp(points, min=x - eps, max=x + eps).clamp_(0, 1)
+        return self.onto(x, eps)(points)
+
+    def onto(self, x: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
+        low, high = (x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)
+        return lambda points: torch.clamp(points, min=low, max=high)
 
     def steepest(self, grad: Tensor) -> Tensor:
         return grad.sign()

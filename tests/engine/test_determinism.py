@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import campaign, resume, workers
+from harness import campaign, preflight, resume, workers
 from harness.campaign import _disjoint
 from harness.engine import Index, Outcome, Snapshot
 from harness.evaluation import Evaluation, examine
@@ -48,6 +48,12 @@ def whole() -> Evaluation:
     return run()
 
 
+@pytest.fixture(autouse=True)
+def bundles_of_a_batch(whole: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that even few samples are several chunks; only ``whole`` was run in bundles of the usual size."""
+    monkeypatch.setattr(preflight, "_BUNDLED", 0)
+
+
 def same(a: Evaluation, b: Evaluation) -> None:
     for name in ("robust", "broken_by", "adv_pred", "clean_pred"):
         assert np.array_equal(getattr(a.verdicts, name), getattr(b.verdicts, name)), name
@@ -63,6 +69,13 @@ def test_the_case_is_worth_testing(whole: Evaluation) -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64])
 def test_batch_size(whole: Evaluation, batch_size: int) -> None:
     same(whole, run(batch_size=batch_size))
+
+
+@pytest.mark.parametrize("bundled", [1, 40])
+def test_bundles(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, bundled: int) -> None:
+    monkeypatch.setattr(preflight, "_MOST_BUNDLED", bundled * 192)
+    monkeypatch.setattr(preflight, "_BUNDLED", 4)
+    same(whole, run(batch_size=4))
 
 
 def _first_stops_half_way(parts: list[Index], size: int) -> list[float]:

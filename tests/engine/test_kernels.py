@@ -48,10 +48,11 @@ def assert_same_passes(model: nn.Module, fast: nn.Module, shape: tuple[int, int,
 
 def kernels_of(model: nn.Module, shape: tuple[int, int, int]) -> Kernels:
     """Kernels, also where too few of the steps would be ones."""
-    graph = fx.symbolic_trace(model)
-    shapes = output_shapes(graph, graph.graph, shape)
-    settle_sizes(graph.graph, shapes)
-    return Kernels(sweep(graph, graph.graph, shapes, affine=True)[0], shapes)
+    network = fx.symbolic_trace(model)
+    shapes = output_shapes(network, network.graph, shape)
+    settle_sizes(network.graph, shapes)
+    sweep(network, network.graph, shapes, affine=True)
+    return Kernels(network, network.graph, shapes)
 
 
 @pytest.mark.parametrize("name", ["digits-resnet", "lenet5", "leaky-resnet32", "resnet20", "preact-resnet18"])
