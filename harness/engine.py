@@ -376,7 +376,8 @@ class _Run:
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names = self.machine.passes, self.pool.names
         room = min(self.machine.lane_size, passes.limit)
-        oracle = ChunkOracle(passes, index, self.outcome.tally, self.task.name, names, room=room)
+        tally, device = self.outcome.tally, self.machine.device
+        oracle = ChunkOracle(passes, index, tally, self.task.name, names, room=room, device=device)
         self.oracles.append(oracle)
         return oracle
 

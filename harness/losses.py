@@ -6,6 +6,8 @@ misclassification.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,9 +23,9 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Best other logit minus the true one: positive when misclassified. Any number of classes >= 2."""
-    true = logits.gather(1, y[:, None])
-    others = logits.scatter(1, y[:, None], -float("inf"))
-    return others.amax(dim=1) - true.squeeze(1)
+    true = y.unsqueeze(1)
+    others = logits.scatter(1, true, -math.inf)
+    return others.amax(dim=1) - logits.gather(1, true).squeeze(1)
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:

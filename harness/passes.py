@@ -270,6 +270,7 @@ class ChunkOracle(Oracle):
         index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
         names: what to call the pool's rows in an error (positions in the data set).
         room: see `Oracle`.
+        device: where the rows lie.
     """
 
     def __init__(
@@ -281,6 +282,7 @@ class ChunkOracle(Oracle):
         names: np.ndarray[Any, Any],
         *,
         room: int,
+        device: torch.device,
     ) -> None:
         self.room = room
         self._passes = passes
@@ -288,8 +290,10 @@ class ChunkOracle(Oracle):
         self._tally = tally
         self._names = names
         self._call = f"in step {step}"
-        # counted here row by row, as the pool's rows, of which a chunk may hold one several times, take numpy longer
-        self._forward, self._backward = np.zeros((2, len(self._index)), np.int64)
+        # passes of all rows, and of each; numpy takes long to count what may occur twice, and a GPU is not waited for
+        self._whole = [0, 0]
+        self._forward, self._backward = torch.zeros((2, len(index)), dtype=torch.int64, device=device)
+        self._one = torch.ones(1, dtype=torch.int64, device=device)
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         logits = self._passes.logits(x, self._call)
@@ -313,15 +317,21 @@ class ChunkOracle(Oracle):
 
     def settle(self) -> None:
         """Bring the tally up to date."""
-        np.add.at(self._tally.forward, self._index, self._forward)
-        np.add.at(self._tally.backward, self._index, self._backward)
-        self._forward[:] = self._backward[:] = 0
+        spent = (self._tally.forward, self._forward), (self._tally.backward, self._backward)
+        for (total, of_each), of_all in zip(spent, self._whole, strict=True):
+            np.add.at(total, self._index, of_each.cpu().numpy() + of_all)
+            of_each.zero_()
+        self._whole = [0, 0]
 
     def _charge(self, rows: Tensor | None, backward: int) -> None:
-        made = 1 if rows is None else np.bincount(rows.cpu().numpy(), minlength=len(self._index))
-        self._forward += made
+        if rows is None:
+            self._whole[0] += 1
+            self._whole[1] += backward
+            return
+        ones = self._one.expand(len(rows))
+        self._forward.index_add_(0, rows, ones)
         if backward:
-            self._backward += made * backward
+            self._backward.index_add_(0, rows, ones, alpha=backward)
 
     def _owners(self, rows: Tensor | None) -> np.ndarray[Any, Any]:
         return self._index if rows is None else self._index[rows.cpu().numpy()]

@@ -78,11 +78,11 @@ class _Faces(Moves):
     def candidate(
         self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        window = drawn["corner"][:, None] + _window(side, tuple(x.shape[1:]), x.device)
+        window = drawn["corner"].unsqueeze(1) + _window(side, tuple(x.shape[1:]), x.device)
         centre = x.flatten(1).gather(1, window) if rows is None else x.flatten(1)[rows[:, None], window]
         centre = centre.view(len(window), -1, side * side)
         # a step of 2 eps from any point of the ball ends on its face, so the best point does not matter
-        faces = torch.add(centre, drawn["signs"][:, :, None], alpha=eps).clamp_(0, 1).flatten(1)
+        faces = torch.add(centre, drawn["signs"].unsqueeze(2), alpha=eps).clamp_(0, 1).flatten(1)
         points = best.clone() if rows is None else best[rows]
         new = (faces != points.gather(1, window)).any(dim=1)
         return points.scatter_(1, window, faces), new

@@ -116,7 +116,7 @@ class _Square(Attack):
         moves, x = MOVES[self.threat.norm], batch.x
         if query % _BLOCK == 0:
             self._draw(batch, state)
-        drawn = {name: state[name][:, query % _BLOCK] for name in state.keys() - _SEARCH}
+        drawn = {name: state[name].select(1, query % _BLOCK) for name in state.keys() - _SEARCH}
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query), None)
         state["query"] = state["query"] + 1
         # one that is the best point itself is known and costs nothing
@@ -124,13 +124,14 @@ class _Square(Attack):
         if len(asked):
             candidates = points if len(asked) == len(points) else points.index_select(0, asked)
             loss, wrong = self._ask(batch, candidates, asked, oracle)
-            improved = loss > state["loss"].index_select(0, asked)
-            kept = improved
-            if bool(wrong.any()):
+            kept = loss > state["loss"].index_select(0, asked)
+            if wrong is not None and bool(wrong.any()):
                 proposal.claimed.index_copy_(0, asked, wrong)
-                kept = improved | (wrong & ~state["fooled"][asked])
+                # a first misleading point is kept whatever its loss, and the loss to beat stays
+                loss = torch.where(kept, loss, state["loss"][asked])
+                kept = kept | (wrong & ~state["fooled"][asked])
                 state["fooled"] = state["fooled"] | proposal.claimed
-            self._keep(state, asked, candidates, loss, improved, kept)
+            self._keep(state, asked, candidates, loss, kept)
         return proposal
 
     def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> Proposal:
@@ -153,7 +154,7 @@ class _Square(Attack):
         if len(asked):
             losses, wrong = self._ask(batch, points.index_select(0, asked), rows.index_select(0, asked), oracle)
             improved = torch.zeros_like(new).index_copy_(0, asked, losses > loss.index_select(0, asked))
-            claimed = claimed.index_copy(0, asked, wrong)
+            claimed = claimed if wrong is None else claimed.index_copy(0, asked, wrong)
             loss = loss.index_copy(0, asked, losses)
         # per sample, the first candidate that is no rejection, or else the last
         first = count.scatter_reduce(0, rows, torch.where(improved | claimed, ahead, count[rows]), "amin")
@@ -166,24 +167,19 @@ class _Square(Attack):
         proposed[ended] = claimed[which]
         found = points.index_select(0, which)
         kept = improved[which] | (claimed[which] & ~state["fooled"][ended])
-        self._keep(state, ended, found, loss[which], improved[which], kept)
+        to_beat = torch.where(improved[which], loss[which], state["loss"][ended])
+        self._keep(state, ended, found, to_beat, kept)
         state["fooled"] = state["fooled"] | proposed
         return Proposal(x.flatten(1).index_copy(0, ended, found).view(x.shape), proposed)
 
     @staticmethod
-    def _keep(state: State, rows: Tensor, points: Tensor, loss: Tensor, improved: Tensor, kept: Tensor) -> None:
-        """Some of the candidates of the samples ``rows`` become their best points.
-
-        Args:
-            loss, improved, kept: of each candidate, whether it beats the best point's, and whether it takes its place.
-        """
+    def _keep(state: State, rows: Tensor, points: Tensor, loss: Tensor, kept: Tensor) -> None:
+        """Those of the candidates of the samples ``rows`` that are ``kept`` become their best points."""
         chosen = kept.nonzero().squeeze(1)
         if len(chosen):
             owners = rows.index_select(0, chosen)
             state["best"].index_copy_(0, owners, points.index_select(0, chosen))
-            # a first misleading point is kept whatever its loss, and the loss to beat stays
-            raised = torch.where(improved, loss, state["loss"].index_select(0, rows))
-            state["loss"] = state["loss"].index_copy(0, owners, raised.index_select(0, chosen))
+            state["loss"].index_copy_(0, owners, loss.index_select(0, chosen))
 
     def _draw(self, batch: Batch, state: State) -> None:
         """Draw the numbers of those samples that enter a block of queries."""
@@ -201,14 +197,13 @@ class _Square(Attack):
                 else:
                     state[name][rows] = numbers
 
-    def _ask(self, batch: Batch, points: Tensor, owners: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor]:
-        """Losses and claims of the candidates ``points [p, d]`` of the samples ``owners [p]``."""
+    def _ask(self, batch: Batch, points: Tensor, owners: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor | None]:
+        """Losses and claims of the candidates ``points [p, d]`` of the samples ``owners [p]``; None for no claims."""
         logits, y = oracle.logits(points.view(-1, *batch.x.shape[1:]), owners), batch.y.index_select(0, owners)
         loss = self._loss(logits, y)
-        if self.loss == "margin":
-            # mostly nobody is even close; where the lead is zero, the order of the classes decides
-            close = loss >= 0
-            return loss, (close & (logits.argmax(dim=1) != y)) if bool(close.any()) else close
+        # mostly nobody is even close; where the lead is zero, the order of the classes decides
+        if self.loss == "margin" and float(loss.max()) < 0:
+            return loss, None
         return loss, logits.argmax(dim=1) != y
 
     def _loss(self, logits: Tensor, y: Tensor) -> Tensor:
