@@ -180,7 +180,7 @@ def _compare(case: Case, material: Path, known: dict[str, list[dict[str, Any]]])
         f"{first['passes']:,} / {last['passes']:,}",
         f"{sum(first['robust'])} / {sum(last['robust'])} robust, {differ} differ (<= {case.differ})",
         f"{over:.3f} / {bare:.3f}" if over else "-",
-        f"{first['peak_mb']:.0f} / {last['peak_mb']:.0f}",
+        " / ".join(f"{statistics.median(side['peak_mb'] for side in sides):.0f}" for sides in (theirs, ours)),
     ]
     figures = {
         "reference_seconds": [side["seconds"] for side in theirs],
@@ -191,7 +191,7 @@ def _compare(case: Case, material: Path, known: dict[str, list[dict[str, Any]]])
         "differ": differ,
         "over_seconds_in_passes": [side["over_passes"] for side in ours],
         "over_bare_passes": bare,
-        "peak_mb": [first["peak_mb"], last["peak_mb"]],
+        "peak_mb": [[side["peak_mb"] for side in sides] for sides in (theirs, ours)],
         "reference_steps": first["steps"],
         "ours_steps": last["steps"],
         "passes_made": last["passes_made"],

@@ -69,7 +69,7 @@ class Machine:
     """What passes are made with: the attacked model, the judge, and how many samples are packed.
 
     Attributes:
-        batch_size: the most rows that go through together. lane_size: how many cost least, row by row.
+        batch_size: the most rows that go through together. room: how many cost least, row by row.
         bundle: with how many rows an attack takes a step at once; they go through in as many passes as that needs.
     """
 
@@ -77,7 +77,7 @@ class Machine:
     judge: Judge
     device: torch.device
     batch_size: int
-    lane_size: int
+    room: int
     bundle: int
 
 
@@ -375,7 +375,7 @@ class _Run:
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names = self.machine.passes, self.pool.names
-        room = min(self.machine.lane_size, passes.limit)
+        room = min(self.machine.room, passes.limit)
         tally, device = self.outcome.tally, self.machine.device
         oracle = ChunkOracle(passes, index, tally, self.task.name, names, room=room, device=device)
         self.oracles.append(oracle)

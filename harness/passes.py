@@ -133,8 +133,8 @@ class Passes:
         limit: the largest batch that goes through at once; halved when memory runs out.
         precision: fp32, tf32 or bf16.
         layout: the memory format that the network likes.
-        portion: so many rows at once cost least, row by row; larger batches go through in equal parts. None where
-            more are never dearer.
+        portion: so many rows at once cost least, row by row; larger batches go through in equal parts, without a way
+            back in parts of up to `forward_portion`. None where more are never dearer.
     """
 
     network: nn.Module
@@ -147,10 +147,15 @@ class Passes:
     retreats: int = 0
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
+    @property
+    def forward_portion(self) -> int | None:
+        """`portion` for passes without a way back, which keep less in memory."""
+        return None if self.portion is None else self.portion * 7 // 6
+
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Forward passes: ``[m, ...] -> [m, classes]``."""
         with torch.no_grad():
-            return self._split(x, lambda part: (self._call(x[part], call),))[0]
+            return self._split(x, lambda part: (self._call(x[part], call),), self.forward_portion)[0]
 
     def gradient(self, x: Tensor, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward passes: logits ``[m, classes]``, loss ``[m]``, gradient ``[m, ...]``."""
@@ -160,7 +165,7 @@ class Passes:
             (grad,) = torch.autograd.grad(values.sum(), leaf)
             return logits.detach(), values.detach(), _own(grad)
 
-        logits, values, grad = self._split(x, one)
+        logits, values, grad = self._split(x, one, self.portion)
         return logits, values, grad
 
     def gradients(self, x: Tensor, losses: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +180,7 @@ class Passes:
             ]
             return logits.detach(), values.detach(), torch.stack(grads, dim=1)
 
-        logits, values, grads = self._split(x, one)
+        logits, values, grads = self._split(x, one, self.portion)
         return logits, values, grads
 
     def drain(self) -> float:
@@ -211,11 +216,11 @@ class Passes:
             raise ModelError(_raised(call, x, error)) from error
         return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)
 
-    def _split(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def _split(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], portion: int | None) -> tuple[Tensor, ...]:
         done: list[tuple[Tensor, ...]] = []
         begin = 0
         while begin < len(x):
-            most, left = min(self.limit, self.portion or self.limit), len(x) - begin
+            most, left = min(self.limit, portion or self.limit), len(x) - begin
             part = slice(begin, begin + -(-left // -(-left // most)))
             try:
                 done.append(self._timed(x, one, part))

@@ -29,8 +29,8 @@ __all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 _GPU_LANES = 512
-# what a layer returns for a batch should fill a core's cache and stay in it: so many numbers in float32; in bfloat16 as
-# many, because larger batches are hardly faster there either, and take memory
+# what a layer returns for a batch should fill a core's cache and stay in it: so many numbers. In bfloat16 they are half
+# as long, but batches twice as large would be hardly faster, and take memory
 _CPU_CACHE = 3 << 17
 # below, wide networks load their weights for too few images; above, nothing is gained
 _FEWEST_LANES, _MOST_LANES = 24, 256
@@ -142,7 +142,7 @@ def look(
     if device.type == "cpu" and (random or alike) and not settings.compiled:
         passes.portion = judge.passes.portion = lanes
         bundle = max(size, min(_BUNDLED * lanes, _MOST_BUNDLED // pool.x[0].numel()))
-    machine = Machine(passes, judge, device, size, lanes, bundle)
+    machine = Machine(passes, judge, device, size, passes.forward_portion or lanes, bundle)
     return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
 
 

@@ -19,11 +19,15 @@ def copied(model: nn.Module) -> nn.Module:
         Exception: whatever something that a user's module holds says against being copied.
     """
     made: dict[int, Any] = {id(held): nn.Parameter(held.detach(), False) for held in model.parameters()}
-    for module in model.modules():
-        # torch's own layers hold nothing but tensors and numbers, and copying all of a network's deeply takes a while
-        if type(module) in PURE_MODULES and not module._modules and not hooked(module):
-            made[id(module)] = _copied_layer(module, made)
+    # torch's own layers hold nothing but tensors and numbers, and copying all of a network's deeply takes a while
+    made |= {id(module): _copied_layer(module, made) for module in model.modules() if _as_torch_made_it(module)}
     return copy.deepcopy(model, made)
+
+
+def _as_torch_made_it(module: nn.Module) -> bool:
+    # a forward of the module's own may speak of the module
+    own = module._modules or "forward" in vars(module) or hooked(module)
+    return type(module) in PURE_MODULES and not own
 
 
 def _copied_layer(layer: nn.Module, made: dict[int, Any]) -> nn.Module:

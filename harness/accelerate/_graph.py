@@ -66,7 +66,8 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
 
     def known(node: fx.Node) -> bool:
         if node.op == "call_module":
-            return type(modules[str(node.target)]) in PURE_MODULES
+            module = modules[str(node.target)]
+            return type(module) in PURE_MODULES and "forward" not in vars(module)
         if node.op == "call_function":
             return node.target in _PURE_FUNCTIONS
         if node.op == "call_method":
@@ -105,22 +106,29 @@ def slope_of(calls: Calls, node: fx.Node) -> float | None:
 
 def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> Shapes:
     """The shapes that two images of ``shape`` ``(C, H, W)`` give; nothing where they cannot be passed."""
-    shapes: Shapes = {}
-
-    class Seen(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            out = super().run_node(n)
-            if isinstance(out, Tensor):
-                shapes[n] = tuple(out.shape)
-            return out
-
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    images = torch.zeros((2, *shape), dtype=like.dtype, device=like.device)
+    modules: dict[str, Any] = dict(model.named_modules())
+    values: dict[fx.Node, Any] = {}
+
+    def output(node: fx.Node) -> Any:
+        if node.op == "placeholder":
+            return images
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(model)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        function: Any = modules[str(node.target)] if node.op == "call_module" else node.target
+        return function(*args, **kwargs)
+
     try:
         with torch.no_grad():
-            Seen(model, graph=graph).run(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
+            for node in graph.nodes:
+                values[node] = output(node) if node.op != "output" else None
     except Exception:  # whatever a user's network raises on zeros, it is attacked without this
         return {}
-    return shapes
+    return {node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)}
 
 
 def settle_sizes(graph: fx.Graph, shapes: Shapes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import operator
+from types import MethodType
 
 import pytest
 import torch
@@ -254,6 +255,29 @@ def test_a_hooked_layer_is_left_to_torch(kind: type[nn.Module]) -> None:
     layer.register_forward_hook(lambda module, inputs, output: 2 * output)
     fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
     assert_same_passes(model, fast, (3, 8, 8))
+
+
+def test_a_layer_with_a_forward_of_its_own_keeps_it() -> None:
+    model = Plain().eval()
+    layer = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    layer.forward = MethodType(lambda self, x: 2 * nn.Conv2d.forward(self, x), layer)  # type: ignore[method-assign]
+    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    assert_same_passes(model, fast, (3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["digits-resnet", "leaky-resnet32"])
+def test_the_model_itself_stays_as_it_is(name: str) -> None:
+    model = trained_looking(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    layers = {key: (type(module), set(vars(module))) for key, module in model.named_modules()}
+    for precision in ("fp32", "bf16"):
+        fast, _ = accelerate(model, precision=precision, shape=(1, 8, 8) if name == "digits-resnet" else (3, 32, 32))
+        assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert {key: (type(module), set(vars(module))) for key, module in model.named_modules()} == layers
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+        assert value.is_contiguous() or value.dim() == 0, key
 
 
 class Moody(nn.Module):

@@ -210,13 +210,15 @@ def test_large_batches_go_through_in_equal_portions() -> None:
             sizes.append(len(x))
             return x.flatten(1)[:, :6]
 
-    x = torch.rand(23, *SHAPE)
-    passes = Passes(Counting(), 6, 100, portion=10)
+    x = torch.rand(25, *SHAPE)
+    passes = Passes(Counting(), 6, 100, portion=12)
+    passes.gradient(x, lambda logits, part: logits.sum(dim=1), "t")
+    assert sizes == [9, 8, 8]
     assert torch.equal(passes.logits(x, "t"), x.flatten(1)[:, :6])
-    assert sizes == [8, 8, 7]
-    passes.limit = 5
+    assert sizes[3:] == [13, 12], "a sixth more where nothing is kept for a way back"
+    passes.limit = 6
     passes.logits(x, "t")
-    assert sizes[3:] == [5, 5, 5, 4, 4]
+    assert sizes[5:] == [5, 5, 5, 5, 5]
 
 
 def test_portions_follow_the_widest_layer() -> None:
