@@ -14,9 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from harness.accelerate import Kernels, accelerate
+from harness.accelerate import Kernels, Noted, accelerate, noted
 from harness.engine import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError, NoGradient
 from harness.judge import Judge
@@ -92,10 +91,10 @@ def look(
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
     with _unchanged(model):
-        with _widest(pair[:1]) as widest:
-            alone = probe.logits(pair[:1], "on the first sample")
-        probe.classes = alone.shape[1]
-        together = probe.logits(pair, "on the first two samples") if len(pair) > 1 else alone
+        with noted(model, pair) as shapes:
+            together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
+        probe.classes = together.shape[1]
+        alone = probe.logits(pair[:1], "on the first sample alone") if len(pair) > 1 else together
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
     if not torch.equal(pair.cpu(), pool.x[:2]):
         raise ModelError(
@@ -106,7 +105,7 @@ def look(
     forward[0] += 1
     forward[: len(pair)] += 2 if len(pair) > 1 else 1
     backward[: len(pair)] += slope is not None
-    classes = alone.shape[1]
+    classes = together.shape[1]
     if classes < 2:
         raise ModelError(f"the model returns {classes} logit per sample: attacks need at least 2 classes")
     beyond = (pool.y >= classes).nonzero().squeeze(1)
@@ -126,8 +125,9 @@ def look(
             "the model's output depends on the rest of the batch, so that no verdict is that of an image alone"
         )
     size = _batch_size(settings, pool, device)
-    lanes = _lanes(max(widest), device)
-    seen = _Seen(pair, together, slope, random)
+    # what no module shows is taken to be as wide as the first layer of a network for CIFAR
+    lanes = _lanes(max(shapes.widest, _WIDTH * pair[0].numel()), device)
+    seen = _Seen(pair, together, slope, random, shapes)
     passes, notes = _fast(model, seen, settings, classes, size)
     forward[: len(pair)] += 1
     forward[0] += 1
@@ -206,31 +206,15 @@ def _lanes(widest: int, device: torch.device) -> int:
     return max(_FEWEST_LANES, min(fitting, _MOST_LANES))
 
 
-@contextmanager
-def _widest(image: Tensor) -> Iterator[list[int]]:
-    """How many numbers each of the modules returns that are called inside with one image, ``[1, ...]``."""
-    # what no module shows is taken to be as wide as the first layer of a network for CIFAR
-    seen = [_WIDTH * image.numel()]
-
-    def note(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            seen.append(output.numel())
-
-    hook = register_module_forward_hook(note)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
 @dataclass(frozen=True)
 class _Seen:
-    """What the plain model said about the first samples: logits, and gradient where it has one."""
+    """What the plain model said about the first samples: logits, gradient where it has one, shapes of its layers."""
 
     pair: Tensor
     logits: Tensor
     slope: Tensor | None
     random: bool
+    shapes: Noted
 
     def agrees(self, passes: Passes, call: str) -> bool:
         """Whether other passes say the same, with and without a gradient, within what their precision allows."""
@@ -262,14 +246,14 @@ def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor
 def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size: int) -> tuple[Passes, list[str]]:
     """Passes on an accelerated copy, or on the model itself if the copy says something else."""
     traceable = not seen.random and seen.slope is not None
-    shape = tuple(seen.pair.shape[1:])
     why, network = "", None
     for fused in (True, False):
         try:
             network, notes = accelerate(
-                model, precision=settings.precision, traceable=traceable, shape=shape, fused=fused
+                model, precision=settings.precision, traceable=traceable, seen=seen.shapes, fused=fused
             )
-            layout = torch.channels_last if "channels_last" in notes and len(shape) == 3 else torch.contiguous_format
+            images = seen.pair.dim() == 4
+            layout = torch.channels_last if "channels_last" in notes and images else torch.contiguous_format
             passes = Passes(network, classes, size, settings.precision, layout)
             agreed, why = seen.agrees(passes, "on the first two samples, accelerated"), "disagreed with the plain model"
         except Exception as error:  # the model itself has just passed these images, so the copy is at fault

@@ -20,12 +20,13 @@ from torch import fx, nn
 from harness.accelerate._bf16 import Autocast, convolve_in_bf16
 from harness.accelerate._copy import copied
 from harness.accelerate._fold import fold
-from harness.accelerate._graph import Shapes, is_pure, output_shapes, settle_sizes, wiring
+from harness.accelerate._graph import is_pure, wiring
 from harness.accelerate._kernels import Kernels, have_kernels
+from harness.accelerate._shapes import Noted, Shapes, noted, output_shapes, settle_sizes
 from harness.accelerate._sweep import sweep
 from harness.errors import InvalidInput
 
-__all__ = ["PRECISIONS", "Kernels", "accelerate", "full_float32", "require_precision"]
+__all__ = ["PRECISIONS", "Kernels", "Noted", "accelerate", "full_float32", "noted", "require_precision"]
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -67,7 +68,7 @@ def accelerate(
     *,
     precision: str,
     traceable: bool = True,
-    shape: tuple[int, ...] | None = None,
+    seen: Noted | None = None,
     fused: bool = True,
 ) -> tuple[nn.Module, list[str]]:
     """A faster copy of ``model`` for attacks, and what was done to it in plain words.
@@ -77,7 +78,7 @@ def accelerate(
         precision: fp32, tf32 or bf16.
         traceable: False keeps the model's own Python in charge: a traced graph would repeat one random draw,
             and give gradients to a model that has none.
-        shape: of an image; where it is not given, sums are not made in place, nor kernels fused.
+        seen: what its modules return; where it is not given, sums are not made in place, nor kernels fused.
         fused: fuse kernels where that is possible.
     """
     notes: list[str] = []
@@ -94,8 +95,9 @@ def accelerate(
         notes += [f"folded-bn:{folded}"] if folded else []
         pure = traceable and is_pure(fast, graph)
         if pure:
-            shapes = output_shapes(fast, graph, shape) if shape is not None else {}
-            settle_sizes(graph, shapes)
+            if seen is not None:
+                shapes = output_shapes(fast, graph, seen)
+                settle_sizes(graph, shapes, seen.images[0])
             swept = sweep(fast, graph, shapes, affine=on_cpu)
             notes += [f"merged-activation:{swept}"] if swept else []
     if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):

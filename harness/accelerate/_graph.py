@@ -8,13 +8,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "PURE_MODULES", "Calls", "Shapes", "constant", "hooked", "is_pure",
-           "output_shapes", "replace", "settle_sizes", "slope_of", "wiring"]  # fmt: skip
-
-Shapes = dict[fx.Node, tuple[int, ...]]
-"""Shapes of nodes' outputs for two images."""
+__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "PURE_MODULES", "Calls", "constant", "hooked", "is_pure", "replace",
+           "slope_of", "wiring"]  # fmt: skip
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -32,7 +29,6 @@ _PURE_FUNCTIONS = {
     *(getattr, torch.flatten, torch.cat, torch.relu, torch.tanh, torch.sigmoid),
     *(F.relu, F.leaky_relu, F.silu, F.gelu, F.pad, F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d),
 }
-_ON_SIZES = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg}
 _PURE_METHODS = {"mean", "sum", "view", "flatten", "reshape", "size", "contiguous", "relu", "tanh", "squeeze"}
 
 
@@ -102,66 +98,6 @@ def slope_of(calls: Calls, node: fx.Node) -> float | None:
         if type(module) is nn.LeakyReLU and module.negative_slope >= 0:
             return float(module.negative_slope)
     return None
-
-
-def output_shapes(model: nn.Module, graph: fx.Graph, shape: tuple[int, ...]) -> Shapes:
-    """The shapes that two images of ``shape`` ``(C, H, W)`` give; nothing where they cannot be passed."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    images = torch.zeros((2, *shape), dtype=like.dtype, device=like.device)
-    modules: dict[str, Any] = dict(model.named_modules())
-    values: dict[fx.Node, Any] = {}
-
-    def output(node: fx.Node) -> Any:
-        if node.op == "placeholder":
-            return images
-        if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(model)
-        args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        function: Any = modules[str(node.target)] if node.op == "call_module" else node.target
-        return function(*args, **kwargs)
-
-    try:
-        with torch.no_grad():
-            for node in graph.nodes:
-                values[node] = output(node) if node.op != "output" else None
-    except Exception:  # whatever a user's network raises on zeros, it is attacked without this
-        return {}
-    return {node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)}
-
-
-def settle_sizes(graph: fx.Graph, shapes: Shapes) -> None:
-    """Put numbers where a graph asks for the sizes of one image, and where it calculates with them."""
-    values: dict[fx.Node, Any] = {}
-    for node in list(graph.nodes):
-        node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda arg: values.get(arg, arg))
-        number = _size(node, shapes)
-        if number is None and node.target in _ON_SIZES and not node.all_input_nodes:
-            number = node.target(*node.args)
-        if number is not None:
-            values[node] = number
-    for node in reversed(list(graph.nodes)):
-        if not node.users and (node in values or node.target in (getattr, "size")):
-            graph.erase_node(node)
-
-
-def _size(node: fx.Node, shapes: Shapes) -> int | None:
-    """The number that a node asks for, if that is ``x.size(i)`` or ``x.shape[i]`` of an image; else None."""
-    place: Any = node.args[-1] if len(node.args) == 2 else None
-    asked: Any = node if node.target == "size" else node.args[0] if node.target is operator.getitem else None
-    if place is None or not isinstance(asked, fx.Node):
-        return None
-    if asked.target == "size" and len(asked.args) == (2 if asked is node else 1):
-        source: Any = asked.args[0]
-    elif asked.target is getattr and asked.args[1] == "shape":
-        source = asked.args[0]
-    else:
-        return None
-    shape = shapes.get(source, ())
-    # two images were passed; the first size is that of the batch
-    among = (*range(1, len(shape)), *range(1 - len(shape), 0))
-    return shape[place] if shape[:1] == (2,) and place in among else None
 
 
 def constant(norm: Any) -> bool:

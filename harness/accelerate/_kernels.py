@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
-from harness.accelerate._graph import Calls, Shapes, slope_of
+from harness.accelerate._graph import Calls, slope_of
+from harness.accelerate._shapes import Shapes
 from harness.accelerate._steps import (
     Convolution,
     Grads,

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, Shapes, constant, replace, slope_of
+from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, constant, replace, slope_of
+from harness.accelerate._shapes import Shapes
 
 __all__ = ["AffineActivation", "activated", "sweep"]
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_hook
 
-from harness.accelerate import accelerate
-from harness.accelerate._graph import output_shapes, settle_sizes
+from harness.accelerate import Noted, accelerate, noted
 from harness.accelerate._kernels import Kernels
+from harness.accelerate._shapes import output_shapes, settle_sizes
 from harness.accelerate._sweep import sweep
 from harness.evaluation import examine
 from tests.engine.networks import network, samples
@@ -28,8 +29,19 @@ def both_ways(model: nn.Module, x: Tensor, losses: int = 1) -> tuple[Tensor, lis
     return logits.detach(), [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in values]
 
 
+def seen(model: nn.Module, shape: tuple[int, ...]) -> Noted:
+    images = torch.zeros(2, *shape, dtype=next(model.parameters()).dtype)
+    with torch.no_grad(), noted(model, images) as shapes:
+        model(images)
+    return shapes
+
+
+def accelerated(model: nn.Module, shape: tuple[int, int, int], precision: str = "fp32") -> tuple[nn.Module, list[str]]:
+    return accelerate(model, precision=precision, seen=seen(model, shape))
+
+
 def assert_same(model: nn.Module, shape: tuple[int, int, int], *, fused: bool = True) -> None:
-    fast, notes = accelerate(model, precision="fp32", shape=shape)
+    fast, notes = accelerated(model, shape)
     assert any(note.startswith("fused-convolutions") for note in notes) is fused, notes
     assert_same_passes(model, fast, shape)
 
@@ -50,8 +62,8 @@ def assert_same_passes(model: nn.Module, fast: nn.Module, shape: tuple[int, int,
 def kernels_of(model: nn.Module, shape: tuple[int, int, int]) -> Kernels:
     """Kernels, also where too few of the steps would be ones."""
     network = fx.symbolic_trace(model)
-    shapes = output_shapes(network, network.graph, shape)
-    settle_sizes(network.graph, shapes)
+    shapes = output_shapes(network, network.graph, seen(model, shape))
+    settle_sizes(network.graph, shapes, 2)
     sweep(network, network.graph, shapes, affine=True)
     return Kernels(network, network.graph, shapes)
 
@@ -139,7 +151,7 @@ def test_a_network_without_convolutions_stays_with_torch() -> None:
 
 def test_bfloat16_is_near() -> None:
     model = trained_looking("leaky-resnet32")
-    fast, notes = accelerate(model, precision="bf16", shape=(3, 32, 32))
+    fast, notes = accelerated(model, (3, 32, 32), "bf16")
     assert "bf16-convolutions" in notes
     assert any(note.startswith("fused") for note in notes)
     x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -152,7 +164,7 @@ def test_bfloat16_is_near() -> None:
 
 def test_images_are_left_alone_and_gradients_may_be_asked_again() -> None:
     model = trained_looking("resnet20")
-    fast, _ = accelerate(model, precision="fp32", shape=(3, 32, 32))
+    fast, _ = accelerated(model, (3, 32, 32))
     x = torch.rand(3, 3, 32, 32)
     before = x.clone()
     leaf = x.requires_grad_()
@@ -211,12 +223,12 @@ class Sums(nn.Module):
 def test_sums_that_cannot_be_made_in_place() -> None:
     torch.manual_seed(0)
     model = Sums().eval()
-    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    fast, _ = accelerated(model, (3, 8, 8))
     assert_same_passes(model, fast, (3, 8, 8))
 
 
 def test_the_way_back_is_let_go_unless_it_is_to_be_kept() -> None:
-    fast, _ = accelerate(trained_looking("resnet20"), precision="fp32", shape=(3, 32, 32))
+    fast, _ = accelerated(trained_looking("resnet20"), (3, 32, 32))
     leaf = torch.rand(2, 3, 32, 32).requires_grad_()
     out = fast(leaf)
     trail = out.grad_fn.trail
@@ -230,7 +242,7 @@ def test_the_way_back_is_let_go_unless_it_is_to_be_kept() -> None:
 
 def test_nan_stays_nan() -> None:
     torch.manual_seed(0)
-    fast, notes = accelerate(Flat().eval(), precision="fp32", shape=(3, 8, 8))
+    fast, notes = accelerated(Flat().eval(), (3, 8, 8))
     assert any(note.startswith("fused") for note in notes)
     x = torch.rand(2, 3, 8, 8)
     x[1, 0, 4, 4] = torch.nan
@@ -253,7 +265,7 @@ def test_a_hooked_layer_is_left_to_torch(kind: type[nn.Module]) -> None:
     model = Plain().eval()
     layer = next(m for m in model.modules() if isinstance(m, kind))
     layer.register_forward_hook(lambda module, inputs, output: 2 * output)
-    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    fast, _ = accelerated(model, (3, 8, 8))
     assert_same_passes(model, fast, (3, 8, 8))
 
 
@@ -261,7 +273,7 @@ def test_a_layer_with_a_forward_of_its_own_keeps_it() -> None:
     model = Plain().eval()
     layer = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     layer.forward = MethodType(lambda self, x: 2 * nn.Conv2d.forward(self, x), layer)  # type: ignore[method-assign]
-    fast, _ = accelerate(model, precision="fp32", shape=(3, 8, 8))
+    fast, _ = accelerated(model, (3, 8, 8))
     assert_same_passes(model, fast, (3, 8, 8))
 
 
@@ -271,7 +283,7 @@ def test_the_model_itself_stays_as_it_is(name: str) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     layers = {key: (type(module), set(vars(module))) for key, module in model.named_modules()}
     for precision in ("fp32", "bf16"):
-        fast, _ = accelerate(model, precision=precision, shape=(1, 8, 8) if name == "digits-resnet" else (3, 32, 32))
+        fast, _ = accelerated(model, (1, 8, 8) if name == "digits-resnet" else (3, 32, 32), precision)
         assert not any(parameter.requires_grad for parameter in fast.parameters())
     assert {key: (type(module), set(vars(module))) for key, module in model.named_modules()} == layers
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -309,7 +321,7 @@ def test_where_kernels_fail_the_graph_is_used() -> None:
 def test_a_network_ending_in_a_kernel_leaves_nothing_behind() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 4), nn.ReLU())
     model.append(nn.Flatten())
-    fast, _ = accelerate(model.eval(), precision="fp32", shape=(3, 8, 8))
+    fast, _ = accelerated(model.eval(), (3, 8, 8))
     gc.collect()
     gc.disable()
     try:
@@ -322,3 +334,33 @@ def test_a_network_ending_in_a_kernel_leaves_nothing_behind() -> None:
         assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
     finally:
         gc.enable()
+
+
+def test_no_pass_is_made_to_learn_the_shapes() -> None:
+    model = trained_looking("leaky-resnet32")
+    shapes = seen(model, (3, 32, 32))
+    called = []
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        called.extend([type(module)] if isinstance(output, Tensor) else [])
+
+    hook = register_module_forward_hook(note)
+    try:
+        fast, _ = accelerate(model, precision="fp32", seen=shapes)
+        assert called == []
+        fast(torch.zeros(2, 3, 32, 32))
+    finally:
+        hook.remove()
+    assert Kernels in called, "passes are seen"
+
+
+@pytest.mark.parametrize("calls", [0, 2])
+def test_shapes_of_another_course_are_not_believed(calls: int) -> None:
+    """A module that was called more or less often than the graph says: nothing is fused."""
+    model = trained_looking("resnet20")
+    shapes = seen(model, (3, 32, 32))
+    name = next(name for name, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    shapes.outputs[name] *= calls
+    fast, notes = accelerate(model, precision="fp32", seen=shapes)
+    assert not any(note.startswith("fused") for note in notes)
+    assert_same_passes(model, fast, (3, 32, 32))

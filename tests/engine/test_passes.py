@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import models, preflight, suites
-from harness.accelerate import accelerate
+from harness.accelerate import accelerate, noted
 from harness.draws import sample_keys
 from harness.engine import Pool
 from harness.errors import InvalidInput, ModelError
@@ -224,11 +224,11 @@ def test_large_batches_go_through_in_equal_portions() -> None:
 def test_portions_follow_the_widest_layer() -> None:
     wide = nn.Sequential(nn.Conv2d(3, 256, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256 * 64, 6)).eval()
     pair = torch.rand(2, *SHAPE)
-    with preflight._widest(pair[:1]) as widest:
-        wide(pair[:1])
-    assert max(widest) == 256 * 64
+    with noted(wide, pair) as shapes:
+        wide(pair)
+    assert shapes.widest == 256 * 64
     wide(pair)
-    assert len(widest) == 6, "the hooks are gone"
+    assert len(shapes.outputs["0"]) == 1, "the hooks are gone"
     cpu = torch.device("cpu")
     # 1.5 MiB over 32 KiB
     with preflight.threads(1):
