@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from harness.accelerate._graph import PURE_MODULES, hooked
+from harness.accelerate._graph import hooked, is_pure_layer
 
 __all__ = ["copied"]
 
@@ -25,9 +25,7 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def _as_torch_made_it(module: nn.Module) -> bool:
-    # a forward of the module's own may speak of the module
-    own = module._modules or "forward" in vars(module) or hooked(module)
-    return type(module) in PURE_MODULES and not own
+    return is_pure_layer(module) and not module._modules and not hooked(module)
 
 
 def _copied_layer(layer: nn.Module, made: dict[int, Any]) -> nn.Module:

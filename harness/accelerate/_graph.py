@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "PURE_MODULES", "Calls", "constant", "hooked", "is_pure", "replace",
+__all__ = ["BATCH_NORMS", "CONVOLUTIONS", "Calls", "constant", "hooked", "is_pure", "is_pure_layer", "replace",
            "slope_of", "wiring"]  # fmt: skip
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # what is known to be a function of its input alone in eval mode, so that a traced graph says it all
-PURE_MODULES = {
+_PURE_MODULES = {
     *BATCH_NORMS,
     *CONVOLUTIONS,
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
@@ -62,8 +62,7 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
 
     def known(node: fx.Node) -> bool:
         if node.op == "call_module":
-            module = modules[str(node.target)]
-            return type(module) in PURE_MODULES and "forward" not in vars(module)
+            return is_pure_layer(modules[str(node.target)])
         if node.op == "call_function":
             return node.target in _PURE_FUNCTIONS
         if node.op == "call_method":
@@ -75,6 +74,11 @@ def is_pure(model: nn.Module, graph: fx.Graph) -> bool:
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     fixed = not hooked(model) and not any(module.training for module in modules.values())
     return len(inputs) == 1 and all(map(known, graph.nodes)) and fixed
+
+
+def is_pure_layer(module: nn.Module) -> bool:
+    """Whether a module is one of torch's own that are functions of their input, with torch's own forward."""
+    return type(module) in _PURE_MODULES and "forward" not in vars(module)
 
 
 def hooked(module: nn.Module) -> bool:

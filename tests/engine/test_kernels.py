@@ -227,6 +227,13 @@ def test_sums_that_cannot_be_made_in_place() -> None:
     assert_same_passes(model, fast, (3, 8, 8))
 
 
+def test_the_way_back_without_what_torch_keeps_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.autograd.graph, "_engine_run_backward")
+    torch.manual_seed(0)
+    model = Sums().eval()
+    assert_same_passes(model, kernels_of(model, (3, 8, 8)), (3, 8, 8))
+
+
 def test_the_way_back_is_let_go_unless_it_is_to_be_kept() -> None:
     fast, _ = accelerated(trained_looking("resnet20"), (3, 32, 32))
     leaf = torch.rand(2, 3, 32, 32).requires_grad_()
