@@ -161,7 +161,8 @@ def _watched(again: int = 0) -> Iterator[_Seen]:
         spent = self.seconds - before
         seen.made += 1
         seen.seconds += spent
-        if again and seen.made % again == 0:
+        # at the first pass of all the engine notes what the model calls, and would note this as well
+        if again and seen.made % again == 0 and self.classes is not None:
             batch = x[part].contiguous(memory_format=self.layout)
             times = [_bare(self.network, batch, gradient="gradient" in one.__qualname__) for _ in range(3)]
             seen.sampled_seconds += spent
