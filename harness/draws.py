@@ -74,7 +74,7 @@ class Draws:
             # the first word of the counter is left free for the numbers drawn here
             start = np.array([0, counter, run, 0], dtype=np.uint64)
             philox = np.random.Philox(key=np.array([key, stream], dtype=np.uint64), counter=start)
-            out[row] = np.random.Generator(philox).random(tuple(shape))
+            np.random.Generator(philox).random(out=out[row, ...])
         return torch.from_numpy(out)
 
     def normal(self, counter: int, shape: Sequence[int]) -> Tensor:

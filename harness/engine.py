@@ -169,7 +169,7 @@ class _Chunk:
     def keep(self, mask: Tensor) -> _Chunk:
         """The rows where ``mask`` (bool, on the CPU) is true."""
         rows = mask.nonzero().squeeze(1).to(self.batch.x.device)
-        state = {name: value[rows] for name, value in self.state.items()}
+        state = {name: value.index_select(0, rows) for name, value in self.state.items()}
         return _Chunk(self.index[mask], self.batch.rows(rows), state)
 
     @staticmethod
@@ -393,8 +393,8 @@ class _Run:
         if len(claimed) == 0:
             return
         names = self.pool.names[owners.numpy()]
-        x = batch.x[claimed]
-        points = self.machine.judge.threat.without_rounding(proposal.points[claimed], x)
+        x = batch.x.index_select(0, claimed)
+        points = self.machine.judge.threat.without_rounding(proposal.points.index_select(0, claimed), x)
         confirmed, predicted = self.machine.judge.confirm(points, x, batch.y[claimed], step=self.task.name, names=names)
         self.outcome.judged += len(claimed)
         self.outcome.rejected += int((~confirmed).sum())

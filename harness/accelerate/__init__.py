@@ -100,18 +100,18 @@ def accelerate(
                 settle_sizes(graph, shapes, seen.images[0])
             swept = sweep(fast, graph, shapes, affine=on_cpu)
             notes += [f"merged-activation:{swept}"] if swept else []
-    if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules()):
-        fast = fast.to(memory_format=torch.channels_last)
-        notes.append("channels_last")
+    channels_last = any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in fast.modules())
+    notes += ["channels_last"] if channels_last else []
     cast = pure and on_cpu
     if precision == "bf16":
         convolve_in_bf16(fast, cast=cast)
         notes.append("bf16-convolutions" if cast else "bf16-autocast")
+    if graph is not None and cast and fused and shapes and have_kernels(fast):
+        kernels = Kernels(fast, graph, shapes)
+        if kernels.pays:
+            return kernels, [*notes, f"fused-convolutions:{kernels.fused}"]
+    if channels_last:
+        fast = fast.to(memory_format=torch.channels_last)
     if graph is not None and pure:
-        kernels = Kernels(fast, graph, shapes) if fused and shapes and have_kernels(fast) else None
-        if kernels is not None and kernels.pays:
-            fast = kernels
-            notes.append(f"fused-convolutions:{kernels.fused}")
-        else:
-            fast = fx.GraphModule(fast, graph)
+        fast = fx.GraphModule(fast, graph)
     return (fast if cast or precision != "bf16" else Autocast(fast)), notes

@@ -191,7 +191,8 @@ class Kernels(nn.Module):
             return NormAndActivation(merged, self._slots[node.all_input_nodes[0]])
         function: Any = node.target
         if node.op == "call_module":
-            function = self._calls.modules[str(node.target)]
+            # a convolution without a kernel, say
+            function = self._calls.modules[str(node.target)].to(memory_format=torch.channels_last)
         elif node.op == "call_method":
             function = _method(str(node.target))
         slots = {source: self._slots[source] for source in node.all_input_nodes}

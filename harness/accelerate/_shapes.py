@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -17,6 +18,8 @@ __all__ = ["Noted", "Shapes", "noted", "output_shapes", "settle_sizes"]
 Shapes = dict[fx.Node, tuple[int, ...]]
 """Shapes of nodes' outputs."""
 
+# what returns something of the shape of its one image
+_POINTWISE = {F.relu, F.leaky_relu, F.silu, F.gelu, torch.relu, torch.tanh, torch.sigmoid}
 _ON_SIZES = {operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg}
 
 
@@ -73,6 +76,8 @@ def output_shapes(model: nn.Module, graph: fx.Graph, seen: Noted) -> Shapes:
             return operator.attrgetter(str(node.target))(model)
         if node.op == "call_module":
             return like.new_empty(next(calls[str(node.target)]))
+        if node.target in _POINTWISE:
+            return values[node.all_input_nodes[0]]
         args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)

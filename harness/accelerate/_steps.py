@@ -195,8 +195,9 @@ class Kernel:
             reach = tuple(size - 1 - pad for size, pad in zip(module.kernel_size, pads, strict=True))
             if min(reach) >= 0:
                 self.turned_numbers = (reach, (1, 1), (1, 1), 1)
-                turned = self.weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
-                self.turned = _packed(turned, self.turned_numbers, out_shape)
+                self.turned = _packed(self.weight.transpose(0, 1).flip(2, 3), self.turned_numbers, out_shape)
+        if self.turned is None:
+            self.weight = self.weight.contiguous(memory_format=torch.channels_last)
         # rows and columns of the input that a strided convolution does not reach
         self.unreached = tuple(
             size - ((out - 1) * stride - 2 * int(pad) + dilation * (kernel - 1) + 1)

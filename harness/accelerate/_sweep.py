@@ -86,15 +86,16 @@ class AffineActivation(nn.Module):
 
     def __init__(self, norm: Any, slope: float) -> None:
         super().__init__()
-        scale = (norm.running_var + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else norm.weight * scale
-        shift = -norm.running_mean * scale
-        shift = shift if norm.bias is None else norm.bias + shift
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("shift", shift.detach().clone())
+        with torch.no_grad():
+            scale = (norm.running_var + norm.eps).rsqrt()
+            scale = scale if norm.weight is None else norm.weight * scale
+            shift = -norm.running_mean * scale
+            shift = shift if norm.bias is None else norm.bias + shift
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
         # shaped to meet images
-        self.register_buffer("wide_scale", scale.detach().clone().view(1, -1, 1, 1))
-        self.register_buffer("wide_shift", shift.detach().clone().view(1, -1, 1, 1))
+        self.register_buffer("wide_scale", scale.view(1, -1, 1, 1))
+        self.register_buffer("wide_shift", shift.view(1, -1, 1, 1))
         self.register_buffer("zeros", torch.zeros_like(scale))
         self.register_buffer("ones", torch.ones_like(scale))
         self.slope = slope
