@@ -53,6 +53,9 @@ class Kernels(nn.Module):
         self.fused = 0
         self._calls = Calls(network, graph)
         self._shapes = shapes
+        self._in_bf16 = any(
+            isinstance(module, nn.Conv2d) and module.weight.dtype is torch.bfloat16 for module in network.modules()
+        )
         self._slots: dict[fx.Node, int] = {}
         self._initial: Values = []
         self._nodes = list(graph.nodes)
@@ -188,7 +191,9 @@ class Kernels(nn.Module):
     def _single(self, node: fx.Node) -> Step:
         merged = self._calls.module(node, (AffineActivation,))
         if merged is not None:
-            return NormAndActivation(merged, self._slots[node.all_input_nodes[0]])
+            return NormAndActivation(
+                merged, self._slots[node.all_input_nodes[0]], self._channel_by_channel(node, merged)
+            )
         function: Any = node.target
         if node.op == "call_module":
             # a convolution without a kernel, say
@@ -197,6 +202,20 @@ class Kernels(nn.Module):
             function = _method(str(node.target))
         slots = {source: self._slots[source] for source in node.all_input_nodes}
         return Other(function, node.args, node.kwargs, slots, self._initial)
+
+    def _channel_by_channel(self, node: fx.Node, merged: AffineActivation) -> Kernel | None:
+        """In bfloat16, where elementwise arithmetic is slow: norm and activation as a convolution that takes it along.
+
+        A ReLU inside the convolution would make zero of NaN, and broken models are to be seen.
+        """
+        shape = self._shapes.get(node, ())
+        if not self._in_bf16 or len(shape) != 4 or merged.slope == 0:
+            return None
+        channels = len(merged.scale)
+        convolution = nn.Conv2d(channels, channels, 1, groups=channels)
+        convolution.weight.data = merged.scale.view(-1, 1, 1, 1).bfloat16()
+        convolution.bias = nn.Parameter(merged.shift.bfloat16(), False)
+        return Kernel(convolution, shape, shape)
 
     def _only_reads(self, node: fx.Node, slot: int) -> bool:
         """Whether a node is the only reader of a slot, and reads nothing else that is computed."""

@@ -84,14 +84,21 @@ class Convolution(Step):
 
 
 class NormAndActivation(Step):
-    """A batch norm in eval mode and the (leaky) ReLU after it."""
+    """A batch norm in eval mode and the (leaky) ReLU after it.
 
-    def __init__(self, module: AffineActivation, source: int) -> None:
-        self.module, self.source = module, source
+    Args:
+        kernel: the same as a convolution of each channel for itself, which takes images in bfloat16.
+    """
+
+    def __init__(self, module: AffineActivation, source: int, kernel: Kernel | None) -> None:
+        self.module, self.source, self.kernel = module, source, kernel
         self.inputs = (source,)
 
     def run(self, values: Values) -> Tensor:
-        return self.module.there(values[self.source])
+        x = values[self.source]
+        if self.kernel is not None and x.dtype is self.kernel.dtype:
+            return self.kernel(x, self.module.slope)
+        return self.module.there(x)
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)

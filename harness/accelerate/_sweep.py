@@ -99,6 +99,7 @@ class AffineActivation(nn.Module):
         self.register_buffer("zeros", torch.zeros_like(scale))
         self.register_buffer("ones", torch.ones_like(scale))
         self.slope = slope
+        self._spread: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -118,6 +119,9 @@ class AffineActivation(nn.Module):
         """The gradient of the input from that of ``out``, added to what was there ``before``."""
         # the output has the sign of the activation's input, so the output is all that has to be kept
         grad = torch.ops.aten.leaky_relu_backward(grad, out, self.slope, True)
+        if before is not None and grad.dtype is before.dtype is torch.bfloat16 and _channels_lie_together(grad):
+            # in bfloat16 a number per channel is slow to meet, and one per pixel is not
+            return torch.addcmul(before, grad, self._per_pixel(grad), out=grad)
         if not self._broadcasts(grad):
             grad = F.batch_norm(grad, self.zeros, self.ones, self.scale, self.zeros, eps=0.0)
             return grad if before is None else grad.add_(before)
@@ -130,7 +134,17 @@ class AffineActivation(nn.Module):
 
         Elsewhere the batch-norm kernel is, which also takes images and parameters of different types.
         """
-        return x.dtype is self.scale.dtype and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        return x.dtype is self.scale.dtype and _channels_lie_together(x)
+
+    def _per_pixel(self, like: Tensor) -> Tensor:
+        if self._spread is None or self._spread.shape[1:] != like.shape[1:]:
+            scale = self.wide_scale.to(like.dtype).expand(1, *like.shape[1:])
+            self._spread = scale.contiguous(memory_format=torch.channels_last)
+        return self._spread
+
+
+def _channels_lie_together(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class _ThereAndBack(torch.autograd.Function):

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from harness.accelerate import Noted, accelerate, noted
 from harness.accelerate._kernels import Kernels
 from harness.accelerate._shapes import output_shapes, settle_sizes
+from harness.accelerate._steps import NormAndActivation
 from harness.accelerate._sweep import sweep
 from harness.evaluation import examine
 from tests.engine.networks import network, samples
@@ -341,6 +342,37 @@ def test_a_network_ending_in_a_kernel_leaves_nothing_behind() -> None:
         assert sum(type(o) is Tensor for o in gc.get_objects()) <= before
     finally:
         gc.enable()
+
+
+def test_norms_in_bfloat16_take_the_activation_along() -> None:
+    model = trained_looking("leaky-resnet32")
+    fast, _ = accelerated(model, (3, 32, 32), "bf16")
+    assert isinstance(fast, Kernels)
+    norms = [step for step in fast._steps if isinstance(step, NormAndActivation)]
+    assert norms
+    assert all(step.kernel is not None for step in norms)
+    x = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    logits, grads = both_ways(model, x)
+    kernel_logits, kernel_grads = both_ways(fast, x)
+    for step in norms:
+        step.kernel = None
+    plain_logits, plain_grads = both_ways(fast, x)
+    # as close to the network as norms are whose arithmetic is in float32
+    assert (kernel_logits - logits).abs().max() < 2 * (plain_logits - logits).abs().max()
+    for grad, kernel_grad, plain_grad in zip(grads, kernel_grads, plain_grads, strict=True):
+        cosine = F.cosine_similarity(grad.flatten(1), kernel_grad.flatten(1))
+        plain_cosine = F.cosine_similarity(grad.flatten(1), plain_grad.flatten(1))
+        assert (cosine > plain_cosine - 0.02).all()
+
+
+def test_broken_norms_are_seen_in_bfloat16() -> None:
+    model = trained_looking("leaky-resnet32")
+    fast, _ = accelerated(model, (3, 32, 32), "bf16")
+    x = torch.rand(2, 3, 32, 32)
+    x[1, 0, 5, 5] = float("nan")
+    with torch.no_grad():
+        finite = torch.isfinite(fast(x)).all(dim=1)
+    assert finite.tolist() == [True, False]
 
 
 def test_no_pass_is_made_to_learn_the_shapes() -> None:
