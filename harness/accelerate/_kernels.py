@@ -28,7 +28,7 @@ from harness.accelerate._steps import (
     Values,
     can_pack,
 )
-from harness.accelerate._sweep import AffineActivation
+from harness.accelerate._sweep import AffineActivation, per_pixel
 
 __all__ = ["Kernels", "have_kernels"]
 
@@ -136,7 +136,7 @@ class Kernels(nn.Module):
         (shape,) = shapes
         if len(shape) != 4 or (value.dim() == 4 and len(value) > 1):
             return value
-        return value.expand(1, *shape[1:]).contiguous(memory_format=torch.channels_last)
+        return per_pixel(value, shape)
 
     def _slot(self, node: fx.Node) -> int:
         self._slots[node] = len(self._initial)
@@ -212,8 +212,9 @@ class Kernels(nn.Module):
         if not self._in_bf16 or len(shape) != 4 or merged.slope == 0:
             return None
         channels = len(merged.scale)
-        convolution = nn.Conv2d(channels, channels, 1, groups=channels)
-        convolution.weight.data = merged.scale.view(-1, 1, 1, 1).bfloat16()
+        # weights that a constructor draws would be drawn from the caller's generator
+        convolution: Any = nn.utils.skip_init(nn.Conv2d, channels, channels, 1, groups=channels)
+        convolution.weight = nn.Parameter(merged.scale.view(-1, 1, 1, 1).bfloat16(), False)
         convolution.bias = nn.Parameter(merged.shift.bfloat16(), False)
         return Kernel(convolution, shape, shape)
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, constant, replace, slope_of
 from harness.accelerate._shapes import Shapes
 
-__all__ = ["AffineActivation", "activated", "sweep"]
+__all__ = ["AffineActivation", "activated", "per_pixel", "sweep"]
 
 
 def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> int:
@@ -138,9 +138,13 @@ class AffineActivation(nn.Module):
 
     def _per_pixel(self, like: Tensor) -> Tensor:
         if self._spread is None or self._spread.shape[1:] != like.shape[1:]:
-            scale = self.wide_scale.to(like.dtype).expand(1, *like.shape[1:])
-            self._spread = scale.contiguous(memory_format=torch.channels_last)
+            self._spread = per_pixel(self.wide_scale.to(like.dtype), like.shape)
         return self._spread
+
+
+def per_pixel(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A number per channel as one per pixel of images of ``shape [m, C, H, W]``, in their memory format."""
+    return value.expand(1, *shape[1:]).contiguous(memory_format=torch.channels_last)
 
 
 def _channels_lie_together(x: Tensor) -> bool:

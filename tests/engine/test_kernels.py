@@ -365,6 +365,14 @@ def test_norms_in_bfloat16_take_the_activation_along() -> None:
         assert (cosine > plain_cosine - 0.02).all()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nothing_is_drawn_for_the_copy(precision: str) -> None:
+    model = trained_looking("leaky-resnet32")
+    before = torch.get_rng_state()
+    accelerated(model, (3, 32, 32), precision)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_broken_norms_are_seen_in_bfloat16() -> None:
     model = trained_looking("leaky-resnet32")
     fast, _ = accelerated(model, (3, 32, 32), "bf16")
