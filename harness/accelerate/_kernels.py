@@ -213,7 +213,7 @@ class Kernels(nn.Module):
             return None
         channels = len(merged.scale)
         # weights that a constructor draws would be drawn from the caller's generator
-        convolution: Any = nn.utils.skip_init(nn.Conv2d, channels, channels, 1, groups=channels)
+        convolution = nn.Conv2d(channels, channels, 1, groups=channels, device="meta")
         convolution.weight = nn.Parameter(merged.scale.view(-1, 1, 1, 1).bfloat16(), False)
         convolution.bias = nn.Parameter(merged.shift.bfloat16(), False)
         return Kernel(convolution, shape, shape)
