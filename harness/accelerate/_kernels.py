@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
+from harness.accelerate._affine import Affine, affine
 from harness.accelerate._graph import Calls, slope_of
 from harness.accelerate._shapes import Shapes
 from harness.accelerate._steps import (
+    Chain,
     Convolution,
     Grads,
     Kernel,
@@ -44,7 +46,7 @@ class Kernels(nn.Module):
 
     Attributes:
         fused: convolutions that take along what follows them.
-        pays: whether most steps are kernels; torch does the others as fast by itself.
+        pays: whether half of the steps are kernels; torch does the others about as fast by itself.
     """
 
     def __init__(self, network: nn.Module, graph: fx.Graph, shapes: Shapes) -> None:
@@ -62,6 +64,14 @@ class Kernels(nn.Module):
         self._ends = dict(self._chains())
         self._inside = {node for chain in self._ends.values() for node in chain[:-1]}
         self._end = {member: last for last, chain in self._ends.items() for member in chain}
+        self._pads: dict[fx.Node, tuple[fx.Node, tuple[int, int]]] = {}
+        for total, last in list(self._end.items()):
+            padded = self._padded(total)
+            if padded is not None:
+                pad, image, place = padded
+                self._pads[total] = image, place
+                self._inside.add(pad)
+                self._end[pad] = last
         self._order = {node: position for position, node in enumerate(self._nodes)}
         steps: list[Step] = []
         for node in self._nodes:
@@ -76,13 +86,10 @@ class Kernels(nn.Module):
             elif node not in self._inside:
                 step = self._fused(self._ends[node]) if node in self._ends else self._single(node)
                 step.slot = self._slot(node)
-                before = steps[-1] if steps else None
-                if isinstance(step, Other) and isinstance(before, Other) and self._only_reads(node, before.slot):
-                    steps[-1] = before.then(step)
-                else:
+                if not (steps and self._only_reads(node, steps[-1].slot) and steps[-1].then(step)):
                     steps.append(step)
         self._steps = steps
-        self.pays = 2 * sum(isinstance(step, Other) for step in steps) < len(steps)
+        self.pays = 2 * sum(isinstance(step, (Convolution, NormAndActivation)) for step in steps) >= len(steps)
         self._spent = self._last_uses()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +121,7 @@ class Kernels(nn.Module):
         """The gradient of the images from that of the logits; with ``keep`` it may be asked again."""
         trail = trail.copy() if keep else trail
         grads: Grads = [None] * len(self._initial)
-        grads[self._output] = grad
+        grads[self._output] = grad.clone()  # steps write where their gradients lie
         while trail:
             # taken off the trail, so that what this step kept is free for the next
             slot, back = trail.pop()
@@ -172,11 +179,28 @@ class Kernels(nn.Module):
         (source,) = first.all_input_nodes
         kernel = Kernel(self._calls.module(first, (nn.Conv2d,)), self._shapes[source], self._shapes[first])
         slope = float(last.args[1]) if last.target is F.leaky_relu_ else slope_of(self._calls, last)  # type: ignore[arg-type]
-        sums = [node for node in chain if node.target is operator.iadd]
-        other = self._slots[sums[0].args[1]] if sums else None  # type: ignore[index]
+        other, place, into = None, None, False
+        for total in chain:
+            if total.target is operator.iadd:
+                added, place = self._pads.get(total, (total.args[1], None))
+                other = self._slots[added]  # type: ignore[index]
+                into = total is last and self._is_free(added, last)
         self.fused += slope is not None or other is not None
-        into = last.target is operator.iadd and self._is_free(last.args[1], last)
-        return Convolution(kernel, self._slots[source], slope, other, into)
+        return Convolution(kernel, self._slots[source], slope, other, place, into)
+
+    def _padded(self, total: fx.Node) -> tuple[fx.Node, fx.Node, tuple[int, int]] | None:
+        """The pad, the image, its first channel and their number, where a sum in place adds channels amid zeros."""
+        pad = total.args[1] if total.target is operator.iadd else None
+        # in bfloat16 a sum inside the convolution, zeros included, is the faster one
+        if not isinstance(pad, fx.Node) or pad.target is not F.pad or len(pad.users) != 1 or self._in_bf16:
+            return None
+        given: dict[str, Any] = {**dict(zip(("input", "pad", "mode", "value"), pad.args, strict=False)), **pad.kwargs}
+        sizes, image, shape = given["pad"], given["input"], self._shapes.get(given["input"], ())
+        with_zeros = given.get("mode", "constant") == "constant" and given.get("value") in (None, 0)
+        if not with_zeros or len(shape) != 4 or len(sizes) != 6 or any(sizes[:4]):
+            return None
+        grows = all(isinstance(size, int) and size >= 0 for size in sizes)
+        return (pad, image, (sizes[4], shape[1])) if grows else None
 
     def _is_free(self, node: Any, reader: fx.Node) -> bool:
         """Whether ``reader`` may write over a node's output: a sum, which no way back keeps, that all others have read.
@@ -201,7 +225,23 @@ class Kernels(nn.Module):
         elif node.op == "call_method":
             function = _method(str(node.target))
         slots = {source: self._slots[source] for source in node.all_input_nodes}
+        operation = self._affine(node)
+        if operation is not None:
+            return Chain(operation, self._slots[node.args[0]])  # type: ignore[index]
         return Other(function, node.args, node.kwargs, slots, self._initial)
+
+    def _affine(self, node: fx.Node) -> Affine | None:
+        """What a node does, if that is affine in its first argument and it is told constants beside."""
+        image: Any = node.args[0] if node.args else None
+        rest = {source: self._initial[self._slots[source]] for source in node.all_input_nodes if source is not image}
+        if image not in self._shapes or any(value is None for value in rest.values()):
+            return None
+        target = self._calls.modules[str(node.target)] if node.op == "call_module" else node.target
+        try:
+            args, kwargs = fx.map_arg((node.args[1:], node.kwargs), rest.__getitem__)
+        except KeyError:  # its first argument once more, say a square
+            return None
+        return affine(target, args, kwargs)
 
     def _channel_by_channel(self, node: fx.Node, merged: AffineActivation) -> Kernel | None:
         """In bfloat16, where elementwise arithmetic is slow: norm and activation as a convolution that takes it along.
@@ -219,7 +259,9 @@ class Kernels(nn.Module):
         return Kernel(convolution, shape, shape)
 
     def _only_reads(self, node: fx.Node, slot: int) -> bool:
-        """Whether a node is the only reader of a slot, and reads nothing else that is computed."""
+        """Whether a node without a kernel is the only reader of a slot, and reads nothing else that is computed."""
+        if node in self._ends:
+            return False
         sources = [source for source in node.all_input_nodes if self._initial[self._slots[source]] is None]
         return [self._slots[source] for source in sources] == [slot] and len(sources[0].users) == 1
 

@@ -17,14 +17,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from harness.accelerate._sweep import AffineActivation, activated
+from harness.accelerate._affine import Affine
+from harness.accelerate._sweep import AffineActivation, activated, activated_back
 
-__all__ = ["Convolution", "Grads", "Kernel", "NormAndActivation", "Other", "Step", "Trail", "Values", "can_pack"]
+__all__ = [
+    "Chain",
+    "Convolution",
+    "Grads",
+    "Kernel",
+    "NormAndActivation",
+    "Other",
+    "Step",
+    "Trail",
+    "Values",
+    "can_pack",
+]
 
 Values = list[Any]
 Grads = list[Tensor | None]
 Back = Callable[[Tensor, Grads], None]
-"""Puts the gradient of a step's output on the account of its inputs."""
+"""Puts the gradient of a step's output, whose memory is its own from then on, on the account of its inputs."""
 Trail = list[tuple[int, Back]]
 """The way back from each slot, in the order of the steps."""
 
@@ -50,17 +62,40 @@ class Step(ABC):
     def record(self, values: Values) -> tuple[Any, Back]:
         """The output, and the way back."""
 
+    def then(self, step: Step) -> bool:
+        """Take along a step that is the only reader of this one's output, and reads nothing else that is computed."""
+        return False
+
 
 class Convolution(Step):
-    """A convolution, and what follows it: a sum with another slot, a (leaky) ReLU of some slope, or both."""
+    """A convolution, and what follows it: a sum with another slot, a (leaky) ReLU of some slope, or both.
 
-    def __init__(self, kernel: Kernel, source: int, slope: float | None, other: int | None, into: bool) -> None:
-        self.kernel, self.source, self.slope, self.other, self.into = kernel, source, slope, other, into
+    Args:
+        place: the first of the channels that the other slot is added to, and how many; all of them if not given.
+        into: whether the sum may go where the other slot lies.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        source: int,
+        slope: float | None,
+        other: int | None,
+        place: tuple[int, int] | None,
+        into: bool,
+    ) -> None:
+        self.kernel, self.source, self.slope = kernel, source, slope
+        self.other, self.place, self.into = other, place, into
         self.inputs = (source,) if other is None else (source, other)
 
     def run(self, values: Values) -> Tensor:
         if self.other is not None:
-            out = self.kernel.plus(values[self.source], values[self.other], into=self.into)
+            other = values[self.other]
+            if self.place is None:
+                out = self.kernel.plus(values[self.source], other, into=self.into)
+            else:
+                out = self.kernel(values[self.source], None)
+                out.narrow(1, *self.place).add_(other)
             return out if self.slope is None else activated(out, self.slope)
         if self.slope == 0:
             # a ReLU inside the convolution makes zero of NaN, and broken models are to be seen
@@ -69,15 +104,15 @@ class Convolution(Step):
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)
-        source, other, slope, kernel = self.source, self.other, self.slope, self.kernel
-        dtype, kept = values[source].dtype, None if slope is None else out
+        source, other, place, kernel = self.source, self.other, self.place, self.kernel
+        dtype, activation = values[source].dtype, None if self.slope is None else (out, self.slope)
 
         def back(grad: Tensor, grads: Grads) -> None:
-            if kept is not None:
-                grad = torch.ops.aten.leaky_relu_backward(_laid_out_like(kept, grad), kept, slope, True)
+            if activation is not None:
+                grad = activated_back(_laid_out_like(activation[0], grad), *activation)
             if other is not None:
-                before = grads[other]
-                grads[other] = grad if before is None else before + grad
+                before, part = grads[other], grad if place is None else grad.narrow(1, *place)
+                grads[other] = part if before is None else before + part
             grads[source] = kernel.back(grad, grads[source], dtype)
 
         return out, back
@@ -104,7 +139,45 @@ class NormAndActivation(Step):
         out = self.run(values)
 
         def back(grad: Tensor, grads: Grads) -> None:
-            grads[self.source] = self.module.back(_laid_out_like(out, grad), out, grads[self.source])
+            grad = activated_back(_laid_out_like(out, grad), out, self.module.slope)
+            grads[self.source] = self.module.back(grad, grads[self.source])
+
+        return out, back
+
+
+class Chain(Step):
+    """Operations that are affine in the image, one after another."""
+
+    def __init__(self, operation: Affine, source: int) -> None:
+        self._operations = [operation]
+        self.inputs = (source,)
+
+    def then(self, step: Step) -> bool:
+        if not isinstance(step, Chain):
+            return False
+        self._operations += step._operations
+        self.slot = step.slot
+        return True
+
+    def run(self, values: Values) -> Tensor:
+        out: Tensor = values[self.inputs[0]]
+        for operation in self._operations:
+            out = operation.there(out)
+        return out
+
+    def record(self, values: Values) -> tuple[Tensor, Back]:
+        (source,) = self.inputs
+        out: Tensor = values[source]
+        passed = []
+        for operation in self._operations:
+            passed.append((operation.back, out.shape, out.dtype))
+            out = operation.there(out)
+
+        def back(grad: Tensor, grads: Grads) -> None:
+            for pull, shape, dtype in reversed(passed):
+                grad = pull(grad, shape).to(dtype)
+            before = grads[source]
+            grads[source] = grad if before is None else before + grad
 
         return out, back
 
@@ -120,13 +193,14 @@ class Other(Step):
         self.inputs = tuple(slots.values())
         self._moving = tuple(slot for slot in self.inputs if initial[slot] is None)
 
-    def then(self, other: Other) -> Other:
-        """Both, one after the other; nobody else needs what the first returns."""
-        self._calls += other._calls
+    def then(self, step: Step) -> bool:
+        if not isinstance(step, Other):
+            return False
+        self._calls += step._calls
         self._between.append(self.slot)
-        self.inputs += tuple(slot for slot in other.inputs if slot not in (*self.inputs, *self._between))
-        self.slot = other.slot
-        return self
+        self.inputs += tuple(slot for slot in step.inputs if slot not in (*self.inputs, *self._between))
+        self.slot = step.slot
+        return True
 
     def run(self, values: Values) -> Any:
         return self._run(values, pure=False)
@@ -145,7 +219,8 @@ class Other(Step):
         def back(grad: Tensor, grads: Grads) -> None:
             for slot, part in zip(tensors, _pulled_back(out, grad, leaves), strict=True):
                 before = grads[slot]
-                grads[slot] = part if before is None else before + part
+                # autograd may give the same memory to several, and keep it
+                grads[slot] = part.clone() if before is None else before + part
 
         return out.detach(), back
 

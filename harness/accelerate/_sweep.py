@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from harness.accelerate._graph import BATCH_NORMS, CONVOLUTIONS, Calls, constant, replace, slope_of
 from harness.accelerate._shapes import Shapes
 
-__all__ = ["AffineActivation", "activated", "per_pixel", "sweep"]
+__all__ = ["AffineActivation", "activated", "activated_back", "per_pixel", "sweep"]
 
 
 def sweep(model: nn.Module, graph: fx.Graph, shapes: Shapes, *, affine: bool) -> int:
@@ -74,6 +74,13 @@ def activated(value: Tensor, slope: float) -> Tensor:
     return out
 
 
+def activated_back(grad: Tensor, out: Tensor, slope: float) -> Tensor:
+    """The gradient of a (leaky) ReLU's input from that of its output ``out``, in place."""
+    # in memory of its own it would take a third longer
+    pulled: Tensor = torch.ops.aten.leaky_relu_backward.grad_input(grad, out, slope, True, grad_input=grad)
+    return pulled
+
+
 class AffineActivation(nn.Module):
     """A batch norm in eval mode and the (leaky) ReLU after it, in few sweeps over memory each way."""
 
@@ -115,10 +122,8 @@ class AffineActivation(nn.Module):
             out = F.batch_norm(x, self.zeros, self.ones, self.scale, self.shift, eps=0.0)
         return activated(out, self.slope)
 
-    def back(self, grad: Tensor, out: Tensor, before: Tensor | None = None) -> Tensor:
-        """The gradient of the input from that of ``out``, added to what was there ``before``."""
-        # the output has the sign of the activation's input, so the output is all that has to be kept
-        grad = torch.ops.aten.leaky_relu_backward(grad, out, self.slope, True)
+    def back(self, grad: Tensor, before: Tensor | None = None) -> Tensor:
+        """The gradient of the norm's input from that of its output, in place, added to what was there ``before``."""
         if before is not None and grad.dtype is before.dtype is torch.bfloat16 and _channels_lie_together(grad):
             # in bfloat16 a number per channel is slow to meet, and one per pixel is not
             return torch.addcmul(before, grad, self._per_pixel(grad), out=grad)
@@ -162,4 +167,5 @@ class _ThereAndBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
-        return ctx.module.back(grad, out), None
+        # the output has the sign of the activation's input, so the output is all that has to be kept
+        return ctx.module.back(torch.ops.aten.leaky_relu_backward(grad, out, ctx.module.slope, True)), None

@@ -79,11 +79,12 @@ class _Faces(Moves):
         self, x: Tensor, eps: float, best: Tensor, drawn: State, side: int, rows: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         window = drawn["corner"].unsqueeze(1) + _window(side, tuple(x.shape[1:]), x.device)
-        centre = x.flatten(1).gather(1, window) if rows is None else x.flatten(1)[rows[:, None], window]
-        centre = centre.view(len(window), -1, side * side)
+        # copying images whole and looking into the copies is faster than an index into two dimensions
+        flat = x.flatten(1) if rows is None else x.flatten(1).index_select(0, rows)
+        centre = flat.gather(1, window).view(len(window), -1, side * side)
         # a step of 2 eps from any point of the ball ends on its face, so the best point does not matter
         faces = torch.add(centre, drawn["signs"].unsqueeze(2), alpha=eps).clamp_(0, 1).flatten(1)
-        points = best.clone() if rows is None else best[rows]
+        points = best.clone() if rows is None else best.index_select(0, rows)
         new = (faces != points.gather(1, window)).any(dim=1)
         return points.scatter_(1, window, faces), new
 
@@ -149,7 +150,7 @@ class _Pyramids(Moves):
     ) -> tuple[Tensor, Tensor]:
         channels, flat = x.shape[1], x.flatten(1)
         if rows is not None:
-            flat, best = flat[rows], best[rows]
+            flat, best = flat.index_select(0, rows), best.index_select(0, rows)
         by_channel = (len(best), channels, side * side)
         positions = _window(side, tuple(x.shape[1:]), x.device)
         window, second = drawn["corner"][:, None] + positions, drawn["second"][:, None] + positions

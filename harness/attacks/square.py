@@ -136,41 +136,45 @@ class _Square(Attack):
 
     def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> Proposal:
         """Up to ``most`` queries of each sample, until the first that is no rejection."""
-        moves, x, query = MOVES[self.threat.norm], batch.x, state["query"]
+        moves, x, nobody = MOVES[self.threat.norm], batch.x, torch.zeros_like(state["fooled"])
         self._draw(batch, state)
+        queries: list[int] = state["query"].tolist()
         # windows of one size at a time: who is ahead waits for the others where the size changes
         end = min([self.steps, *(after + 1 for after in _HALVED_AFTER if after >= slowest)])
-        count = torch.minimum(end - query, _BLOCK - query % _BLOCK).clamp_(0, most)
-        rows = torch.repeat_interleave(count)
-        begin = count.cumsum(0) - count
-        ahead = torch.arange(len(rows), device=x.device) - begin[rows]
-        place = (query % _BLOCK)[rows] + ahead
-        drawn = {name: state[name][rows, place] for name in state.keys() - _SEARCH}
-        side = self._side(x, slowest)
-        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, side, rows)
-        loss, claimed = state["loss"].index_select(0, rows), torch.zeros_like(new)
-        improved = claimed
+        counts = [max(0, min(most, end - query, _BLOCK - query % _BLOCK)) for query in queries]
+        owners = [sample for sample, count in enumerate(counts) for _ in range(count)]
+        candidates = [query + ahead for query, count in zip(queries, counts, strict=True) for ahead in range(count)]
+        rows, places = torch.tensor([owners, [query % _BLOCK for query in candidates]], device=x.device)
+        drawn = {name: state[name][rows, places] for name in state.keys() - _SEARCH}
+        points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, slowest), rows)
         asked = new.nonzero().squeeze(1)
+        # per sample, the first of those asked that is no rejection
+        first: dict[int, int] = {}
         if len(asked):
-            losses, wrong = self._ask(batch, points.index_select(0, asked), rows.index_select(0, asked), oracle)
-            improved = torch.zeros_like(new).index_copy_(0, asked, losses > loss.index_select(0, asked))
-            claimed = claimed if wrong is None else claimed.index_copy(0, asked, wrong)
-            loss = loss.index_copy(0, asked, losses)
-        # per sample, the first candidate that is no rejection, or else the last
-        first = count.scatter_reduce(0, rows, torch.where(improved | claimed, ahead, count[rows]), "amin")
-        state["query"] = query + torch.minimum(first + 1, count)
-        ended = (first < count).nonzero().squeeze(1)
-        proposed = torch.zeros_like(state["fooled"])
-        if not len(ended):  # as most rounds end
-            return Proposal(x, proposed)
-        which = (begin + first)[ended]
-        proposed[ended] = claimed[which]
-        found = points.index_select(0, which)
-        kept = improved[which] | (claimed[which] & ~state["fooled"][ended])
-        to_beat = torch.where(improved[which], loss[which], state["loss"][ended])
-        self._keep(state, ended, found, to_beat, kept)
+            points, rows = points.index_select(0, asked), rows.index_select(0, asked)
+            losses, wrong = self._ask(batch, points, rows, oracle)
+            improved = losses > state["loss"].index_select(0, rows)
+            ends = improved if wrong is None else improved | wrong
+            for place in ends.nonzero().squeeze(1).tolist():
+                first.setdefault(owners[asked[place]], place)
+        after = [query + count for query, count in zip(queries, counts, strict=True)]
+        for sample, place in first.items():
+            after[sample] = candidates[asked[place]] + 1
+        state["query"] = torch.tensor(after, device=x.device)
+        if not first:  # as most rounds of few candidates end
+            return Proposal(x, nobody)
+        samples, chosen = torch.tensor([list(first), list(first.values())], device=x.device)
+        found, loss, kept = points.index_select(0, chosen), losses.index_select(0, chosen), improved[chosen]
+        if wrong is None:
+            self._keep(state, samples, found, loss, kept)
+            return Proposal(x, nobody)
+        claimed = wrong[chosen]
+        # a first misleading point is kept whatever its loss, and the loss to beat stays
+        loss = torch.where(kept, loss, state["loss"][samples])
+        self._keep(state, samples, found, loss, kept | (claimed & ~state["fooled"][samples]))
+        proposed = nobody.index_copy(0, samples, claimed)
         state["fooled"] = state["fooled"] | proposed
-        return Proposal(x.flatten(1).index_copy(0, ended, found).view(x.shape), proposed)
+        return Proposal(x.flatten(1).index_copy(0, samples, found).view(x.shape), proposed)
 
     @staticmethod
     def _keep(state: State, rows: Tensor, points: Tensor, loss: Tensor, kept: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 from types import MethodType
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from harness.accelerate import Noted, accelerate, noted
+from harness.accelerate._affine import affine
 from harness.accelerate._kernels import Kernels
 from harness.accelerate._shapes import output_shapes, settle_sizes
-from harness.accelerate._steps import NormAndActivation
+from harness.accelerate._steps import Convolution, NormAndActivation
 from harness.accelerate._sweep import sweep
 from harness.evaluation import examine
 from tests.engine.networks import network, samples
@@ -142,6 +144,121 @@ def test_sizes_of_images_are_numbers(side: int) -> None:
     asking = [node for node in kernels.network.graph.nodes if node.target in (getattr, "size", operator.floordiv)]
     # that of the batch is asked still
     assert [node.args[-1] for node in asking] == ["shape"]
+
+
+class Shortcuts(nn.Module):
+    """Shortcuts that grow by channels of zeros, and what only looks like it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(4 if i == 0 else 9, 9, 3, padding=1) for i in range(4))
+        self.smaller = nn.Conv2d(9, 9, 3)
+        self.last = nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = F.leaky_relu(self.blocks[0](x) + F.pad(x, (0, 0, 0, 0, 2, 3)), 0.1)
+        x = F.relu(self.blocks[1](x) + F.pad(x[:, 1:4], [0, 0, 0, 0, 6, 0], value=0.5))
+        x = self.blocks[2](x) + F.pad(x[:, :, 1:], (0, 0, 1, 0))
+        twice = F.pad(x[:, :7], (0, 0, 0, 0, 1, 1), "constant", 0)
+        x = F.relu(self.smaller(self.blocks[3](x) + twice)) + twice[:, :, 1:-1, 1:-1]
+        out: Tensor = self.last(x.mean((2, 3)))
+        return out
+
+
+def test_channels_of_zeros_are_not_added() -> None:
+    torch.manual_seed(0)
+    model = Shortcuts().eval()
+    kernels = kernels_of(model, (3, 8, 8))
+    assert_same_passes(model, kernels, (3, 8, 8))
+    placed = [step.place for step in kernels._steps if isinstance(step, Convolution)]
+    assert placed == [None, (2, 4), None, None, None, None]
+
+
+class Siblings(nn.Module):
+    """A sum whose way back gives the same to both, who each make something of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(2))
+        self.last = nn.Conv2d(8, 5, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(F.relu(self.first(x)))
+        out: Tensor = self.last(F.relu(self.norms[0](x)) + F.leaky_relu(self.norms[1](x), 0.3))
+        return out.flatten(1)
+
+
+def test_a_gradient_that_two_steps_get_is_not_changed_by_one() -> None:
+    torch.manual_seed(0)
+    model = Siblings().eval()
+    for norm in model.norms:
+        norm.running_mean.normal_()
+    assert_same_passes(model, kernels_of(model, (3, 8, 8)), (3, 8, 8))
+
+
+def test_the_gradient_of_the_logits_is_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 6), nn.ReLU()).eval()
+    out = kernels_of(model, (3, 8, 8))(leaf := torch.rand(2, 3, 8, 8).requires_grad_())
+    given = torch.rand(out.shape)
+    before = given.clone()
+    torch.autograd.grad(out, leaf, given)
+    assert torch.equal(given, before)
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "kwargs"),
+    [
+        (operator.add, (torch.rand(4, 1, 1),), {}),
+        (operator.sub, (0.5,), {}),
+        (operator.mul, (torch.rand(5, 4, 6, 6),), {}),
+        (operator.truediv, (torch.rand(1, 4, 1, 1) + 0.5,), {}),
+        (F.pad, ((1, 2, 0, 1),), {}),
+        (F.pad, ([0, 0, 0, 0, 3, 1],), {"value": 2.0}),
+        (F.avg_pool2d, (2,), {"ceil_mode": True}),
+        (F.avg_pool2d, ((3, 2), 2, 1), {"count_include_pad": False}),
+        (F.avg_pool2d, (3,), {"stride": (1, 2), "divisor_override": 4}),
+        (F.adaptive_avg_pool2d, (1,), {}),
+        (nn.AvgPool2d(3, padding=1), (), {}),
+        (nn.AdaptiveAvgPool2d((1, 1)), (), {}),
+        (nn.Linear(6, 3), (), {}),
+        (nn.Flatten(), (), {}),
+        (torch.flatten, (2,), {}),
+        ("mean", ((2, 3),), {}),
+        ("mean", (-1,), {"keepdim": True}),
+        ("view", (5, 2, -1), {}),
+        ("reshape", (-1, 4), {}),
+    ],
+)
+def test_what_is_affine_goes_back_as_autograd_does(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    operation = affine(target, args, kwargs)
+    assert operation is not None
+    x = torch.rand(5, 4, 6, 6, requires_grad=True)
+    out = operation.there(x)
+    grad = torch.rand(out.shape)
+    (expected,) = torch.autograd.grad(out, x, grad)
+    torch.testing.assert_close(operation.back(grad.clone(), x.shape), expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "kwargs"),
+    [
+        (F.pad, ((1, 1, 1, 1),), {"mode": "reflect"}),
+        (F.pad, ((-1, 0),), {}),
+        (F.adaptive_avg_pool2d, (2,), {}),
+        ("mean", (), {}),
+        ("mean", ((2, 3),), {"dtype": torch.float64}),
+        (F.max_pool2d, (2,), {}),
+        ("relu", (), {}),
+    ],
+)
+def test_what_is_not_known_to_be_affine_is_left_to_autograd(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    assert affine(target, args, kwargs) is None
 
 
 def test_a_network_without_convolutions_stays_with_torch() -> None:
