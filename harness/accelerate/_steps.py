@@ -105,7 +105,7 @@ class Convolution(Step):
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)
         source, other, place, kernel = self.source, self.other, self.place, self.kernel
-        dtype, activation = values[source].dtype, None if self.slope is None else (out, self.slope)
+        dtype, activation = values[source].dtype, None if self.slope is None else (_signs(out), self.slope)
 
         def back(grad: Tensor, grads: Grads) -> None:
             if activation is not None:
@@ -137,9 +137,10 @@ class NormAndActivation(Step):
 
     def record(self, values: Values) -> tuple[Tensor, Back]:
         out = self.run(values)
+        signs = _signs(out)
 
         def back(grad: Tensor, grads: Grads) -> None:
-            grad = activated_back(_laid_out_like(out, grad), out, self.module.slope)
+            grad = activated_back(_laid_out_like(signs, grad), signs, self.module.slope)
             grads[self.source] = self.module.back(grad, grads[self.source])
 
         return out, back
@@ -329,6 +330,12 @@ class Kernel:
     def _takes_along(self, other: Tensor) -> bool:
         # in float32 a sum of its own, in place, is faster than one inside the convolution
         return other.dtype is self.dtype is torch.bfloat16 and other.is_contiguous(memory_format=torch.channels_last)
+
+
+def _signs(out: Tensor) -> Tensor:
+    """All that an activation's way back has to know of its output, in half of the memory."""
+    # what is kept by all layers decides whether a pass stays in the cache; comparing would be four times slower
+    return out.bfloat16()
 
 
 def _laid_out_like(value: Tensor, grad: Tensor) -> Tensor:
