@@ -63,7 +63,7 @@ class Step(ABC):
         """The output, and the way back."""
 
     def then(self, step: Step) -> bool:
-        """Take along a step that is the only reader of this one's output, and reads nothing else that is computed."""
+        """Take along, if possible, a step that reads of all that is computed only this one's output, and it alone."""
         return False
 
 
