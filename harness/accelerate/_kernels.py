@@ -64,14 +64,10 @@ class Kernels(nn.Module):
         self._ends = dict(self._chains())
         self._inside = {node for chain in self._ends.values() for node in chain[:-1]}
         self._end = {member: last for last, chain in self._ends.items() for member in chain}
-        self._pads: dict[fx.Node, tuple[fx.Node, tuple[int, int]]] = {}
-        for total, last in list(self._end.items()):
-            padded = self._padded(total)
-            if padded is not None:
-                pad, image, place = padded
-                self._pads[total] = image, place
-                self._inside.add(pad)
-                self._end[pad] = last
+        self._pads = {node: padded for node in self._end if (padded := self._padded(node)) is not None}
+        for node, (pad, _, _) in self._pads.items():
+            self._inside.add(pad)
+            self._end[pad] = self._end[node]
         self._order = {node: position for position, node in enumerate(self._nodes)}
         steps: list[Step] = []
         for node in self._nodes:
@@ -182,7 +178,7 @@ class Kernels(nn.Module):
         other, place, into = None, None, False
         for total in chain:
             if total.target is operator.iadd:
-                added, place = self._pads.get(total, (total.args[1], None))
+                _, added, place = self._pads.get(total, (None, total.args[1], None))
                 other = self._slots[added]  # type: ignore[index]
                 into = total is last and self._is_free(added, last)
         self.fused += slope is not None or other is not None

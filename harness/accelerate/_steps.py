@@ -111,8 +111,7 @@ class Convolution(Step):
             if activation is not None:
                 grad = activated_back(_laid_out_like(activation[0], grad), *activation)
             if other is not None:
-                before, part = grads[other], grad if place is None else grad.narrow(1, *place)
-                grads[other] = part if before is None else before + part
+                _put(grads, other, grad if place is None else grad.narrow(1, *place))
             grads[source] = kernel.back(grad, grads[source], dtype)
 
         return out, back
@@ -177,8 +176,7 @@ class Chain(Step):
         def back(grad: Tensor, grads: Grads) -> None:
             for pull, shape, dtype in reversed(passed):
                 grad = pull(grad, shape).to(dtype)
-            before = grads[source]
-            grads[source] = grad if before is None else before + grad
+            _put(grads, source, grad)
 
         return out, back
 
@@ -219,9 +217,8 @@ class Other(Step):
 
         def back(grad: Tensor, grads: Grads) -> None:
             for slot, part in zip(tensors, _pulled_back(out, grad, leaves), strict=True):
-                before = grads[slot]
                 # autograd may give the same memory to several, and keep it
-                grads[slot] = part.clone() if before is None else before + part
+                _put(grads, slot, part.clone())
 
         return out.detach(), back
 
@@ -253,6 +250,12 @@ def _pulled_back(out: Tensor, grad: Tensor, leaves: list[Tensor]) -> tuple[Tenso
     with torch.enable_grad():
         product = (out * grad).sum()
     return torch.autograd.grad(product, leaves, retain_graph=True)
+
+
+def _put(grads: Grads, slot: int, part: Tensor) -> None:
+    """Add a gradient, in memory that nobody else has, to what a slot was given before."""
+    before = grads[slot]
+    grads[slot] = part if before is None else before + part
 
 
 def _no_way_back(grad: Tensor, grads: Grads) -> None:
