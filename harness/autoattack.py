@@ -12,8 +12,11 @@ progress goes to the logger ``harness.autoattack`` and not to stdout, and an int
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,10 @@ from torch import Tensor, nn
 
 from harness.errors import InvalidInput, UnknownName
 from harness.evaluation import Evaluation, examine
-from harness.robustbench import EvaluationState
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 
-__all__ = ["AutoAttack"]
+__all__ = ["AutoAttack", "EvaluationState"]
 
 _VERSIONS = ("custom", "plus", "rand", "standard")
 _ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
@@ -277,6 +279,60 @@ class AutoAttack:
         if self.log_path is not None:
             with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(message + "\n")
+
+
+@dataclass
+class EvaluationState:
+    """What an AutoAttack run leaves in the file ``state_path``, in the reference's JSON fields.
+
+    Attributes:
+        attacks_to_run: names of all attacks of the run.
+        run_attacks: those that are done.
+        robust_flags: ``[n]``, 1 where a sample still stands; float, because robustbench takes its mean.
+        clean_accuracy: a fraction.
+    """
+
+    attacks_to_run: frozenset[str]
+    run_attacks: frozenset[str]
+    robust_flags: Tensor
+    clean_accuracy: float
+
+    @classmethod
+    def from_disk(cls, path: Path | str) -> EvaluationState:
+        """Read the file that `to_disk` wrote.
+
+        Raises:
+            InvalidInput: no such file, or not a state.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(
+                frozenset(fields["_attacks_to_run"]),
+                frozenset(fields["_run_attacks"]),
+                torch.tensor(fields["_robust_flags"], dtype=torch.float32),
+                float(fields["_clean_accuracy"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidInput(f"{path} is not a readable AutoAttack state: {error}") from error
+
+    def to_disk(self, path: Path | str) -> None:
+        """Write the state; a reader sees the old file or the new one, never a part."""
+        target = Path(path)
+        fields = {
+            "_attacks_to_run": sorted(self.attacks_to_run),
+            "path": str(target),
+            "_run_attacks": sorted(self.run_attacks),
+            "_robust_flags": self.robust_flags.bool().tolist(),
+            "_clean_accuracy": self.clean_accuracy,
+        }
+        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(fields, file)
+            Path(draft).replace(target)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
 
 
 class _Called(nn.Module):

@@ -1,7 +1,7 @@
 """Families: a folder whose every file defines one member, named like the file.
 
 ``attacks/apgd.py`` defines ``apgd``; on the command line underscores become hyphens. Adding a member
-is adding a file. Files that start with an underscore are shared parts, not members. Where a name is a word
+is adding a file. Files that start with an underscore are shared parts, and folders are families of their own. Where a name is a word
 of Python's own, file and member end in an underscore that the name has not: ``regimes/in_.py`` is ``in``.
 """
 
@@ -19,8 +19,9 @@ __all__ = ["lookup", "members"]
 
 def members(package: str) -> tuple[str, ...]:
     """Names of the members of a family package (its dotted name), sorted, as written on the command line."""
-    names = (m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__))
-    return tuple(sorted(n.rstrip("_").replace("_", "-") for n in names if not n.startswith("_")))
+    files = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    names = (file.name for file in files if not file.ispkg and not file.name.startswith("_"))
+    return tuple(sorted(name.rstrip("_").replace("_", "-") for name in names))
 
 
 def lookup(package: str, name: str, kind: str) -> Any:

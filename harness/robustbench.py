@@ -1,213 +1,32 @@
-"""The bridge to robustbench, which does not import as installed from PyPI.
+"""robustbench with this package's AutoAttack: its ``benchmark`` runs on this package's engine.
 
-Its release 1.1.1 asks for two modules that its own requirements do not bring: ``autoattack`` (not
-published under that name) and ``pkg_resources`` (gone from current setuptools). This module stands in
-for them while robustbench is being imported, and only then: afterwards other code finds exactly the
-modules that are installed. A real one is never replaced.
+>>> from harness.robustbench import import_robustbench
+>>> robustbench = import_robustbench()  # doctest: +SKIP
+>>> clean, robust = robustbench.benchmark(model, n_examples=1000, threat_model="Linf")  # doctest: +SKIP
 
-With the stand-ins ``robustbench.utils.load_model`` works on local files, and
-``robustbench.eval.benchmark`` runs on this package's engine. This is the only module that touches
-``sys.modules``.
+An AutoAttack that is installed under upstream's name is not replaced.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.resources
-import importlib.util
-import io
-import json
-import os
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from harness.errors import HarnessError, InvalidInput, UnknownName
+from harness.autoattack import AutoAttack, EvaluationState
+from harness.models.sources.robustbench import MissingAutoAttack, import_package, zoo_model, zoo_names
 
 __all__ = ["EvaluationState", "import_robustbench", "zoo_model", "zoo_names"]
 
 
-@dataclass
-class EvaluationState:
-    """What an AutoAttack run leaves in the file ``state_path``, in the reference's JSON fields.
-
-    Attributes:
-        attacks_to_run: names of all attacks of the run.
-        run_attacks: those that are done.
-        robust_flags: ``[n]``, 1 where a sample still stands; float, because robustbench takes its mean.
-        clean_accuracy: a fraction.
-    """
-
-    attacks_to_run: frozenset[str]
-    run_attacks: frozenset[str]
-    robust_flags: Tensor
-    clean_accuracy: float
-
-    @classmethod
-    def from_disk(cls, path: Path | str) -> EvaluationState:
-        """Read the file that `to_disk` wrote.
-
-        Raises:
-            InvalidInput: no such file, or not a state.
-        """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(
-                frozenset(fields["_attacks_to_run"]),
-                frozenset(fields["_run_attacks"]),
-                torch.tensor(fields["_robust_flags"], dtype=torch.float32),
-                float(fields["_clean_accuracy"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{path} is not a readable AutoAttack state: {error}") from error
-
-    def to_disk(self, path: Path | str) -> None:
-        """Write the state; a reader sees the old file or the new one, never a part."""
-        target = Path(path)
-        fields = {
-            "_attacks_to_run": sorted(self.attacks_to_run),
-            "path": str(target),
-            "_run_attacks": sorted(self.run_attacks),
-            "_robust_flags": self.robust_flags.bool().tolist(),
-            "_clean_accuracy": self.clean_accuracy,
-        }
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(fields, file)
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
-
-
 def import_robustbench() -> ModuleType:
-    """The package robustbench, imported.
+    """The package robustbench, imported; where it found no AutoAttack, it uses the one of this package.
 
     Raises:
         HarnessError: it is not installed or fails to import; nothing of it is left half-imported.
     """
-    loaded = sys.modules.get("robustbench")
-    if loaded is not None:
-        return loaded
-    before = set(sys.modules)
-    try:
-        with _stand_ins(), warnings.catch_warnings():
-            # what robustbench's own dependencies deprecate is nothing that a user of this package can mend
-            warnings.simplefilter("ignore")
-            return importlib.import_module("robustbench")
-    except Exception as error:
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] == "robustbench":
-                del sys.modules[name]
-        raise HarnessError(
-            f"robustbench could not be imported ({type(error).__name__}: {error}); "
-            "install the release this package is built for: pip install robustbench==1.1.1"
-        ) from error
-
-
-def zoo_names(dataset: str, threat: str) -> tuple[str, ...]:
-    """Names of the zoo's models for a data set and a threat model, sorted.
-
-    Args:
-        dataset: "cifar10", "cifar100" or "imagenet".
-        threat: "Linf", "L2", "corruptions" or "corruptions_3d".
-
-    Raises:
-        UnknownName: a data set or threat model that the zoo does not have.
-    """
-    return tuple(sorted(_zoo(dataset, threat)))
-
-
-def zoo_model(name: str, dataset: str = "cifar10", threat: str = "Linf") -> nn.Module:
-    """The network of a zoo model, freshly initialised, in eval mode; nothing is downloaded.
-
-    Raises:
-        UnknownName: a data set, threat model or name that the zoo does not have.
-        InvalidInput: an entry that is defined only together with weights from the network.
-    """
-    entries = _zoo(dataset, threat)
-    if name not in entries:
-        raise UnknownName(f"robustbench model for {dataset} and {threat}", name, entries)
-    if not entries[name]["gdrive_id"]:
-        raise InvalidInput(
-            f"robustbench builds {name} for {dataset} only by downloading its weights; "
-            "use the same network as timm:NAME or torchvision:NAME with a local file"
-        )
-    with contextlib.redirect_stdout(io.StringIO()):  # some constructors print their parameter counts
-        model = entries[name]["model"]()
-    if not isinstance(model, nn.Module):
-        raise InvalidInput(f"robustbench's {name} is no torch module but {type(model).__name__}")
-    return model.eval()
-
-
-def _zoo(dataset: str, threat: str) -> dict[str, dict[str, Any]]:
-    import_robustbench()
-    zoo = importlib.import_module("robustbench.model_zoo.models").model_dicts
-    by_dataset = {key.value: models for key, models in zoo.items()}
-    if dataset not in by_dataset:
-        raise UnknownName("robustbench data set", dataset, by_dataset)
-    by_threat: dict[str, dict[str, dict[str, Any]]] = {
-        key.value: dict(models) for key, models in by_dataset[dataset].items()
-    }
-    if threat not in by_threat:
-        raise UnknownName(f"robustbench threat model for {dataset}", threat, by_threat)
-    return by_threat[threat]
-
-
-@contextlib.contextmanager
-def _stand_ins() -> Iterator[None]:
-    provided: dict[str, ModuleType] = {}
-    if not _installed("autoattack"):
-        provided |= _autoattack()
-    if not _installed("pkg_resources"):
-        provided |= _pkg_resources()
-    sys.modules.update(provided)
-    try:
-        yield
-    finally:
-        for name, module in provided.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
-
-
-def _installed(name: str) -> bool:
-    return name in sys.modules or importlib.util.find_spec(name) is not None
-
-
-def _autoattack() -> dict[str, ModuleType]:
-    package, state = ModuleType("autoattack"), ModuleType("autoattack.state")
-
-    def auto_attack(*args: Any, **kwargs: Any) -> Any:
-        """The drop-in, looked up when it is called: loading a zoo model needs no attack engine."""
-        from harness.autoattack import AutoAttack
-
-        return AutoAttack(*args, **kwargs)
-
-    vars(package).update(AutoAttack=auto_attack, state=state, __path__=[])
-    vars(state).update(EvaluationState=EvaluationState)
-    return {"autoattack": package, "autoattack.state": state}
-
-
-def _pkg_resources() -> dict[str, ModuleType]:
-    module = ModuleType("pkg_resources")
-
-    def resource_filename(name: str, path: str) -> str:
-        """A file beside the package (or beside the module of a package) called ``name``."""
-        spec = importlib.util.find_spec(name)
-        if spec is None:
-            raise ModuleNotFoundError(f"no module named {name!r}", name=name)
-        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        return str(importlib.resources.files(package).joinpath(path))
-
-    vars(module).update(resource_filename=resource_filename)
-    return {"pkg_resources": module}
+    package = import_package()
+    evaluation = vars(importlib.import_module("robustbench.eval"))
+    for name, ours in (("AutoAttack", AutoAttack), ("EvaluationState", EvaluationState)):
+        if evaluation.get(name) is MissingAutoAttack:
+            evaluation[name] = ours
+    return package

@@ -17,7 +17,7 @@ from harness import families, norm_layers
 from harness.errors import InvalidInput, UnknownName
 from harness.models._base import Model, Network, Normalization, Shape
 from harness.models._groups import in_group, layer_groups
-from harness.models._sources import OWN, SOURCES, foreign, is_foreign
+from harness.models.sources import OWN, SOURCES, foreign, is_foreign
 from harness.norm_layers import NormLayer
 
 __all__ = [

@@ -32,9 +32,29 @@ def test_import_leaves_no_stand_in_behind() -> None:
         "after = {n for n in ('autoattack', 'autoattack.state', 'pkg_resources') if n in sys.modules}\n"
         "import robustbench\n"
         "assert robustbench is package and callable(package.benchmark) and callable(package.load_model)\n"
-        "print(before == after, 'harness.autoattack' in sys.modules)\n"
+        "print(before == after)\n"
     )
-    assert lines.splitlines()[-1] == "True False"
+    assert lines.splitlines()[-1] == "True"
+
+
+def test_a_zoo_network_needs_no_attack_engine_and_the_bridge_brings_it_later() -> None:
+    lines = python(
+        "import sys\n"
+        "from harness.models.sources.robustbench import import_package, zoo_names\n"
+        "assert 'Standard' in zoo_names('cifar10', 'Linf')\n"
+        "print('harness.autoattack' in sys.modules)\n"
+        "try:\n"
+        "    import_package().eval.AutoAttack(None)\n"
+        "except Exception as error:\n"
+        "    print(error)\n"
+        "from harness.robustbench import import_robustbench\n"
+        "from harness.autoattack import AutoAttack, EvaluationState\n"
+        "evaluation = import_robustbench().eval\n"
+        "print(evaluation.AutoAttack is AutoAttack, evaluation.EvaluationState is EvaluationState)\n"
+    )
+    loaded, refusal, patched = lines.splitlines()[-3:]
+    assert (loaded, patched) == ("False", "True True")
+    assert "harness.robustbench.import_robustbench()" in refusal
 
 
 def test_an_installed_autoattack_is_not_shadowed(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def _timm(name: str, classes: int, shape: Shape) -> nn.Module:
 
 
 def _robustbench(name: str, classes: int, shape: Shape) -> nn.Module:
-    # the bridge stands above the families, and most users never need robustbench
-    from harness.robustbench import zoo_model, zoo_names
+    # most users never need robustbench
+    from harness.models.sources.robustbench import zoo_model, zoo_names
 
     if shape[0] != 3:
         raise InvalidInput(f"robustbench:{name} takes images of 3 channels, got {shape[0]}")
