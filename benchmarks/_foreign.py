@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness import models
-from harness.checkpoint import NORMALIZATIONS
+from harness.checkpoints import NORMALIZATIONS
 from harness.models import Model, Normalization
 
 __all__ = ["CIFAR_MODELS", "MODELS", "WIDE", "add_material", "load", "samples", "wide"]

@@ -20,9 +20,8 @@ import torch
 import torch.fx
 
 from benchmarks._foreign import WIDE, load, samples, wide
-from harness import reference
-from harness.evaluation import examine
-from harness.passes import Passes
+from harness.backends.passes import Passes
+from harness.evaluation import examine, reference
 from harness.suites import Step, Suite
 
 __all__ = ["main"]

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks._foreign import MODELS, add_material, load, samples
 from benchmarks.autoattack import machine, run_side
-from harness.checkpoint import weights_sha256
+from harness.checkpoints import weights_sha256
 
 __all__ = ["CASES", "main"]
 

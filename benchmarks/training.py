@@ -1,4 +1,4 @@
-"""Training passes per second, `harness.train` against a bare loop, in one interleaved run.
+"""Training passes per second, `harness.training` against a bare loop, in one interleaved run.
 
 ``python -m benchmarks.training [--epochs N] [--rounds N] [--parts cpu gpu] [--json FILE]``
 
@@ -31,11 +31,11 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from benchmarks.autoattack import machine
 from harness import datasets, regimes
-from harness.crafting import Crafting
 from harness.datasets import About, Dataset
 from harness.models import Model
 from harness.threat import ThreatModel
-from harness.train import Settings, train
+from harness.threat.perturb import Crafting
+from harness.training import Settings, train
 
 __all__ = ["main"]
 
@@ -157,11 +157,11 @@ def _cpu(console: Console, epochs: int, rounds: int) -> dict[str, Any]:
     table.title = title + f"of {epochs} epochs, each {work.passes:,} passes forward and backward"
     for name in sides:
         figures = [f"{statistics.median(rates[name]):,.0f}" for rates in (wall, cpu)]
-        ratios = [_ratio(rates["harness.train"], rates[name]) for rates in (wall, cpu)]
-        table.add_row(name, *figures, *map(_spread, ratios) if name != "harness.train" else ("-", "-"))
+        ratios = [_ratio(rates["harness.training"], rates[name]) for rates in (wall, cpu)]
+        table.add_row(name, *figures, *map(_spread, ratios) if name != "harness.training" else ("-", "-"))
     console.print(table)
     fastest = max(list(sides)[:-1], key=lambda name: statistics.median(cpu[name]))
-    ratio = statistics.median(_ratio(cpu["harness.train"], cpu[fastest]))
+    ratio = statistics.median(_ratio(cpu["harness.training"], cpu[fastest]))
     console.print(f"ours over the faster bare loop, CPU time: {ratio:.3f} (asked: at least {ASKED_CPU})")
     return {"passes": work.passes, "epochs": epochs, "wall": wall, "cpu": cpu, "ratio": ratio}
 
@@ -170,7 +170,7 @@ def _cpu_sides(work: Work) -> Sides:
     return {
         "bare loop": work.bare,
         "bare loop, channels last": lambda: work.bare(torch.channels_last),
-        "harness.train": work.ours,
+        "harness.training": work.ours,
     }
 
 
@@ -192,9 +192,9 @@ def _gpu(console: Console, epochs: int, rounds: int) -> dict[str, Any] | None:
     sides: Sides = {
         "bare loop, fp32": strict,
         "bare loop as torch comes": work.bare,
-        "harness.train": work.ours,
-        "harness.train, fp32": lambda: work.ours(precision="fp32"),
-        "harness.train, bf16, not compiled": lambda: work.ours(compile=False),
+        "harness.training": work.ours,
+        "harness.training, fp32": lambda: work.ours(precision="fp32"),
+        "harness.training, bf16, not compiled": lambda: work.ours(compile=False),
     }
     rates: dict[str, list[float]] = {name: [] for name in sides}
     first: dict[str, float] = {}
@@ -209,7 +209,7 @@ def _gpu(console: Console, epochs: int, rounds: int) -> dict[str, Any] | None:
         ratios = _spread(_ratio(rates[name], rates["bare loop, fp32"]))
         table.add_row(name, f"{statistics.median(rates[name]):,.0f}", ratios, f"{first[name]:.1f}")
     console.print(table)
-    ratio = statistics.median(_ratio(rates["harness.train"], rates["bare loop, fp32"]))
+    ratio = statistics.median(_ratio(rates["harness.training"], rates["bare loop, fp32"]))
     console.print(f"ours over the bare loop in fp32: {ratio:.2f} (asked: at least {ASKED_GPU})")
     device = torch.cuda.get_device_name()
     return {"device": device, "passes": work.passes, "rates": rates, "first_epoch": first, "ratio": ratio}

@@ -13,18 +13,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from harness._version import __version__
+
 if TYPE_CHECKING:
     from harness.errors import HarnessError as HarnessError
     from harness.evaluation import evaluate as evaluate
-    from harness.result import Result as Result
+    from harness.results.record import Result as Result
     from harness.threat import ThreatModel as ThreatModel
 
-__version__ = "0.1.0"
 __all__ = ["HarnessError", "Result", "ThreatModel", "__version__", "evaluate"]
 
 _HOMES = {
     "HarnessError": "harness.errors",
-    "Result": "harness.result",
+    "Result": "harness.results.record",
     "ThreatModel": "harness.threat",
     "evaluate": "harness.evaluation",
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.attacks import Attack, Batch, Proposal, State
 from harness.attacks._base import Loss
-from harness.draws import Draws, sample_keys
+from harness.threat.rng import Draws, sample_keys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import families
 from harness.attacks._arguments import check_parameters
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.threat import ThreatModel
+from harness.util import plugins
 
 __all__ = ["Attack", "Batch", "Oracle", "Proposal", "State", "build", "names"]
 
 
 def names() -> tuple[str, ...]:
     """The registered attacks."""
-    return families.members(__name__)
+    return plugins.members(__name__)
 
 
 def build(name: str, threat: ThreatModel, classes: int, /, **parameters: Any) -> Attack:
@@ -27,7 +27,7 @@ def build(name: str, threat: ThreatModel, classes: int, /, **parameters: Any) ->
         UnknownName: no attack of that name, or no parameter of that name.
         InvalidInput: a parameter of another type or outside its range.
     """
-    builder = families.lookup(__name__, name, "attack")
+    builder = plugins.lookup(__name__, name, "attack")
     check_parameters(name, builder, parameters)
     attack: Attack = builder(threat, classes, **parameters)
     return attack

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.attacks._base import State
-from harness.norms import Norm, column
+from harness.threat.norms import Norm, column
 
 __all__ = ["Momentum", "Rule", "Sparse"]
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from harness.draws import Draws
+from harness.threat.rng import Draws
 
 __all__ = ["Attack", "Batch", "Loss", "Oracle", "Proposal", "State"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from harness.attacks._base import Batch, Loss, State
+from harness.attacks._losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 from harness.errors import InvalidInput, UnknownName
-from harness.losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 
 __all__ = ["Objective", "targeted", "untargeted"]
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from harness.attacks._base import State
-from harness.draws import Draws
-from harness.norms import NORMS
+from harness.threat.norms import NORMS
+from harness.threat.rng import Draws
 
 __all__ = ["MOVES", "Moves"]
 

@@ -19,8 +19,8 @@ from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._objectives import Objective, targeted, untargeted
 from harness.errors import InvalidInput, UnknownName
-from harness.norms import column
 from harness.threat import ThreatModel
+from harness.threat.norms import column
 
 __all__ = ["apgd"]
 

@@ -15,8 +15,8 @@ from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
 from harness.attacks._fab_guess import first_guess, guess, learn
 from harness.errors import InvalidInput
-from harness.norms import column
 from harness.threat import ThreatModel
+from harness.threat.norms import column
 
 __all__ = ["fab"]
 

@@ -31,7 +31,7 @@ def pgd(
 
     Every point on the way is checked, the start included. A run costs ``steps + 1`` forward and
     ``steps`` backward passes. In L1 a step fills the pixels with the largest gradients one after another
-    (`harness.norms.Norm.climb`).
+    (`harness.threat.norms.Norm.climb`).
 
     Args:
         threat: the threat model.

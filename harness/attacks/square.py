@@ -17,9 +17,9 @@ from torch import Tensor
 
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
+from harness.attacks._losses import cross_entropy, margin
 from harness.attacks._square import MOVES
 from harness.errors import InvalidInput, UnknownName
-from harness.losses import cross_entropy, margin
 from harness.threat import ThreatModel
 
 __all__ = ["share_of_image", "square"]

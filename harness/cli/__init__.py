@@ -26,7 +26,7 @@ from typing import TextIO
 
 import rich_click as click
 
-from harness import __version__
+from harness._version import __version__
 from harness.errors import HarnessError
 
 __all__ = ["Commands", "commands", "main", "run"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import datasets, leaderboard, store
+from harness import datasets
 from harness.cli._render import print_line, print_table
 from harness.errors import ResultError
-from harness.formats import Accuracy, Board
+from harness.results import leaderboard, store
+from harness.results.formats import Accuracy, Board
 
 __all__ = ["show", "write_all"]
 

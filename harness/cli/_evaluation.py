@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import stats, store
 from harness.cli import _threats
 from harness.cli._render import percent, print_line, print_table, progress
 from harness.errors import InvalidInput
-from harness.result import Result
+from harness.results import stats, store
+from harness.results.record import Result
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
@@ -62,20 +62,20 @@ def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
     Raises:
         HarnessError: anything that stands in the way; what can be known before the first run is.
     """
-    from harness import checkpoint, datasets, suites
+    from harness import checkpoints, datasets, suites
     from harness.threat import ThreatModel
 
     store.check_writable(request.root)
     suites.get(request.suite, ThreatModel(request.norm or "Linf", request.eps or "8/255"))
     for name in names:
-        checkpoint.find(name, request.checkpoint_dir)
+        checkpoints.find(name, request.checkpoint_dir)
     loaded: dict[str, Dataset] = {}
     training: dict[str, Dataset] = {}
     outcomes = []
     for name in names:
         # libraries that print must not write into our output
         with redirect_stdout(sys.stderr):
-            point = checkpoint.load(name, checkpoint_dir=request.checkpoint_dir)
+            point = checkpoints.load(name, checkpoint_dir=request.checkpoint_dir)
             wanted = request.dataset or point.manifest.dataset
             if wanted is None:
                 raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from harness.engine import Tick
+    from harness.engine.task import Tick
 
 __all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
 

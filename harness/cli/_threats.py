@@ -9,7 +9,7 @@ from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from harness.checkpoint import Manifest
+    from harness.checkpoints import Manifest
     from harness.datasets import Dataset
 
 __all__ = ["choose"]

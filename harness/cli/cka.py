@@ -13,7 +13,7 @@ from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from harness.cka import Similarity
+    from harness.representations import Similarity
 
 __all__ = ["cka"]
 
@@ -48,7 +48,7 @@ def cka(a: str, b: str, output: Path, as_json: bool, **request: Any) -> None:
     PGD crafts against each checkpoint itself, from every image and always to its last step. Writes each matrix
     as CSV and all of them as one picture.
     """
-    from harness import store
+    from harness.results import store
 
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
@@ -86,14 +86,14 @@ def _compare(
     """What was compared, for people and programs, and what came of it."""
     import torch
 
-    from harness import checkpoint, datasets
-    from harness.cka import compare
+    from harness import checkpoints, datasets
     from harness.cli import _threats
-    from harness.crafting import Crafting
     from harness.errors import InvalidInput
+    from harness.representations import compare
+    from harness.threat.perturb import Crafting
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    first, second = (checkpoint.load(name, checkpoint_dir=checkpoint_dir, device=place) for name in (a, b))
+    first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir, device=place) for name in (a, b))
     wanted = dataset or first.manifest.dataset
     if wanted is None:
         raise InvalidInput(f"the manifest of {first.name} names no data set: say which with --dataset")
@@ -135,8 +135,8 @@ def _compare(
 
 
 def _write(told: dict[str, Any], similarities: tuple[Similarity, ...], output: Path) -> dict[str, str]:
-    from harness import store
-    from harness.cka import picture, table
+    from harness.representations import picture, table
+    from harness.results import store
 
     stem = f"{told['a']}__{told['b']}__{told['dataset']}"
     content = {output / f"{stem}__{similarity.inputs}.csv": table(similarity).encode() for similarity in similarities}

@@ -23,9 +23,9 @@ def demo(ctx: click.Context) -> None:
     attacks it and the shipped checkpoints with PGD and AutoAttack, and writes the leaderboard. What an
     earlier demo left is used again.
     """
-    from harness import store
     from harness.cli import _boards, _evaluation
     from harness.cli._render import percent, print_line
+    from harness.results import store
 
     root = store.results_root()
     store.check_writable(root)
@@ -52,11 +52,11 @@ def demo(ctx: click.Context) -> None:
 
 def _shipped() -> list[str]:
     """Names of the digits checkpoints that come with the package."""
-    from harness import checkpoint
+    from harness import checkpoints
     from harness.errors import CheckpointError
 
-    folder = checkpoint.folders()[-1:]
-    manifests = [checkpoint.read_manifest(path) for path in sorted(folder[0].glob("*.toml"))] if folder else []
+    folder = checkpoints.folders()[-1:]
+    manifests = [checkpoints.read_manifest(path) for path in sorted(folder[0].glob("*.toml"))] if folder else []
     names = [manifest.name for manifest in manifests if manifest.dataset == "digits" and manifest.name != _NAME]
     if "natural" not in names:
         raise CheckpointError("the checkpoints that come with the package are missing: install it again")
@@ -65,14 +65,14 @@ def _shipped() -> list[str]:
 
 def _train(ctx: click.Context) -> Path:
     """The checkpoint that the demo trains, made now unless an earlier demo made it."""
-    from harness import checkpoint
+    from harness import checkpoints
     from harness.cli import commands
     from harness.cli._render import print_line
     from harness.errors import UnknownName
 
     print_line(f"$ harness train {' '.join(_TRAINING)}")
     try:
-        path = checkpoint.find(_NAME)
+        path = checkpoints.find(_NAME)
         print_line(f"  {path} is there already")
     except UnknownName:
         command = commands.get_command(ctx, "train")
@@ -80,6 +80,6 @@ def _train(ctx: click.Context) -> Path:
             raise
         with command.make_context("train", list(_TRAINING), parent=ctx) as training:
             command.invoke(training)
-        path = checkpoint.find(_NAME)
+        path = checkpoints.find(_NAME)
     print_line()
     return path

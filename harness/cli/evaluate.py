@@ -91,8 +91,8 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
     Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
     stored before is found and shown again instead of run.
     """
-    from harness import store
     from harness.cli import _evaluation, _render
+    from harness.results import store
 
     if request["bn_data"] is not None and request["bn_stats"] not in ("clean", "adversarial"):
         raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")

@@ -12,7 +12,7 @@ from harness.cli import _options as options
 from harness.cli._render import print_json, print_line
 
 if TYPE_CHECKING:
-    from harness.checkpoint import Manifest
+    from harness.checkpoints import Manifest
 
 __all__ = ["import_"]
 
@@ -104,10 +104,10 @@ def import_(
     FILE is a .pt, .pth, .th or .safetensors file with a state dict, plain or inside the usual wrappers. It
     is checked tensor by tensor against the architecture and never run as code.
     """
-    from harness import checkpoint
+    from harness import checkpoints
 
     folder = output or checkpoint_dir or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
-    path = checkpoint.import_file(
+    path = checkpoints.import_file(
         file,
         name=name,
         directory=folder,
@@ -128,7 +128,7 @@ def import_(
         checkpoint_dir=checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None,
         overwrite=overwrite,
     )
-    manifest = checkpoint.read_manifest(checkpoint.manifest_path(path))
+    manifest = checkpoints.read_manifest(checkpoints.manifest_path(path))
     if as_json:
         print_json({"path": str(path), **manifest.model_dump(mode="json", by_alias=True)})
         return

@@ -14,8 +14,8 @@ from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from harness.checkpoint import Checkpoint, Manifest
-    from harness.lineage import BnLayer, Lineage, Summary
+    from harness.checkpoints import Checkpoint, Manifest
+    from harness.checkpoints.lineage import BnLayer, Lineage, Summary
 
 __all__ = ["inspect"]
 
@@ -27,8 +27,8 @@ __all__ = ["inspect"]
 @options.as_json
 def inspect(checkpoint: str, parent: str | None, checkpoint_dir: Path | None, as_json: bool) -> None:
     """Show what a checkpoint is, its BN layers one by one, and what changed since its parent."""
-    from harness import checkpoint as registry
-    from harness import lineage
+    from harness import checkpoints as registry
+    from harness.checkpoints import lineage
 
     loaded = registry.load(checkpoint, checkpoint_dir=checkpoint_dir)
     if parent is None:
@@ -103,7 +103,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _show_layers(layers: tuple[BnLayer, ...]) -> None:
-    from harness.lineage import NEAR_ZERO
+    from harness.checkpoints.lineage import NEAR_ZERO
 
     print_line()
     if not layers:

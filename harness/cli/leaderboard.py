@@ -31,8 +31,8 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
     The files are a pure function of the results: the same bytes for the same results. Runs with
     --limit go to files of their own.
     """
-    from harness import store
     from harness.cli import _boards, _render
+    from harness.results import store
 
     folder = store.leaderboards_root() if output is None else output
     store.check_writable(folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import rich_click as click
 
-import harness
 from harness.cli import _options as options
 
 __all__ = ["list_"]
@@ -19,7 +18,7 @@ Rows = list[dict[str, str]]
 def _family(folder: str) -> Rows:
     # the first line of each file says what it is; reading it spares the imports
     rows = []
-    for path in sorted((Path(harness.__file__).parent / folder).glob("[!_]*.py")):
+    for path in sorted((Path(__file__).parents[1] / folder).glob("[!_]*.py")):
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         rows.append({"name": path.stem.replace("_", "-"), "description": about.partition("\n")[0]})
     return rows
@@ -37,7 +36,7 @@ def _attacks() -> Rows:
 
 
 def _checkpoints(checkpoint_dir: Path | None = None) -> Rows:
-    from harness import checkpoint
+    from harness import checkpoints
 
     return [
         {
@@ -45,7 +44,7 @@ def _checkpoints(checkpoint_dir: Path | None = None) -> Rows:
             "description": f"{manifest.architecture}, {manifest.regime or 'regime unknown'}, "
             f"{manifest.dataset or 'data set unknown'}",
         }
-        for manifest in checkpoint.available(checkpoint_dir)
+        for manifest in checkpoints.available(checkpoint_dir)
     ]
 
 

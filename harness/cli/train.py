@@ -18,8 +18,8 @@ from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line
 
 if TYPE_CHECKING:
-    from harness.train import Settings
-    from harness.train.outcome import Progress, Tick
+    from harness.training import Settings
+    from harness.training.outcome import Progress, Tick
 
 __all__ = ["train"]
 
@@ -115,21 +115,22 @@ def train(
     """
     import torch
 
-    from harness import checkpoint, datasets, regimes, store
-    from harness import train as training
+    from harness import checkpoints, datasets, regimes
+    from harness import training as training
     from harness.errors import InvalidInput
+    from harness.results import store
 
     torch.set_num_threads(threads)
     chosen = regimes.get(regime)
     name = name or chosen.name.replace("-", "_")
     folder = output or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
     states = folder / ".training"
-    checkpoint.check_name(name)
+    checkpoints.check_name(name)
     store.check_writable(folder)
     store.check_writable(states)
     if not overwrite:
         training.refuse_existing(folder, name, keep)
-    start = checkpoint.load(parent, checkpoint_dir=checkpoint_dir) if parent else None
+    start = checkpoints.load(parent, checkpoint_dir=checkpoint_dir) if parent else None
     known = dataset or (start.manifest.dataset if start else None)
     if known is None:
         raise click.UsageError("a data set is needed: --dataset")
@@ -171,9 +172,9 @@ def train(
 
 def _settings(numbers: dict[str, Any], norm: str | None, eps: str | None, data: Any) -> Settings:
     from harness.errors import InvalidInput
-    from harness.fields import validate
     from harness.threat import ThreatModel
-    from harness.train import Settings
+    from harness.training import Settings
+    from harness.util.validation import validate
 
     given = {field: value for field, value in numbers.items() if value is not None}
     if norm or eps:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness import families
 from harness.datasets._base import SPLITS, About, Dataset, Member, Request
 from harness.datasets._check import checked_images, checked_labels
 from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
 from harness.errors import InvalidInput
+from harness.util import plugins
 
 __all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
 
 
 def names() -> tuple[str, ...]:
     """The registered data sets."""
-    return families.members(__name__)
+    return plugins.members(__name__)
 
 
 def about(name: str) -> About:
@@ -74,7 +74,7 @@ def load(
 
 
 def _member(name: str) -> Member:
-    member: Member = families.lookup(__name__, name, "data set")
+    member: Member = plugins.lookup(__name__, name, "data set")
     return member
 
 

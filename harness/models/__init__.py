@@ -13,12 +13,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from harness import families, norm_layers
 from harness.errors import InvalidInput, UnknownName
+from harness.models import norm_layers
 from harness.models._base import Model, Network, Normalization, Shape
 from harness.models._groups import in_group, layer_groups
+from harness.models.norm_layers import NormLayer
 from harness.models.sources import OWN, SOURCES, foreign, is_foreign
-from harness.norm_layers import NormLayer
+from harness.util import plugins
 
 __all__ = [
     "OWN",
@@ -36,7 +37,7 @@ __all__ = [
 
 def names() -> tuple[str, ...]:
     """The registered architectures; `SOURCES` says how to name others."""
-    return families.members(__name__)
+    return plugins.members(__name__)
 
 
 def describe(name: str) -> str:
@@ -45,7 +46,7 @@ def describe(name: str) -> str:
     Raises:
         UnknownName: no registered architecture of that name.
     """
-    text = inspect.getdoc(families.lookup(__name__, name, "architecture")) or ""
+    text = inspect.getdoc(plugins.lookup(__name__, name, "architecture")) or ""
     return text.partition("\n")[0]
 
 
@@ -97,7 +98,7 @@ def _network(architecture: str, classes: int, shape: Shape, norm: NormLayer | No
     if not is_foreign(architecture):
         if architecture not in names():
             raise UnknownName("architecture", architecture, [*names(), *SOURCES])
-        member = families.lookup(__name__, architecture, "architecture")
+        member = plugins.lookup(__name__, architecture, "architecture")
         used: NormLayer = norm or inspect.signature(member).parameters["norm"].default
         return member(classes, shape, used), used.name
     return foreign(architecture, classes, shape, norm)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.norm_layers import NormLayer
+from harness.models.norm_layers import NormLayer
 
 __all__ = ["PreActivationBlock", "pad_channels", "stage"]
 

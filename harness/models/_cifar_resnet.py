@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.models._base import Network, Shape
 from harness.models._blocks import pad_channels
-from harness.norm_layers import NormLayer
+from harness.models.norm_layers import NormLayer
 
 __all__ = ["CifarResNet"]
 

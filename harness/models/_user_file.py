@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.errors import InvalidInput, UnknownName
 from harness.models._base import Shape
-from harness.norm_layers import NormLayer, get
+from harness.models.norm_layers import NormLayer, get
 
 __all__ = ["from_file", "one_line"]
 

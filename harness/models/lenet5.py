@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from harness.errors import InvalidInput
 from harness.models._base import Network, Shape
-from harness.norm_layers import NormLayer
-from harness.norm_layers.none import none
+from harness.models.norm_layers import NormLayer
+from harness.models.norm_layers.none import none
 
 __all__ = ["lenet5"]
 

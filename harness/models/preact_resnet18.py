@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from harness.models._base import Network, Shape
 from harness.models._blocks import stage
-from harness.norm_layers import NormLayer
-from harness.norm_layers.batch import batch
+from harness.models.norm_layers import NormLayer
+from harness.models.norm_layers.batch import batch
 
 __all__ = ["preact_resnet18"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.models._base import Network, Shape
 from harness.models._cifar_resnet import CifarResNet
-from harness.norm_layers import NormLayer
-from harness.norm_layers.batch import batch
+from harness.models.norm_layers import NormLayer
+from harness.models.norm_layers.batch import batch
 
 __all__ = ["resnet20"]
 

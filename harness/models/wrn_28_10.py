@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models._base import Network, Shape
-from harness.norm_layers import NormLayer
-from harness.norm_layers.batch import batch
+from harness.models.norm_layers import NormLayer
+from harness.models.norm_layers.batch import batch
 
 __all__ = ["wrn_28_10"]
 

@@ -1,14 +1,14 @@
 """Regimes: one file each, saying only what differs from natural training of the whole network.
 
-The fields are those of `harness.regime.Regime`.
+The fields are those of `harness.regimes._base.Regime`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from harness.families import lookup, members
-from harness.regime import Regime, read
+from harness.regimes._base import Regime, read
+from harness.util.plugins import lookup, members
 
 __all__ = ["get", "names"]
 

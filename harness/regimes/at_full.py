@@ -6,7 +6,7 @@ the examples are crafted in eval mode. `at_full_train_mode` crafts as that paper
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["at_full"]
 

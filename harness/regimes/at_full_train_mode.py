@@ -5,7 +5,7 @@ Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attack
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["at_full_train_mode"]
 

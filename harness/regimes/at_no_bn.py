@@ -5,7 +5,7 @@ NoFrost: Wang et al. 2022, "Removing Batch Normalization Boosts Adversarial Trai
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["at_no_bn"]
 

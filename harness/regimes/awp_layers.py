@@ -6,7 +6,7 @@ dimension, so BN's scales and shifts, are never perturbed.
 
 from __future__ import annotations
 
-from harness.regime import Awp, Regime
+from harness.regimes._base import Awp, Regime
 
 __all__ = ["awp_layers"]
 

@@ -6,7 +6,7 @@ The switch is that of Frankle, Schwab & Morcos 2021, "Training BatchNorm and Onl
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_affine_frozen"]
 

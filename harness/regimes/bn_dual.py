@@ -6,7 +6,7 @@ deploys the clean branch; here the adversarial one is deployed.
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_dual"]
 

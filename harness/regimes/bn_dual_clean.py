@@ -5,7 +5,7 @@ AdvProp: Xie et al. 2020, "Adversarial Examples Improve Image Recognition" (arXi
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_dual_clean"]
 

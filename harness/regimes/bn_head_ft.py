@@ -6,7 +6,7 @@ BatchNorm and Only BatchNorm" (arXiv 2003.00152).
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_head_ft"]
 

@@ -6,7 +6,7 @@ workshop on Optimization for Machine Learning); the choice of optimiser is ours.
 
 from __future__ import annotations
 
-from harness.regime import PartOptimizer, Regime
+from harness.regimes._base import PartOptimizer, Regime
 
 __all__ = ["bn_optim"]
 

@@ -6,7 +6,7 @@ Walter, Stutz & Schiele 2022, "On Fragile Features and Batch Normalization in Ad
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_scratch"]
 

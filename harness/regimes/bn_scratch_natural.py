@@ -5,7 +5,7 @@ Frankle, Schwab & Morcos 2021, "Training BatchNorm and Only BatchNorm" (arXiv 20
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_scratch_natural"]
 

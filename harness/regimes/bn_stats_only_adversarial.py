@@ -5,7 +5,7 @@ The images are crafted against the parent as it was.
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["bn_stats_only_adversarial"]
 

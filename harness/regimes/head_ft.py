@@ -5,7 +5,7 @@ A control for `bn_head_ft`: how much of its robustness a new read-out alone woul
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["head_ft"]
 

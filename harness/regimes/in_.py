@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["in_"]
 

@@ -8,7 +8,7 @@ Bakiskan et al. 2022, "Early Layers Are More Important For Adversarial Robustnes
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["keep_late"]
 

@@ -5,7 +5,7 @@ Galloway et al. 2019, "Batch Normalization is a Cause of Adversarial Vulnerabili
 
 from __future__ import annotations
 
-from harness.regime import Regime
+from harness.regimes._base import Regime
 
 __all__ = ["no_bn"]
 

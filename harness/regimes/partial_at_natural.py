@@ -6,7 +6,7 @@ workshop on Optimization for Machine Learning); the shares are ours.
 
 from __future__ import annotations
 
-from harness.regime import Phase, Regime
+from harness.regimes._base import Phase, Regime
 
 __all__ = ["partial_at_natural"]
 

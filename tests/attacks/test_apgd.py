@@ -10,8 +10,8 @@ from harness.attacks import Attack, Batch, State, build
 from harness.attacks._apgd_rules import Momentum, Sparse
 from harness.attacks.apgd import _schedule
 from harness.errors import InvalidInput, UnknownName
-from harness.norms import NORMS
 from harness.threat import ThreatModel
+from harness.threat.norms import NORMS
 from tests.attacks.networks import broken, network, samples
 from tests.support import PlainOracle, drive
 

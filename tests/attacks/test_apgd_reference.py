@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from harness import attacks
 from harness.attacks import Batch
 from harness.attacks._base import Loss
-from harness.draws import Draws
 from harness.threat import ThreatModel
+from harness.threat.rng import Draws
 from tests.support import PlainOracle, batch_of
 
 STEPS = 100

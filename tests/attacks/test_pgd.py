@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from harness.attacks import build
-from harness.draws import Draws, sample_keys
 from harness.errors import InvalidInput, UnknownName
-from harness.norms import NORMS
 from harness.threat import ThreatModel
+from harness.threat.norms import NORMS
+from harness.threat.rng import Draws, sample_keys
 from tests.attacks.networks import broken, network, samples
 from tests.support import PlainOracle, drive
 

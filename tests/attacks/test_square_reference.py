@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from harness.attacks import Batch, build
 from harness.attacks.square import _BLOCK, share_of_image
-from harness.draws import Draws
 from harness.threat import ThreatModel
+from harness.threat.rng import Draws
 from tests.support import PlainOracle, batch_of
 
 reference = importlib.import_module("pyautoattack.square")

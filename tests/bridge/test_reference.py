@@ -11,7 +11,7 @@ from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
 from harness.errors import InvalidInput, ModelError, UnknownName
-from harness.reference import run
+from harness.evaluation.reference import run
 from harness.threat import ThreatModel
 
 SHAPE = (1, 6, 6)

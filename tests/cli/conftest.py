@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from harness import checkpoint, evaluation, models
+from harness import checkpoints, evaluation, models
 from harness.cli import run
-from harness.engine import Tick
+from harness.engine.task import Tick
 from tests.results.records import make_result, make_verdicts
 
 
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("made")
     with torch.random.fork_rng():
         model = models.build("digits-resnet", classes=10, shape=(1, 8, 8), seed=0).eval()
-    checkpoint.save(model, directory=directory, name="tiny", regime="natural", dataset="digits", threat="Linf:0.15")
+    checkpoints.save(model, directory=directory, name="tiny", regime="natural", dataset="digits", threat="Linf:0.15")
     return directory
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import store
+from harness.results import store
 from tests.cli.conftest import Harness
 from tests.results.records import make_result, make_verdicts
 
@@ -147,16 +147,16 @@ def test_images_outside_the_range(harness: Harness, tiny: Path, folder: Path) ->
 
 
 def test_a_model_that_returns_nan(harness: Harness, tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import checkpoint
+    from harness import checkpoints
 
-    load = checkpoint.load
+    load = checkpoints.load
 
-    def poisoned(*args: object, **options: object) -> checkpoint.Checkpoint:
+    def poisoned(*args: object, **options: object) -> checkpoints.Checkpoint:
         point = load(*args, **options)  # type: ignore[arg-type]
         point.model.register_forward_hook(lambda module, inputs, output: output * float("nan"))
         return point
 
-    monkeypatch.setattr(checkpoint, "load", poisoned)
+    monkeypatch.setattr(checkpoints, "load", poisoned)
     before = files(folder)
     harness("evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--limit", "8", "--workers", "1").refused("NaN")
     assert files(folder) == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import checkpoint, models
+from harness import checkpoints, models
 from tests.cli.conftest import Harness
 from tests.registry.material import registered, small
 
@@ -42,7 +42,7 @@ def test_json(harness: Harness, folder: Path) -> None:
     printed = json.loads(out)
     wanted = {"a": "natural", "b": "bn_ft", "dataset": "digits", "n": 60, "seed": 2, "threat": "Linf:0.15", "steps": 3}
     assert {key: printed[key] for key in wanted} == wanted
-    assert printed["weights"][0] == checkpoint.load("natural").manifest.weights_sha256
+    assert printed["weights"][0] == checkpoints.load("natural").manifest.weights_sha256
     assert [one["inputs"] for one in printed["similarities"]] == ["clean", "adversarial"]
     assert all(np.array(one["matrix"]).shape == (6, 6) for one in printed["similarities"])
     assert set(printed["files"]) == {"clean", "adversarial", "picture"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import checkpoint, train
-from harness.checkpoint import _places
+from harness import checkpoints, training
+from harness.checkpoints import _places
 from harness.cli import demo
 from tests.cli.conftest import Harness
 
@@ -23,9 +23,9 @@ def shipped(
     directory = package / "_shipped" / "checkpoints"
     directory.mkdir(parents=True)
     monkeypatch.setattr(_places, "_PACKAGE", package)
-    point = checkpoint.load(trained / "tiny.pt")
+    point = checkpoints.load(trained / "tiny.pt")
     for name in ("natural", "other"):
-        checkpoint.save(
+        checkpoints.save(
             point.model, directory=directory, name=name, regime="natural", dataset="digits", threat="Linf:0.15"
         )
     short = ("--epochs", "1", "--limit", "100", "--steps", "1", "--validation", "0.2")
@@ -57,7 +57,7 @@ def test_again_uses_what_is_there(
 ) -> None:
     assert harness("demo").code == 0
     evaluated = len(calls)
-    monkeypatch.setattr(train, "train", lambda *args, **settings: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "train", lambda *args, **settings: pytest.fail("trained again"))
     code, out, _ = harness("demo")
     assert code == 0
     assert "is there already" in out

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import store
 from harness.cli import _render
-from harness.engine import Tick
+from harness.engine.task import Tick
+from harness.results import store
 from tests.cli.conftest import Harness
 from tests.registry.material import registered
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import attacks, datasets, models, regimes, store, suites
+from harness import attacks, datasets, models, regimes, suites
+from harness.results import store
 from tests.cli.conftest import Harness
 from tests.results.records import make_result, make_verdicts
 

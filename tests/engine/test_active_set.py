@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import attacks, preflight
+from harness import attacks
 from harness.attacks import Attack, Batch, Oracle, Proposal, State
+from harness.engine import preflight
 from harness.errors import AttackError
 from harness.evaluation import examine
 from harness.suites import Step, Suite

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness import campaign, preflight, resume, workers
-from harness.campaign import _disjoint
-from harness.engine import Index, Outcome, Snapshot
+from harness.backends.passes import Tally
+from harness.engine import executors, preflight, runner, snapshots
+from harness.engine.runner import _disjoint
+from harness.engine.snapshots import Part, State
+from harness.engine.task import Index, Outcome, Snapshot
 from harness.evaluation import Evaluation, examine
-from harness.passes import Tally
-from harness.resume import Part, State
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
 
@@ -85,7 +85,7 @@ def _first_stops_half_way(parts: list[Index], size: int) -> list[float]:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     dealt = halts = 0
-    original = campaign.deal
+    original = runner.deal
 
     def counted(*args: Any) -> Any:
         nonlocal dealt, halts
@@ -93,8 +93,8 @@ def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: 
         dealt, halts = dealt + len(pieces), halts + 1
         return pieces
 
-    monkeypatch.setattr(campaign, "deal", counted)
-    monkeypatch.setattr(workers, "stops", _first_stops_half_way)
+    monkeypatch.setattr(runner, "deal", counted)
+    monkeypatch.setattr(executors, "stops", _first_stops_half_way)
     halves = run(workers=size)
     assert halts >= 3
     assert dealt > halts if size > 1 else dealt == halts
@@ -147,10 +147,10 @@ def test_a_killed_run_goes_on_to_the_same_result(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, dealt: bool
 ) -> None:
     if dealt:
-        monkeypatch.setattr(workers, "stops", _first_stops_half_way)
-    monkeypatch.setattr("harness.resume.State._save", _always)
+        monkeypatch.setattr(executors, "stops", _first_stops_half_way)
+    monkeypatch.setattr("harness.engine.snapshots.State._save", _always)
     saves = 0
-    original = workers.execute
+    original = executors.execute
 
     def killing(*args: object, **kwargs: object) -> object:
         keep = kwargs["checkpoint"]
@@ -164,14 +164,14 @@ def test_a_killed_run_goes_on_to_the_same_result(
 
         return original(*args, **{**kwargs, "checkpoint": counted})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(workers, "execute", killing)
+    monkeypatch.setattr(executors, "execute", killing)
     with pytest.raises(Killed):
         run(state_dir=tmp_path, batch_size=11)
     (folder,) = tmp_path.iterdir()
     assert (folder / "pool.pt").exists()
     assert list(folder.glob("part-*.pt"))
     resumes = []
-    monkeypatch.setattr(workers, "execute", lambda *a, **k: resumes.append(k["resume"]) or original(*a, **k))
+    monkeypatch.setattr(executors, "execute", lambda *a, **k: resumes.append(k["resume"]) or original(*a, **k))
     resumed = run(state_dir=tmp_path, batch_size=11)
     assert resumes[0] is not None
     assert resumes[0].iteration > 0
@@ -185,10 +185,10 @@ def test_a_killed_run_goes_on_to_the_same_result(
 def test_a_run_killed_before_what_was_handed_back_is_done(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wave: int, size: int
 ) -> None:
-    monkeypatch.setattr(workers, "stops", _first_stops_half_way)
+    monkeypatch.setattr(executors, "stops", _first_stops_half_way)
     once = run(workers=2)
     halts = 0
-    original = campaign._Campaign._halted
+    original = runner._Campaign._halted
 
     def killing(*args: Any) -> Any:
         nonlocal halts
@@ -199,7 +199,7 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
         return again
 
     with monkeypatch.context() as patched:
-        patched.setattr(campaign._Campaign, "_halted", killing)
+        patched.setattr(runner._Campaign, "_halted", killing)
         with pytest.raises(Killed):
             run(state_dir=tmp_path, workers=2)
     assert list(tmp_path.glob("*/part-*-together.pt"))
@@ -213,7 +213,7 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
 
 def _always(self: State, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> bool:
     if self.folder is not None:
-        resume._write(self.folder / name, content() | {"version": resume._VERSION})
+        snapshots._write(self.folder / name, content() | {"version": snapshots._VERSION})
     return False  # so that old parts stay, as they do where a process was killed
 
 
@@ -234,8 +234,8 @@ def test_the_state_of_another_model_is_not_taken_up(
     for net in nets:
         net.float()
     alone = evaluate(nets[1])
-    monkeypatch.setattr("harness.resume.State._save", _always)
-    monkeypatch.setattr("harness.resume.State.clear", lambda self: None)
+    monkeypatch.setattr("harness.engine.snapshots.State._save", _always)
+    monkeypatch.setattr("harness.engine.snapshots.State.clear", lambda self: None)
     first = evaluate(nets[0], state_dir=tmp_path)
     second = evaluate(nets[1], state_dir=tmp_path)
     assert first.result.evaluation_id == second.result.evaluation_id, "the case must be one of equal names"
@@ -264,9 +264,9 @@ def test_parts_of_another_model_are_not_taken_up_later(tmp_path: Path, monkeypat
         return examine(Called().eval(), x, y, threat=THREAT, suite=one_step, workers=workers, batch_size=8, **settings)
 
     alone = evaluate(nets[1], 1)
-    monkeypatch.setattr("harness.resume.State._save", _always)
+    monkeypatch.setattr("harness.engine.snapshots.State._save", _always)
     with monkeypatch.context() as patched:
-        patched.setattr("harness.resume.State.clear", lambda self: None)
+        patched.setattr("harness.engine.snapshots.State.clear", lambda self: None)
         other = evaluate(nets[0], 2, state_dir=tmp_path)
     assert other.result.clean_acc == alone.result.clean_acc == 1, "or no part of one would fit the other"
     assert (alone.verdicts.robust & ~other.verdicts.robust)[1::2].any()

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from harness.accelerate import Noted, accelerate, noted
-from harness.accelerate._affine import affine
-from harness.accelerate._kernels import Kernels
-from harness.accelerate._shapes import output_shapes, settle_sizes
-from harness.accelerate._steps import Convolution, NormAndActivation
-from harness.accelerate._sweep import sweep
+from harness.backends import Noted, accelerate, noted
+from harness.backends._affine import affine
+from harness.backends._kernels import Kernels
+from harness.backends._shapes import output_shapes, settle_sizes
+from harness.backends._steps import Convolution, NormAndActivation
+from harness.backends._sweep import sweep
 from harness.evaluation import examine
 from tests.engine.networks import network, samples
 from tests.engine.test_passes import trained_looking

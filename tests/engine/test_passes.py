@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import models, preflight, suites
-from harness.accelerate import accelerate, noted
-from harness.draws import sample_keys
-from harness.engine import Pool
+from harness import models, suites
+from harness.backends import accelerate, noted
+from harness.backends.passes import Padded, Passes, out_of_memory
+from harness.engine import preflight
+from harness.engine.task import Pool
 from harness.errors import InvalidInput, ModelError
 from harness.evaluation import examine
-from harness.passes import Padded, Passes, out_of_memory
 from harness.settings import Settings
 from harness.threat import ThreatModel
+from harness.threat.rng import sample_keys
 from tests.engine.networks import SHAPE, network, samples
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from harness.attacks import build
-from harness.engine import Outcome, Task, deal
+from harness.backends.passes import Tally
+from harness.engine.executors import shares, stops
+from harness.engine.task import Outcome, Task, deal
 from harness.evaluation import examine
-from harness.passes import Tally
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
-from harness.workers import shares, stops
 from tests.engine.networks import network, samples
 
 

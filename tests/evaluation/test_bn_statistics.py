@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import checkpoint, datasets, evaluation, leaderboard
-from harness.bn_statistics import BN_STATISTICS, BnStatistics
-from harness.checkpoint import Checkpoint
-from harness.crafting import Crafting, craft
+from harness import checkpoints, datasets, evaluation
+from harness.batchnorm.statistics import BN_STATISTICS, BnStatistics
+from harness.checkpoints import Checkpoint
 from harness.datasets import Dataset
 from harness.errors import InvalidInput, UnknownName
 from harness.models import Model
-from harness.parts import bn_layers
+from harness.models._selectors import bn_layers
+from harness.results import leaderboard
 from harness.threat import ThreatModel
+from harness.threat.perturb import Crafting, craft
 from tests.registry.material import registered, small
 
 THREAT = ThreatModel("Linf", "0.15")
@@ -42,7 +43,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def natural() -> Checkpoint:
-    return checkpoint.load("natural")
+    return checkpoints.load("natural")
 
 
 @pytest.mark.parametrize("kind", BN_STATISTICS)
@@ -265,7 +266,7 @@ def test_every_kind_is_a_row_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_evaluating_a_model_without_bn_layers(kind: str, tmp_path: Path) -> None:
-    point = checkpoint.load(registered(tmp_path, "plain", small(norm_layer="group")))
+    point = checkpoints.load(registered(tmp_path, "plain", small(norm_layer="group")))
     with pytest.raises(InvalidInput, match="BN layers that keep running statistics"):
         evaluate(point, kind, train(20))
     with pytest.raises(InvalidInput, match="BN layers that keep running statistics"):

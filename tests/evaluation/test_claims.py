@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import checkpoint, datasets, evaluation, leaderboard
-from harness.checkpoint import Checkpoint
+from harness import checkpoints, datasets, evaluation
+from harness.checkpoints import Checkpoint
 from harness.models import Normalization
-from harness.result import Result
+from harness.results import leaderboard
+from harness.results.record import Result
 from harness.threat import ThreatModel
 from tests.registry.material import registered, small
 from tests.registry.test_lineage import flip, train_bn
@@ -21,12 +22,12 @@ DATA = datasets.load("digits", limit=10)
 
 def child(folder: Path, name: str = "child", *, cheat: bool, mother: Path | None = None, **facts: object) -> Checkpoint:
     """Fine-tuned BN layers of ``mother``; a cheat changed one bit of a convolution besides."""
-    parent = checkpoint.load(registered(mother or folder, "mother", regime="natural")).as_parent()
+    parent = checkpoints.load(registered(mother or folder, "mother", regime="natural")).as_parent()
     model = small()
     train_bn(model)
     if cheat:
         flip(model.network.state_dict()["conv1.weight"])
-    return checkpoint.load(registered(folder, name, model, **({"regime": "bn-ft", "parent": parent} | facts)))
+    return checkpoints.load(registered(folder, name, model, **({"regime": "bn-ft", "parent": parent} | facts)))
 
 
 def evaluate(point: Checkpoint, checkpoint_dir: Path | None = None) -> Result:
@@ -66,7 +67,7 @@ def test_the_same_weights_under_an_honest_manifest_are_another_record(tmp_path: 
 def test_the_same_weights_under_another_name_or_claim_are_another_record(tmp_path: Path) -> None:
     first = child(tmp_path, "first", cheat=False)
     parent = first.manifest.parent
-    other = checkpoint.load(registered(tmp_path, "other", small(3), regime="natural")).as_parent()
+    other = checkpoints.load(registered(tmp_path, "other", small(3), regime="natural")).as_parent()
     claims = [
         ("first", {"regime": "bn-ft", "parent": parent}),
         ("second", {"regime": "bn-ft", "parent": parent}),
@@ -76,7 +77,7 @@ def test_the_same_weights_under_another_name_or_claim_are_another_record(tmp_pat
     ]
     identities = []
     for i, (name, facts) in enumerate(claims):
-        point = checkpoint.load(registered(tmp_path / str(i), name, first.model, **facts))
+        point = checkpoints.load(registered(tmp_path / str(i), name, first.model, **facts))
         assert point.manifest.weights_sha256 == first.manifest.weights_sha256
         identities.append(evaluation.evaluation_id(point, DATA, THREAT, "clean", checkpoint_dir=tmp_path))
     assert len(set(identities)) == len(claims)
@@ -105,42 +106,42 @@ def test_a_parent_that_is_not_there_is_a_flag(tmp_path: Path, monkeypatch: pytes
 
 
 def test_weights_of_one_regime_that_are_imported_as_another_are_a_flag(tmp_path: Path) -> None:
-    full = checkpoint.load("at_full")
-    stranger = checkpoint.load(registered(tmp_path / "gone", "mother", regime="natural")).as_parent()
+    full = checkpoints.load("at_full")
+    stranger = checkpoints.load(registered(tmp_path / "gone", "mother", regime="natural")).as_parent()
     for name, facts, reason in [
         ("no-parent", {"regime": "bn-ft"}, "the manifest names none"),
         ("lost-parent", {"regime": "bn-ft", "parent": stranger}, "the parent 'mother' was not found"),
         ("no-seed", {"regime": "bn-scratch"}, "does not say from which seed"),
         ("seed", {"regime": "bn-scratch", "training": {"seed": 0}}, "could not be repeated here"),
     ]:
-        point = checkpoint.load(registered(tmp_path, name, full.model, **facts))
+        point = checkpoints.load(registered(tmp_path, name, full.model, **facts))
         (flag,) = evaluate(point).flags
         assert flag.startswith(f"lineage: the claim of {facts['regime']} could not be verified (")
         assert reason in flag
     for name, regime in (("everything", "at-full"), ("phases", "partial-at"), ("nothing-claimed", None)):
-        assert evaluate(checkpoint.load(registered(tmp_path, name, full.model, regime=regime))).flags == []
+        assert evaluate(checkpoints.load(registered(tmp_path, name, full.model, regime=regime))).flags == []
 
 
 def test_a_child_that_normalises_its_images_otherwise_is_a_flag(tmp_path: Path) -> None:
-    parent = checkpoint.load(registered(tmp_path, "mother", regime="natural")).as_parent()
+    parent = checkpoints.load(registered(tmp_path, "mother", regime="natural")).as_parent()
     model = small(normalization=Normalization((0.3,), (0.5,)))
     train_bn(model)
-    point = checkpoint.load(registered(tmp_path, "child", model, regime="bn-ft", parent=parent))
+    point = checkpoints.load(registered(tmp_path, "child", model, regime="bn-ft", parent=parent))
     (flag,) = evaluate(point).flags
     assert "claims bn-ft, but the images are normalised otherwise (normalization.std changed)" in flag
 
 
 def test_a_parent_of_another_architecture_is_a_flag(tmp_path: Path) -> None:
     mother = small(norm_layer="group")
-    parent = checkpoint.load(registered(tmp_path, "mother", mother, regime="natural")).as_parent()
-    point = checkpoint.load(registered(tmp_path, "child", small(), regime="bn-ft", parent=parent))
+    parent = checkpoints.load(registered(tmp_path, "mother", mother, regime="natural")).as_parent()
+    point = checkpoints.load(registered(tmp_path, "child", small(), regime="bn-ft", parent=parent))
     (flag,) = evaluate(point).flags
     assert "cannot be compared with a parent" in flag
 
 
 def test_a_regime_that_the_network_cannot_have_is_a_flag(tmp_path: Path) -> None:
     path = registered(tmp_path, "odd", small(norm_layer="group"), regime="bn-scratch", training={"seed": 0})
-    (flag,) = evaluate(checkpoint.load(path)).flags
+    (flag,) = evaluate(checkpoints.load(path)).flags
     assert "claims bn-scratch, but" in flag
 
 
@@ -158,7 +159,7 @@ def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypat
     with torch.no_grad():
         next(model.parameters()).add_(1)
     path = registered(tmp_path, "own", model, regime="bn-scratch", training={"seed": 3})
-    point = checkpoint.load(path)
+    point = checkpoints.load(path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (flag,) = evaluate(point).flags
@@ -166,6 +167,6 @@ def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypat
     assert "cannot be built anew here" in flag
 
 
-@pytest.mark.parametrize("name", [manifest.name for manifest in checkpoint.available()])
+@pytest.mark.parametrize("name", [manifest.name for manifest in checkpoints.available()])
 def test_what_ships_is_what_it_claims_to_be(name: str) -> None:
-    assert evaluate(checkpoint.load(name)).flags == []
+    assert evaluate(checkpoints.load(name)).flags == []

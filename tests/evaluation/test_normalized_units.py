@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import harness
-from harness import checkpoint, datasets, evaluation, models
+from harness import checkpoints, datasets, evaluation, models
 from harness.errors import InvalidInput
 from harness.models import Normalization
 from harness.threat import ThreatModel
@@ -80,7 +80,7 @@ def test_what_cannot_be_converted(text: str, std: tuple[float, ...] | None, word
 
 
 def test_a_checkpoint_is_evaluated_in_pixel_units_with_a_flag(tmp_path: Path) -> None:
-    point = checkpoint.load(registered(tmp_path, "own", small()))  # its deviation is 0.4
+    point = checkpoints.load(registered(tmp_path, "own", small()))  # its deviation is 0.4
     data = datasets.load("digits", limit=10)
     done = evaluation.evaluate_checkpoint(point, data, threat="Linf:0.25@normalized", suite="fgsm", workers=1)
     assert (done.result.threat.eps, done.result.threat.radius) == ("0.1", 0.1)
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_evaluated_in_pixel_units_with_a_flag(tmp_path: Path) ->
 
 def test_a_checkpoint_without_normalisation(tmp_path: Path) -> None:
     model = models.build("digits-resnet", classes=10, shape=(1, 8, 8), seed=0).eval()
-    point = checkpoint.load(registered(tmp_path, "bare", model))
+    point = checkpoints.load(registered(tmp_path, "bare", model))
     with pytest.raises(InvalidInput, match="no known normalisation"):
         evaluation.evaluate_checkpoint(
             point, datasets.load("digits", limit=4), threat="Linf:0.25@normalized", suite="fgsm"

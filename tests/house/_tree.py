@@ -34,7 +34,7 @@ def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[st
                 package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
                 kept = package[: len(package) - node.level + 1]
                 base = ".".join([*kept, *([node.module] if node.module else [])])
-            # `from harness import stats` imports the module harness.stats
+            # `from harness import stats` imports the module harness.results.stats
             targets = [f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names]
         else:
             continue

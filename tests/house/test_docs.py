@@ -14,8 +14,9 @@ import pytest
 import rich_click as click
 from pydantic import BaseModel
 
-from harness import regime, result
 from harness.cli import commands
+from harness.regimes import _base
+from harness.results import record
 from tests.house._tree import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -53,7 +54,7 @@ def test_every_dependency_has_a_reason_and_a_cost(title: str, needed: list[str])
     assert [name for name, (reason, cost) in documented.items() if len(reason) < 10 or not cost] == []
 
 
-RECORDS = [getattr(result, name) for name in result.__all__]
+RECORDS = [getattr(record, name) for name in record.__all__]
 
 
 @pytest.mark.parametrize("record", [r for r in RECORDS if isinstance(r, type) and issubclass(r, BaseModel)])
@@ -63,19 +64,19 @@ def test_every_field_of_a_result_is_explained(record: type[BaseModel]) -> None:
 
 def test_every_array_of_the_verdicts_is_explained() -> None:
     explained = list(rows(section(read("docs/result-schema.md"), "Per-sample verdicts")))
-    assert explained == [field.name for field in fields(result.Verdicts)]
+    assert explained == [field.name for field in fields(record.Verdicts)]
 
 
 def test_the_schema_version_is_the_documented_one() -> None:
-    assert rows(read("docs/result-schema.md"))["schema_version"] == [str(result.SCHEMA_VERSION)]
+    assert rows(read("docs/result-schema.md"))["schema_version"] == [str(record.SCHEMA_VERSION)]
 
 
 @pytest.mark.parametrize(
     ("title", "record", "elsewhere"),
     [
-        ("The fields of a regime", regime.Regime, {"name", "summary", "source"}),
-        ("An optimiser of its own", regime.PartOptimizer, set()),
-        ("Adversarial weight perturbation", regime.Awp, set()),
+        ("The fields of a regime", _base.Regime, {"name", "summary", "source"}),
+        ("An optimiser of its own", _base.PartOptimizer, set()),
+        ("Adversarial weight perturbation", _base.Awp, set()),
     ],
 )
 def test_every_field_of_a_regime_is_explained(title: str, record: type[BaseModel], elsewhere: set[str]) -> None:
@@ -83,7 +84,7 @@ def test_every_field_of_a_regime_is_explained(title: str, record: type[BaseModel
     text = section(page, title) if title.startswith("The fields") else page.partition(f"### {title}\n")[2]
     explained = set(rows(text.partition("\n### ")[0]))
     assert explained | elsewhere == set(record.model_fields)
-    assert all(f"`{name}`" in page for name in elsewhere | set(regime.Phase.model_fields))
+    assert all(f"`{name}`" in page for name in elsewhere | set(_base.Phase.model_fields))
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness import attacks, datasets, models, norm_layers, regimes, suites
-from harness.draws import Draws, sample_keys
+from harness import attacks, datasets, models, regimes, suites
+from harness.models import norm_layers
 from harness.threat import ThreatModel
+from harness.threat.rng import Draws, sample_keys
 from tests.house._tree import ROOT
 from tests.support import batch_of, drive, linear_model
 
@@ -33,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         if name.startswith("harness/"):
-            families.append((importlib.import_module(f"harness.{path.parent.name}"), str(path.parent)))
+            families.append((importlib.import_module(".".join(Path(name).parent.parts)), str(path.parent)))
     for family, folder in families:
         family.__path__.append(folder)
     yield root
@@ -51,7 +52,7 @@ def test_there_is_an_example_for_every_family() -> None:
         "harness/attacks/random_points.py",
         "harness/datasets/gratings.py",
         "harness/models/plain3.py",
-        "harness/norm_layers/rms.py",
+        "harness/models/norm_layers/rms.py",
         "harness/regimes/last_block_ft.py",
         "my_network.py",
         "random_then_pgd.toml",
@@ -62,7 +63,7 @@ def test_regime() -> None:
     assert "last-block-ft" in regimes.names()
     regime = regimes.get("last-block-ft")
     assert regime.trained == ("groups:-2:",)
-    from harness.parts import select
+    from harness.models._selectors import select
 
     model = models.build("digits-resnet", classes=10, shape=(1, 8, 8), seed=0)
     trained = select(model, regime.trained)

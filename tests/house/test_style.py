@@ -89,7 +89,7 @@ def broken(rule: Rule, names: dict[str, Path]) -> list[str]:
 
 
 # a process and the workers that it forked itself talk in pickles: nothing of that was ever a file
-OWN_WORDS = {foreign_code: "harness.workers"}
+OWN_WORDS = {foreign_code: "harness.engine.executors"}
 
 
 @pytest.mark.parametrize("rule", [bare_excepts, swallowed_errors, loose_loads, foreign_code, global_seeding, asserts])

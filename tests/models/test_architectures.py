@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import families, models, norm_layers
+from harness import models
 from harness.errors import InvalidInput, UnknownName
-from harness.models import Model, Normalization
+from harness.models import Model, Normalization, norm_layers
+from harness.util import plugins
 
 SHAPE = (3, 12, 12)
 CLASSES = 7
 
 
 def own_norm(architecture: str) -> str:
-    member = families.lookup("harness.models", architecture, "architecture")
+    member = plugins.lookup("harness.models", architecture, "architecture")
     name: str = inspect.signature(member).parameters["norm"].default.name
     return name
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from harness import models, norm_layers
+from harness import models
 from harness.errors import CheckpointError, InvalidInput, UnknownName
-from harness.models import Model
-from harness.norm_layers import DualBatchNorm2d, deploy_branch, dual_layers, use_branch
-from harness.norm_layers.fixup import FixupConv2d
-from harness.norm_layers.weight_standardized import StandardizedConv2d
+from harness.models import Model, norm_layers
+from harness.models.norm_layers import DualBatchNorm2d, deploy_branch, dual_layers, use_branch
+from harness.models.norm_layers.fixup import FixupConv2d
+from harness.models.norm_layers.weight_standardized import StandardizedConv2d
 
 SHAPE = (1, 8, 8)
 

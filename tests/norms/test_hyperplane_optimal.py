@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
 
-from harness.norms import NORMS
+from harness.threat.norms import NORMS
 
 Case = tuple[list[float], list[float], float]
 

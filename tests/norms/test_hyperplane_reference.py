@@ -7,7 +7,7 @@ import torch
 from pyautoattack.fab_projections import projection_l1, projection_l2, projection_linf
 from torch import Tensor
 
-from harness.norms import NORMS, _hyperplane
+from harness.threat.norms import NORMS, _hyperplane
 
 REFERENCE = {"Linf": projection_linf, "L2": projection_l2, "L1": projection_l1}
 N = 40

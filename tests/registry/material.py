@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import checkpoint, models
+from harness import checkpoints, models
 from harness.models import Model, Normalization
 
 FACTS: dict[str, Any] = {"dataset": "digits", "threat": "Linf:0.15"}
@@ -32,14 +32,14 @@ def small(
 
 
 def registered(folder: Path, name: str = "own", model: Model | None = None, **facts: Any) -> Path:
-    return checkpoint.save(model or small(), directory=folder, name=name, **(FACTS | facts))
+    return checkpoints.save(model or small(), directory=folder, name=name, **(FACTS | facts))
 
 
 def put(path: Path, content: bytes) -> None:
     """Replace the weights of a registered checkpoint and make its manifest vouch for the new file."""
     path.write_bytes(content)
-    beside = checkpoint.manifest_path(path)
-    before = checkpoint.read_manifest(beside)
+    beside = checkpoints.manifest_path(path)
+    before = checkpoints.read_manifest(beside)
     after = before.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     beside.write_text(after.to_toml(), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoint
+from harness import checkpoints
 from harness.cli import run
 from tests.registry.material import packed, registered, small, weights
 from tests.registry.test_lineage import family, flip, train_bn
@@ -27,7 +27,7 @@ def test_import_registers_in_the_current_folder(foreign: str, capsys: pytest.Cap
     assert run(["import", foreign, "--name", "own", *DESCRIBED, "--mean", "0.5", "--std", "0.25"]) == 0
     out = capsys.readouterr().out
     assert "registered own as checkpoints/own.pt" in out
-    manifest = checkpoint.load("own").manifest
+    manifest = checkpoints.load("own").manifest
     assert manifest.normalization is not None
     assert (manifest.normalization.mean, manifest.normalization.std) == ((0.5,), (0.25,))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import checkpoint
+from harness import checkpoints
 from harness.errors import CheckpointError
 from tests.registry.material import packed, put, registered, small, weights
 
@@ -126,7 +126,7 @@ def test_hostile_files(
     path = registered(tmp_path)
     put(path, make())
     with pytest.raises(CheckpointError, match=message) as caught:
-        checkpoint.load(path)
+        checkpoints.load(path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
@@ -139,7 +139,7 @@ def test_a_flipped_bit_anywhere_is_noticed(file_format: str, position: int, tmp_
     content[position] ^= 1
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="sha256 is"):
-        checkpoint.load(path)
+        checkpoints.load(path)
 
 
 def safetensors_bytes(header: str, data: bytes) -> bytes:
@@ -168,14 +168,14 @@ def test_hostile_safetensors(content: bytes, message: str, tmp_path: Path) -> No
     path = registered(tmp_path, file_format="safetensors")
     put(path, content)
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.load(path)
+        checkpoints.load(path)
 
 
 def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
     path = registered(tmp_path)
     path.write_bytes(path.read_bytes()[: 1 << 13])
     with pytest.raises(CheckpointError, match="fetch it again"):
-        checkpoint.load(path)
+        checkpoints.load(path)
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -187,7 +187,7 @@ def test_ordinary_files_are_not_suspected(protocol: int, legacy: bool, tmp_path:
     )
     buffer = io.BytesIO()
     torch.save(content, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-    from harness.checkpoint._duplicates import repeated_names
+    from harness.checkpoints._duplicates import repeated_names
 
     assert repeated_names(buffer.getvalue(), safetensors=False) == []
 
@@ -196,7 +196,7 @@ def test_weights_in_another_memory_format_are_the_same_weights(tmp_path: Path) -
     path = registered(tmp_path)
     model = small().to(memory_format=torch.channels_last)
     put(path, packed({"state_dict": dict(model.network.state_dict())}))
-    assert checkpoint.weights_sha256(checkpoint.load(path).model) == checkpoint.weights_sha256(small())
+    assert checkpoints.weights_sha256(checkpoints.load(path).model) == checkpoints.weights_sha256(small())
 
 
 def test_the_file_holds_only_plain_things(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoint, datasets
+from harness import checkpoints, datasets
 from harness.errors import CheckpointError, HarnessError, InvalidInput, UnknownName
 from harness.models import Normalization
 from tests.registry.material import packed, registered, small, weights
@@ -25,7 +25,7 @@ DESCRIBED: dict[str, Any] = {"architecture": "digits-resnet", "dataset": "digits
 def bring(folder: Path, content: bytes, *, suffix: str = ".pt", **facts: Any) -> Path:
     file = folder / f"foreign{suffix}"
     file.write_bytes(content)
-    return checkpoint.import_file(file, name="own", directory=folder / "registry", **(DESCRIBED | facts))
+    return checkpoints.import_file(file, name="own", directory=folder / "registry", **(DESCRIBED | facts))
 
 
 def under(prefix: str) -> dict[str, Tensor]:
@@ -51,8 +51,8 @@ WRAPPED: dict[str, Callable[[], Any]] = {
 def test_wrappers_are_taken_off(wrapper: str, tmp_path: Path) -> None:
     content = packed(WRAPPED[wrapper]())
     path = bring(tmp_path, content)
-    loaded = checkpoint.load(path)
-    assert checkpoint.weights_sha256(loaded.model) == checkpoint.weights_sha256(small())
+    loaded = checkpoints.load(path)
+    assert checkpoints.weights_sha256(loaded.model) == checkpoints.weights_sha256(small())
     assert loaded.manifest.source == "foreign.pt"
     assert loaded.manifest.source_sha256 == hashlib.sha256(content).hexdigest()
     assert bool(loaded.manifest.notes) == (wrapper.endswith("."))
@@ -62,8 +62,8 @@ def test_legacy_files_and_safetensors(tmp_path: Path) -> None:
     torch.save(weights(), tmp_path / "old.th", _use_new_zipfile_serialization=False)
     safetensors.torch.save_file(weights(), tmp_path / "new.safetensors")
     for file in ("old.th", "new.safetensors"):
-        path = checkpoint.import_file(tmp_path / file, name=file[:3], directory=tmp_path / "r", **DESCRIBED)
-        assert checkpoint.load(path).manifest.weights_sha256 == checkpoint.weights_sha256(small())
+        path = checkpoints.import_file(tmp_path / file, name=file[:3], directory=tmp_path / "r", **DESCRIBED)
+        assert checkpoints.load(path).manifest.weights_sha256 == checkpoints.weights_sha256(small())
 
 
 def test_several_sets_of_weights_must_be_chosen_from(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_several_sets_of_weights_must_be_chosen_from(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="weights in model, ema: say which"):
         bring(tmp_path, content)
     path = bring(tmp_path, content, entry="ema")
-    assert checkpoint.load(path).manifest.weights_sha256 == checkpoint.weights_sha256(small(1))
+    assert checkpoints.load(path).manifest.weights_sha256 == checkpoints.weights_sha256(small(1))
     with pytest.raises(CheckpointError, match="no entry 'emma', it has model, ema"):
         bring(tmp_path, content, entry="emma")
 
 
 def test_the_data_set_says_classes_shape_and_threat(tmp_path: Path) -> None:
-    manifest = checkpoint.load(bring(tmp_path, packed(weights()))).manifest
+    manifest = checkpoints.load(bring(tmp_path, packed(weights()))).manifest
     assert (manifest.dataset, manifest.classes, manifest.shape) == ("digits", 10, (1, 8, 8))
     assert manifest.threat == "Linf:0.15"
     assert manifest.regime is None
@@ -102,7 +102,7 @@ def test_missing_facts_are_named(tmp_path: Path) -> None:
 
 def test_normalization_given_in_numbers(tmp_path: Path) -> None:
     path = bring(tmp_path, packed(weights()), normalization=None, mean=(0.5,), std=(0.25,))
-    model = checkpoint.load(path).model
+    model = checkpoints.load(path).model
     assert model.normalization == Normalization((0.5,), (0.25,))
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(model(x), model.network((x - 0.5) / 0.25))
@@ -121,9 +121,9 @@ def test_constants_in_the_file_become_the_normalization(style: str, tmp_path: Pa
     names = ("normalize.", "module.") if style == "attribute" else ("0.", "1.")
     held = {names[0] + n: t for n, t in constants.items()} | under(names[1])
     path = bring(tmp_path, packed(held), normalization=None)
-    loaded = checkpoint.load(path)
+    loaded = checkpoints.load(path)
     assert loaded.manifest.normalization == Normalization((0.1307,), (0.3081,))
-    assert loaded.manifest.weights_sha256 == checkpoint.weights_sha256(small())
+    assert loaded.manifest.weights_sha256 == checkpoints.weights_sha256(small())
     assert any("normalization" in note for note in loaded.manifest.notes)
     bring(tmp_path, packed(held), normalization="mnist")
     for other in ("none", Normalization((0.5,), (0.5,))):
@@ -134,12 +134,12 @@ def test_constants_in_the_file_become_the_normalization(style: str, tmp_path: Pa
 def test_batch_counters_are_settled_explicitly(tmp_path: Path) -> None:
     counters = [name for name in weights() if name.endswith("num_batches_tracked")]
     old = {name: tensor for name, tensor in weights().items() if name not in counters}
-    loaded = checkpoint.load(bring(tmp_path, packed(old)))
+    loaded = checkpoints.load(bring(tmp_path, packed(old)))
     assert f"set {len(counters)} missing BN batch counters to zero" in loaded.manifest.notes
     state = loaded.model.network.state_dict()
     assert all(state[name] == 0 and state[name].dtype == torch.int64 for name in counters)
     surplus = weights(small(norm_layer="none")) | {"bn1.num_batches_tracked": torch.tensor(4)}
-    loaded = checkpoint.load(bring(tmp_path, packed(surplus), norm_layer="none", overwrite=True))
+    loaded = checkpoints.load(bring(tmp_path, packed(surplus), norm_layer="none", overwrite=True))
     assert "left out 1 BN batch counters that the architecture lacks" in loaded.manifest.notes
 
 
@@ -187,7 +187,7 @@ class Net(nn.Module):
     (tmp_path / "fails.py").write_text(code.format(result="self.fc(x)"))
     content = packed(nn.Linear(64, 10).state_dict())
     content = packed({f"fc.{n}": t for n, t in torch.load(_file(tmp_path, content), weights_only=True).items()})
-    loaded = checkpoint.load(bring(tmp_path, content, architecture=f"{tmp_path}/net.py:Net"))
+    loaded = checkpoints.load(bring(tmp_path, content, architecture=f"{tmp_path}/net.py:Net"))
     assert loaded.model(torch.rand(5, 1, 8, 8)).shape == (5, 10)
     for file, message in [("bad", r"two images gave \[1, 10\]"), ("nan", "NaN"), ("fails", "does not take images")]:
         with pytest.raises(CheckpointError, match=message):
@@ -203,10 +203,10 @@ def _file(folder: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("file_format", ["pt", "safetensors"])
 def test_our_own_files_say_what_they_are(file_format: str, tmp_path: Path) -> None:
     path = registered(tmp_path / "a", regime="natural", file_format=file_format)
-    before = checkpoint.load(path).manifest
-    checkpoint.manifest_path(path).unlink()
-    copy = checkpoint.import_file(path, name="own", directory=tmp_path / "b")
-    after = checkpoint.load(copy).manifest
+    before = checkpoints.load(path).manifest
+    checkpoints.manifest_path(path).unlink()
+    copy = checkpoints.import_file(path, name="own", directory=tmp_path / "b")
+    after = checkpoints.load(copy).manifest
     for field in ("weights_sha256", "architecture", "shape", "normalization", "regime", "dataset", "threat"):
         assert getattr(after, field) == getattr(before, field), field
 
@@ -224,15 +224,15 @@ def test_a_file_is_not_asked_whose_code_to_run(tmp_path: Path) -> None:
 def test_parents_are_referred_to_by_their_weights(tmp_path: Path) -> None:
     mother = registered(tmp_path / "registry", "mother")
     path = bring(tmp_path, packed(weights(small(1))), parent="mother", checkpoint_dir=tmp_path / "registry")
-    parent = checkpoint.load(path).manifest.parent
-    assert parent == checkpoint.load(mother).as_parent()
+    parent = checkpoints.load(path).manifest.parent
+    assert parent == checkpoints.load(mother).as_parent()
     with pytest.raises(UnknownName, match="did you mean 'mother'"):
         bring(tmp_path, packed(weights()), parent="mothr", checkpoint_dir=tmp_path / "registry")
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
-        checkpoint.import_file(tmp_path / "nothing.pt", name="own", directory=tmp_path, **DESCRIBED)
+        checkpoints.import_file(tmp_path / "nothing.pt", name="own", directory=tmp_path, **DESCRIBED)
 
 
 SHARED_MODELS = {
@@ -251,7 +251,7 @@ SHARED_MODELS = {
 
 def bring_shared(name: str, folder: Path) -> Path:
     architecture, normalization, dataset, _ = SHARED_MODELS[name]
-    return checkpoint.import_file(
+    return checkpoints.import_file(
         SHARED / "models" / name,
         name=Path(name).stem,
         directory=folder,
@@ -264,7 +264,7 @@ def bring_shared(name: str, folder: Path) -> Path:
 @pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="no shared models")
 @pytest.mark.parametrize("name", SHARED_MODELS)
 def test_shared_models_are_imported(name: str, tmp_path: Path) -> None:
-    loaded = checkpoint.load(bring_shared(name, tmp_path))
+    loaded = checkpoints.load(bring_shared(name, tmp_path))
     assert loaded.manifest.architecture == SHARED_MODELS[name][0]
 
 
@@ -277,7 +277,7 @@ def test_shared_models_are_imported(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_shared_models_are_as_accurate_as_known(name: str, data: str, n: int, tmp_path: Path) -> None:
-    model = checkpoint.load(bring_shared(name, tmp_path)).model
+    model = checkpoints.load(bring_shared(name, tmp_path)).model
     images = datasets.load(SHARED / "data" / data, limit=n)
     with torch.no_grad():
         predicted = torch.cat([model(x) for x in images.x.split(100)]).argmax(dim=1)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import checkpoint, lineage, regimes
-from harness.checkpoint import Checkpoint
+from harness import checkpoints, regimes
+from harness.checkpoints import Checkpoint, lineage
+from harness.checkpoints.lineage import Difference, Lineage
 from harness.errors import CheckpointError
-from harness.lineage import Difference, Lineage
 from harness.models import Model, Normalization
-from harness.parts import bn_layers, select
+from harness.models._selectors import bn_layers, select
 from tests.registry.material import registered, small
 from tests.registry.test_import import bring_shared
 from tests.support import SHARED
@@ -118,11 +118,11 @@ def test_other_architectures_cannot_be_compared() -> None:
 def family(
     folder: Path, change: Callable[[Model], None], *, regime: str | None = "bn-ft", **facts: object
 ) -> tuple[Checkpoint, Checkpoint]:
-    mother = checkpoint.load(registered(folder, "mother", regime="natural"))
+    mother = checkpoints.load(registered(folder, "mother", regime="natural"))
     model = small()
     change(model)
     path = registered(folder, "child", model, regime=regime, **({"parent": mother.as_parent()} | facts))
-    return checkpoint.load(path), mother
+    return checkpoints.load(path), mother
 
 
 def verdict(folder: Path, change: Callable[[Model], None], **facts: object) -> Lineage:
@@ -187,10 +187,10 @@ def test_every_regime_with_a_parent_is_recognised(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", [n for n in regimes.names() if regimes.get(n).start == "parent"])
 def test_no_regime_changes_the_normalization(name: str, tmp_path: Path) -> None:
-    mother = checkpoint.load(registered(tmp_path, "mother", regime="natural"))
+    mother = checkpoints.load(registered(tmp_path, "mother", regime="natural"))
     model = small(normalization=Normalization((0.2,), (0.4,)))
     path = registered(tmp_path, "child", model, regime=name, parent=mother.as_parent())
-    told = lineage.verify_claim(checkpoint.load(path), mother)
+    told = lineage.verify_claim(checkpoints.load(path), mother)
     assert told.status == "contradicted"
     assert "normalised otherwise (normalization.mean changed)" in told.reason
     assert told.regimes == ()
@@ -207,7 +207,7 @@ def test_parents_that_cannot_be_had(tmp_path: Path) -> None:
     assert lineage.verify_claim(child, None).status == "unknown-parent"
     assert "'mother' was not found" in lineage.verify_claim(child, None).reason
     assert lineage.verify_claim(child, None).unverified
-    stranger = checkpoint.load(registered(tmp_path, "stranger", small(7)))
+    stranger = checkpoints.load(registered(tmp_path, "stranger", small(7)))
     told = lineage.verify_claim(child, stranger)
     assert told.status == "unknown-parent"
     assert "does not have the weights of the parent 'mother'" in told.reason
@@ -217,7 +217,7 @@ def test_parents_that_cannot_be_had(tmp_path: Path) -> None:
     assert lineage.verify_claim(orphan, None).unverified
     assert lineage.verify_claim(child, mother).status == "consistent"
     assert not lineage.verify_claim(child, mother).unverified
-    grouped = checkpoint.load(registered(tmp_path, "grouped", small(norm_layer="group"), regime="bn-ft"))
+    grouped = checkpoints.load(registered(tmp_path, "grouped", small(norm_layer="group"), regime="bn-ft"))
     assert lineage.verify_claim(grouped, None).status == "contradicted"
 
 
@@ -247,7 +247,7 @@ def test_claims_that_cannot_be_checked(tmp_path: Path) -> None:
     told = lineage.verify_claim(child, mother)
     assert (told.status, "bn-ft" in told.regimes) == ("unknown-regime", True)
     assert lineage.verify_claim(mother, None).status == "root"
-    alone = checkpoint.load(registered(tmp_path, "alone", small(2)))
+    alone = checkpoints.load(registered(tmp_path, "alone", small(2)))
     assert lineage.verify_claim(alone, None).status == "root"
 
 
@@ -274,16 +274,16 @@ def test_a_start_at_random_is_repeated_from_its_seed(tmp_path: Path) -> None:
     model = small(5)
     train_bn(model)
     path = registered(tmp_path, "scratch", model, regime="bn-scratch", training={"seed": 5})
-    told = lineage.verify_claim(checkpoint.load(path), None)
+    told = lineage.verify_claim(checkpoints.load(path), None)
     assert (told.status, told.parent, told.unverified) == ("consistent", None, False)
     flip(model.network.state_dict()["conv1.weight"])
     path = registered(tmp_path, "other", model, regime="bn-scratch", training={"seed": 5})
-    told = lineage.verify_claim(checkpoint.load(path), None)
+    told = lineage.verify_claim(checkpoints.load(path), None)
     assert told.status == "root"
     assert "could not be repeated" in told.reason
     assert told.unverified
     path = registered(tmp_path, "unknown", model, regime="bn-scratch")
-    assert "does not say from which seed" in lineage.verify_claim(checkpoint.load(path), None).reason
+    assert "does not say from which seed" in lineage.verify_claim(checkpoints.load(path), None).reason
 
 
 def test_bn_report_is_exact() -> None:
@@ -322,12 +322,12 @@ def test_layers_without_gamma_and_networks_without_bn() -> None:
 def test_published_weights_kept_what_their_authors_say(tmp_path: Path) -> None:
     """Trained adversarially, then all but the first layers reset and trained naturally: those first layers
     are still there bit for bit, while their running statistics moved."""
-    parent = checkpoint.load(bring_shared("resnet32_at_all.pt", tmp_path))
+    parent = checkpoints.load(bring_shared("resnet32_at_all.pt", tmp_path))
     for name, kept in [
         ("resnet32_at_then_nt_init_block1.pt", ("init_conv", "block1")),
         ("resnet32_at_then_nt_init_block3.pt", ("init_conv", "block1", "block2", "block3")),
     ]:
-        child = checkpoint.load(bring_shared(name, tmp_path))
+        child = checkpoints.load(bring_shared(name, tmp_path))
         change = lineage.difference(child.model, parent.model)
         everything = {n for n, _ in child.model.network.named_parameters()}
         assert change.changed == {n for n in everything if not n.startswith(kept)}

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import checkpoint
-from harness.checkpoint import Parent
-from harness.checkpoint._toml import to_toml
+from harness import checkpoints
+from harness.checkpoints import Parent
+from harness.checkpoints._toml import to_toml
 from harness.errors import CheckpointError, InvalidInput, UnknownName
 from tests.registry.material import FACTS, registered, small
 
@@ -32,7 +32,7 @@ def test_round_trip(file_format: str, norm_layer: str, tmp_path: Path) -> None:
         training=training, trained_parameters=12, source="here", notes=["one"],
     )  # fmt: skip
     assert path == tmp_path / f"own.{file_format}"
-    loaded = checkpoint.load(path)
+    loaded = checkpoints.load(path)
     ours, theirs = model.network.state_dict(), loaded.model.network.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -47,7 +47,7 @@ def test_round_trip(file_format: str, norm_layer: str, tmp_path: Path) -> None:
     assert (manifest.training, manifest.trained_parameters) == (training, 12)
     assert (manifest.source, manifest.notes) == ("here", ("one",))
     assert manifest.parameters == sum(p.numel() for p in model.parameters())
-    assert manifest.weights_sha256 == checkpoint.weights_sha256(model)
+    assert manifest.weights_sha256 == checkpoints.weights_sha256(model)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([path.name, "own.toml"])
 
 
@@ -61,17 +61,17 @@ def test_equal_models_give_equal_bytes(file_format: str, tmp_path: Path) -> None
 
 def test_identity_of_weights_survives_packing(tmp_path: Path) -> None:
     paths = [registered(tmp_path / f, file_format=f) for f in FORMATS]
-    first, second = (checkpoint.load(path).manifest for path in paths)
+    first, second = (checkpoints.load(path).manifest for path in paths)
     assert first.sha256 != second.sha256
     assert first.weights_sha256 == second.weights_sha256
-    assert first.weights_sha256 == checkpoint.weights_sha256(small().network)
+    assert first.weights_sha256 == checkpoints.weights_sha256(small().network)
 
 
 @pytest.mark.parametrize("change", ["value", "sign of zero", "name", "dtype", "shape"])
 def test_identity_of_weights_sees_every_change(change: str) -> None:
     module = torch.nn.Module()
     module.register_buffer("a", torch.zeros(4))
-    before = checkpoint.weights_sha256(module)
+    before = checkpoints.weights_sha256(module)
     changed = {
         "value": torch.tensor([0.0, 0, 0, 1e-45]),
         "sign of zero": torch.tensor([0.0, 0, 0, -0.0]),
@@ -81,7 +81,7 @@ def test_identity_of_weights_sees_every_change(change: str) -> None:
     }[change]
     other = torch.nn.Module()
     other.register_buffer("b" if change == "name" else "a", changed)
-    assert checkpoint.weights_sha256(other) != before
+    assert checkpoints.weights_sha256(other) != before
 
 
 def test_another_checkpoint_of_that_name_is_not_replaced(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_another_checkpoint_of_that_name_is_not_replaced(tmp_path: Path) -> None
         registered(tmp_path, model=small(1), file_format="safetensors")
     assert path.read_bytes() == before
     registered(tmp_path, model=small(0), regime="natural")
-    assert checkpoint.load(path).manifest.regime == "natural"
+    assert checkpoints.load(path).manifest.regime == "natural"
     registered(tmp_path, model=small(1), overwrite=True)
     assert path.read_bytes() != before
 
@@ -162,39 +162,39 @@ def test_names_are_searched_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for seed, folder in enumerate((given_dir, home, here)):
         registered(folder, "searched", small(seed))
     registered(here, "only_here")
-    assert checkpoint.find("searched", given_dir) == given_dir / "searched.pt"
-    assert checkpoint.find("searched.pt", given_dir) == given_dir / "searched.pt"
-    assert checkpoint.find("searched") == home / "searched.pt"
+    assert checkpoints.find("searched", given_dir) == given_dir / "searched.pt"
+    assert checkpoints.find("searched.pt", given_dir) == given_dir / "searched.pt"
+    assert checkpoints.find("searched") == home / "searched.pt"
     monkeypatch.delenv("HARNESS_HOME")
-    assert checkpoint.find("searched").resolve() == here / "searched.pt"
+    assert checkpoints.find("searched").resolve() == here / "searched.pt"
     registered(tmp_path, "searched", small(5))
-    assert checkpoint.find("searched.pt", given_dir).resolve() == tmp_path / "searched.pt"
-    assert checkpoint.find("checkpoints/searched").resolve() == here / "searched.pt"
-    assert checkpoint.find(str(home / "searched.toml")) == home / "searched.pt"
-    assert {"searched", "only_here"} <= {manifest.name for manifest in checkpoint.available()}
-    weights = {m.name: m.weights_sha256 for m in checkpoint.available(given_dir)}
-    assert weights["searched"] == checkpoint.weights_sha256(small(0))
+    assert checkpoints.find("searched.pt", given_dir).resolve() == tmp_path / "searched.pt"
+    assert checkpoints.find("checkpoints/searched").resolve() == here / "searched.pt"
+    assert checkpoints.find(str(home / "searched.toml")) == home / "searched.pt"
+    assert {"searched", "only_here"} <= {manifest.name for manifest in checkpoints.available()}
+    weights = {m.name: m.weights_sha256 for m in checkpoints.available(given_dir)}
+    assert weights["searched"] == checkpoints.weights_sha256(small(0))
 
 
 def test_unknown_names_and_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     registered(tmp_path, "natural_one")
     with pytest.raises(UnknownName, match="did you mean 'natural_one'"):
-        checkpoint.find("naturalone", tmp_path)
+        checkpoints.find("naturalone", tmp_path)
     with pytest.raises(CheckpointError, match=r"no such checkpoint: .*nothing\.pt \(the folder holds natural_one\.pt"):
-        checkpoint.find(tmp_path / "nothing.pt")
+        checkpoints.find(tmp_path / "nothing.pt")
     with pytest.raises(CheckpointError, match="does not exist"):
-        checkpoint.find("natural_one", tmp_path / "nowhere")
+        checkpoints.find("natural_one", tmp_path / "nowhere")
 
 
 def test_every_available_checkpoint_loads() -> None:
-    for manifest in checkpoint.available():
-        assert checkpoint.load(manifest.name).manifest == manifest
+    for manifest in checkpoints.available():
+        assert checkpoints.load(manifest.name).manifest == manifest
 
 
 def test_a_manifest_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     path = registered(tmp_path)
-    beside = checkpoint.manifest_path(path)
+    beside = checkpoints.manifest_path(path)
     text = beside.read_text(encoding="utf-8")
     for before, after, message in [
         ("architecture =", "architectur =", "unknown field 'architectur'.*did you mean 'architecture'"),
@@ -212,14 +212,14 @@ def test_a_manifest_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         assert before in text
         beside.write_text(text.replace(before, after), encoding="utf-8")
         with pytest.raises(CheckpointError, match=message) as caught:
-            checkpoint.load(path)
+            checkpoints.load(path)
         assert "\n" not in str(caught.value)
 
 
 def test_a_manifest_must_agree_with_the_weights(tmp_path: Path) -> None:
     path = registered(tmp_path)
-    beside = checkpoint.manifest_path(path)
-    manifest = checkpoint.read_manifest(beside)
+    beside = checkpoints.manifest_path(path)
+    manifest = checkpoints.read_manifest(beside)
     for update, message in [
         ({"sha256": "0" * 64}, "sha256 is .*, expected 000000000000"),
         ({"weights_sha256": "0" * 64}, "another hash"),
@@ -227,10 +227,10 @@ def test_a_manifest_must_agree_with_the_weights(tmp_path: Path) -> None:
     ]:
         beside.write_text(manifest.model_copy(update=update).to_toml(), encoding="utf-8")
         with pytest.raises(CheckpointError, match=message):
-            checkpoint.load(path)
+            checkpoints.load(path)
     beside.unlink()
     with pytest.raises(CheckpointError, match="harness import"):
-        checkpoint.load(path)
+        checkpoints.load(path)
 
 
 def test_a_user_architecture_is_found_beside_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,9 +241,9 @@ def test_a_user_architecture_is_found_beside_its_checkpoint(tmp_path: Path, monk
     code = "from torch import nn\ndef net(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
     (tmp_path / "a" / "mine.py").write_text(code)
     model = models.build("mine.py:net", classes=10, shape=(1, 8, 8), seed=0)
-    path = checkpoint.save(model, directory=tmp_path / "a", name="mine", **FACTS)
+    path = checkpoints.save(model, directory=tmp_path / "a", name="mine", **FACTS)
     monkeypatch.chdir(tmp_path)
-    assert checkpoint.weights_sha256(checkpoint.load(path).model) == checkpoint.weights_sha256(model)
+    assert checkpoints.weights_sha256(checkpoints.load(path).model) == checkpoints.weights_sha256(model)
 
 
 _VALUES = st.recursive(

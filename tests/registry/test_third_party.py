@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness import stats
 from harness.cli import run
+from harness.results import stats
 from tests.support import SHARED
 
 pytestmark = pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="no shared models")

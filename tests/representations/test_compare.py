@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness import checkpoint, datasets, models
-from harness.cka import LOGITS, compare, layers, linear_cka, picture, table, watched
-from harness.cka import _compare as comparing
-from harness.crafting import Crafting, craft
+from harness import checkpoints, datasets, models
 from harness.errors import InvalidInput
 from harness.models import Model
+from harness.representations import LOGITS, compare, layers, linear_cka, picture, table, watched
+from harness.representations import _compare as comparing
 from harness.threat import ThreatModel
+from harness.threat.perturb import Crafting, craft
 from tests.registry.material import small
 
 DATA = datasets.load("digits", limit=150)
@@ -25,7 +25,7 @@ PGD = Crafting.of("pgd", THREAT, steps=5)
 
 
 def natural() -> Model:
-    return checkpoint.load("natural").model
+    return checkpoints.load("natural").model
 
 
 def hooks(model: Model) -> int:
@@ -158,7 +158,7 @@ def test_a_model_and_itself() -> None:
 
 
 def test_each_model_is_given_its_own_adversarial_images() -> None:
-    first, second = natural(), checkpoint.load("at_full").model
+    first, second = natural(), checkpoints.load("at_full").model
     clean, adversarial = compare(first, second, DATA.x, DATA.y, crafting=PGD, seed=4)
     assert (clean.inputs, adversarial.inputs, adversarial.n) == ("clean", "adversarial", 150)
     logits = []

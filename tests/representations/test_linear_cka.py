@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.cka import linear_cka, represent
 from harness.errors import InvalidInput
+from harness.representations import linear_cka, represent
 
 
 def noise(n: int, d: int, seed: int = 0) -> Tensor:

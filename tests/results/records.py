@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.result import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
+from harness.results.record import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
 from harness.threat import ThreatModel
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import formats, leaderboard
-from harness.formats import COLUMNS, Board
-from harness.stats import wilson
+from harness.results import formats, leaderboard
+from harness.results.formats import COLUMNS, Board
+from harness.results.stats import wilson
 from harness.threat import ThreatModel
 from tests.results.records import make_result
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import datasets, leaderboard, store
+from harness import datasets
+from harness.results import leaderboard, store
 
 FOLDER = Path(__file__).resolve().parents[2] / "leaderboards"
 

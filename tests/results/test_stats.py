@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InvalidInput
-from harness.stats import holm, mcnemar, paired_bootstrap, wilson
+from harness.results.stats import holm, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import store
 from harness.errors import InvalidInput, ResultError
-from harness.result import Verdicts
+from harness.results import store
+from harness.results.record import Verdicts
 from tests.results.records import make_result, make_verdicts
 
 

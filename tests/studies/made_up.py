@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.fields import validate
-from harness.study import Findings, Plan, Study, plan
-from harness.study.found import Network, Outcome
+from harness.studies import Findings, Plan, Study, plan
+from harness.studies.found import Network, Outcome
+from harness.util.validation import validate
 from tests.results.records import make_result
 
 TINY: dict[str, Any] = {
@@ -60,7 +60,7 @@ def standing(share: float, n: int, *, shift: int = 0) -> np.ndarray[Any, np.dtyp
 
 def findings(made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[str, Sequence[float]]) -> Findings:
     """Networks of which, in every measure, the first so many samples stand (accuracies as shares, by seed)."""
-    from harness.checkpoint import Manifest
+    from harness.checkpoints import Manifest
 
     n = len(made.test_set)
     networks: dict[str, dict[int, Network]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError
-from harness.study import plan, read
+from harness.studies import plan, read
 from tests.studies.made_up import write
 
 

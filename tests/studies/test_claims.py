@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import InvalidInput
-from harness.study.claims import Quantity, Term, parse
+from harness.studies.claims import Quantity, Term, parse
 
 LABELS = ("natural", "bn-ft", "at.full_2")
 

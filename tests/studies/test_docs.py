@@ -7,10 +7,10 @@ import tomllib
 
 import pytest
 
-from harness.fields import validate
-from harness.study import Study
-from harness.study.claims import parse
-from harness.study.spec import Entry
+from harness.studies import Study
+from harness.studies.claims import parse
+from harness.studies.spec import Entry
+from harness.util.validation import validate
 from tests.house._tree import ROOT
 
 PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")

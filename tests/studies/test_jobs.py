@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness.errors import InvalidInput
-from harness.study.jobs import Event, Job, Report, can_isolate, schedule
+from harness.studies.jobs import Event, Job, Report, can_isolate, schedule
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("isolated", [True, False] if can_isolate(CPU) else [False])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from harness import stats
-from harness.study import Findings, judging
-from harness.study.found import Network, Outcome
-from harness.study.judging import Judgement, judge
-from harness.study.planning import Plan
+from harness.results import stats
+from harness.studies import Findings, judging
+from harness.studies.found import Network, Outcome
+from harness.studies.judging import Judgement, judge
+from harness.studies.planning import Plan
 from tests.studies.made_up import findings, planned
 
 ROBUST = {"natural": (0.1, 0.12, 0.11), "bn-ft": (0.4, 0.42, 0.41), "at-full": (0.8, 0.79, 0.81)}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from harness.errors import InvalidInput
-from harness.study import plan, read
-from harness.study.running import missing
-from harness.study.work import Folders
+from harness.studies import plan, read
+from harness.studies.running import missing
+from harness.studies.work import Folders
 from tests.studies.made_up import planned, study, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,10 +115,10 @@ def test_files_are_found_beside_the_study(tmp_path: Path) -> None:
 
 
 def test_params_of_a_checkpoint_that_does_not_say(tmp_path: Path) -> None:
-    from harness import checkpoint
+    from harness import checkpoints
 
-    known = checkpoint.load("natural")
-    checkpoint.save(known.model, directory=tmp_path, name="foreign")
+    known = checkpoints.load("natural")
+    checkpoints.save(known.model, directory=tmp_path, name="foreign")
     claims = [{"text": "params(foreign) < 1"}]
     with pytest.raises(InvalidInput, match="does not say how many"):
         plan(study(regimes=[], entry=[{"checkpoint": "foreign"}], claim=claims), checkpoint_dir=tmp_path)

@@ -12,8 +12,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
-from harness.study import Findings, facts, plots, write_report
-from harness.study.spec import Entry
+from harness.studies import Findings, facts, plots, write_report
+from harness.studies.spec import Entry
 from tests.studies.made_up import findings, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 

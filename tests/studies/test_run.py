@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoint, train
-from harness import study as studies
+from harness import checkpoints, training
+from harness import studies as studies
 from harness.cli import run as harness
 from harness.errors import UnknownName
-from harness.study import Event, Summary
+from harness.studies import Event, Summary
 from tests.studies import made_up
 from tests.studies.made_up import planned, write
 
@@ -93,7 +93,7 @@ def test_an_entry_that_is_not_there(done: tuple[Path, Summary]) -> None:
 def test_processes_change_no_figure(
     done: tuple[Path, Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.study.running.can_isolate", lambda device: False)
+    monkeypatch.setattr("harness.studies.running.can_isolate", lambda device: False)
     studies.run(planned(**SMALL), output=tmp_path, tell=silent, workers=1, only=["bn-ft"])
     ours, theirs = (studies.collect(planned(**SMALL), output).networks["bn-ft"][0] for output in (tmp_path, done[0]))
     assert ours.manifest.weights_sha256 == theirs.manifest.weights_sha256
@@ -118,8 +118,8 @@ def test_a_training_that_diverges_takes_along_what_starts_from_it(tmp_path: Path
 
 
 def test_a_parent_from_elsewhere_is_found_when_a_claim_is_checked(tmp_path: Path) -> None:
-    known = checkpoint.load("natural")
-    checkpoint.save(known.model, directory=tmp_path / "elsewhere", name="foreign")
+    known = checkpoints.load("natural")
+    checkpoints.save(known.model, directory=tmp_path / "elsewhere", name="foreign")
     entries = [{"checkpoint": "foreign"}, {"regime": "bn-ft", "parent": "foreign"}]
     made = studies.plan(made_up.study(**SMALL, regimes=[], entry=entries), checkpoint_dir=tmp_path / "elsewhere")
     assert studies.run(made, output=tmp_path / "out", tell=silent, workers=1).failures == {}
@@ -142,9 +142,9 @@ def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
         trained.append(f"{regime.name} {arguments['settings'].seed}")
         return real(regime, **arguments)
 
-    real = train.train
-    monkeypatch.setattr(train, "train", counted)
-    monkeypatch.setattr("harness.study.running.can_isolate", lambda device: False)
+    real = training.train
+    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr("harness.studies.running.can_isolate", lambda device: False)
     made = planned(**SMALL | {"seeds": 2})
     with pytest.raises(KeyboardInterrupt):
         studies.run(made, output=tmp_path, tell=cutting, workers=1)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from harness import datasets, models, parts, regimes
+from harness import datasets, models, regimes
 from harness.errors import HarnessError, InvalidInput, UnknownName
-from harness.fields import validate
-from harness.regime import Awp, PartOptimizer, Phase, Regime
-from harness.train import Settings, TrainingDiverged, train
+from harness.models import _selectors
+from harness.regimes._base import Awp, PartOptimizer, Phase, Regime
+from harness.training import Settings, TrainingDiverged, train
+from harness.util.validation import validate
 from tests.training.tiny import ARCHITECTURE, digits, moved, parent, settings, trained
 
 
@@ -209,11 +210,11 @@ def test_parts_of_any_network() -> None:
         torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 3)
     )
     model = models.Model(network, architecture="mine", classes=3, shape=(1, 8, 8), norm_layer="own", normalization=None)
-    assert parts.select(model, ("bn-gamma", "head")) == {"1.weight", "3.weight", "3.bias"}
-    assert parts.select(model, ("-head", "-bn-beta")) == {"0.weight", "0.bias", "1.weight"}
-    assert parts.select(model, ("all", "-groups::1")) == {"1.weight", "1.bias", "3.weight", "3.bias"}
-    assert parts.select(model, ()) == frozenset()
-    assert parts.select_bn_layers(model, ("group:1",)) == {"1"}
-    assert parts.select_bn_layers(model, ("head",)) == frozenset()
+    assert _selectors.select(model, ("bn-gamma", "head")) == {"1.weight", "3.weight", "3.bias"}
+    assert _selectors.select(model, ("-head", "-bn-beta")) == {"0.weight", "0.bias", "1.weight"}
+    assert _selectors.select(model, ("all", "-groups::1")) == {"1.weight", "1.bias", "3.weight", "3.bias"}
+    assert _selectors.select(model, ()) == frozenset()
+    assert _selectors.select_bn_layers(model, ("group:1",)) == {"1"}
+    assert _selectors.select_bn_layers(model, ("head",)) == frozenset()
     with pytest.raises(InvalidInput, match="did you mean 'bn-beta'"):
-        parts.select(model, ("bn-betta",))
+        _selectors.select(model, ("bn-betta",))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import lineage
-from harness.checkpoint import load
+from harness.checkpoints import lineage, load
 from harness.cli import run
 from tests.training.tiny import parent
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.crafting import Crafting, craft
 from harness.threat import ThreatModel
+from harness.threat.perturb import Crafting, craft
 from tests.training.tiny import digits, parent
 
 KINDS = ("pgd", "fgsm", "r-fgsm")

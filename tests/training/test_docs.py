@@ -17,7 +17,7 @@ def test_the_example_in_python_runs() -> None:
 
 
 def test_the_defaults_it_states_are_the_defaults() -> None:
-    from harness.train import Settings
+    from harness.training import Settings
 
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     own = Settings()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from harness import regimes
-from harness.checkpoint import Checkpoint
+from harness.checkpoints import Checkpoint
 from harness.models import Model
-from harness.regime import Regime
+from harness.regimes._base import Regime
 from tests.training.tiny import moved, parent, tensors, trained, untrained
 
 _BLOCKS = {
@@ -98,7 +98,7 @@ def test_a_regime_is_called_like_its_file_and_fits_a_table(name: str) -> None:
 
 
 def test_a_dual_regime_deploys_the_branch_it_names() -> None:
-    from harness.norm_layers import dual_layers, use_branch
+    from harness.models.norm_layers import dual_layers, use_branch
     from tests.training.tiny import digits
 
     for name, branch in (("bn-dual", "adversarial"), ("bn-dual-clean", "clean")):

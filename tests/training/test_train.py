@@ -13,13 +13,13 @@ import torch.nn.functional as F
 
 from harness import models, regimes
 from harness.models import Model, Normalization
-from harness.regime import Awp, PartOptimizer, Phase, Regime
-from harness.train import Tick, TrainingOutcome, train, write_log
-from harness.train.awp import perturbed
-from harness.train.batches import crop_flip, split
-from harness.train.objectives import OBJECTIVES, Passes
-from harness.train.plan import plan
-from harness.train.schedules import SCHEDULES
+from harness.regimes._base import Awp, PartOptimizer, Phase, Regime
+from harness.training import Tick, TrainingOutcome, train, write_log
+from harness.training.awp import perturbed
+from harness.training.batches import crop_flip, split
+from harness.training.objectives import OBJECTIVES, Passes
+from harness.training.plan import plan
+from harness.training.schedules import SCHEDULES
 from tests.training.tiny import ARCHITECTURE, digits, moved, parent, settings, tensors, trained
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from harness import datasets, models
-from harness.checkpoint import Checkpoint, load, save
+from harness.checkpoints import Checkpoint, load, save
 from harness.datasets import Dataset
 from harness.models import Model, Normalization
-from harness.regime import Regime
-from harness.train import Settings, TrainingOutcome, train
+from harness.regimes._base import Regime
+from harness.training import Settings, TrainingOutcome, train
 
 ARCHITECTURE = "digits-resnet"
 

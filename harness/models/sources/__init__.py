@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness.errors import HarnessError, InvalidInput, UnknownName
 from harness.models._base import Shape
 from harness.models._user_file import from_file, one_line
-from harness.norm_layers import NormLayer
+from harness.models.norm_layers import NormLayer
 
 __all__ = ["OWN", "SOURCES", "Foreign", "foreign", "is_foreign"]
 

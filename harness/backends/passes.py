@@ -1,0 +1,364 @@
+"""Model passes: timed, counted per sample, split where memory is short, and checked.
+
+`Passes` is what the engine gives its attacks to look through (an `Oracle`, one chunk at a time). The
+model's misbehaviour surfaces here and nowhere else, as a `ModelError` that names call and sample.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.attacks import Oracle
+from harness.attacks._base import Loss
+from harness.backends import full_float32
+from harness.errors import ModelError, NoGradient
+
+__all__ = ["ChunkOracle", "Padded", "Passes", "Tally", "checked_logits", "out_of_memory"]
+
+
+@dataclass
+class Tally:
+    """What a step has cost so far, per sample of the pool.
+
+    Attributes:
+        forward, backward: int64 ``[n]`` passes of each sample; a forward with its backward counts as one
+            forward and one backward.
+        flat: bool ``[n]`` samples whose gradient was exactly zero at some point.
+        model_seconds: time inside the model.
+    """
+
+    forward: np.ndarray[tuple[int], np.dtype[np.int64]]
+    backward: np.ndarray[tuple[int], np.dtype[np.int64]]
+    flat: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    model_seconds: float = 0.0
+
+    @classmethod
+    def empty(cls, n: int) -> Tally:
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
+
+    def add(self, other: Tally) -> None:
+        self.forward += other.forward
+        self.backward += other.backward
+        self.flat |= other.flat
+        self.model_seconds += other.model_seconds
+
+
+class Padded(nn.Module):
+    """A network that only ever sees a few batch sizes, as compiled code and CUDA graphs want it.
+
+    Batches are padded with zeros to the next size; a sample's output does not depend on the rest of its
+    batch in eval mode, so the padding is cut off again.
+
+    Args:
+        network: from images to logits.
+        largest: the largest batch; the sizes are this divided into ``sizes`` equal steps.
+        graphs: replay each size as a CUDA graph, so that a pass is one launch.
+    """
+
+    def __init__(self, network: nn.Module, *, largest: int, sizes: int, graphs: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.step = -(-largest // sizes)
+        self.graphs = graphs
+        self._captured: dict[tuple[int, ...], Callable[..., Any]] = {}
+        # outputs and gradients are copied at once, so that all sizes may work in the same memory
+        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = -len(x) % self.step
+        padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)) if missing else x
+        out: Tensor = self._captured_for(padded)(padded) if self.graphs else self.network(padded)
+        # the output of a graph is memory that its next replay overwrites
+        return out[: len(x)].clone()
+
+    def _captured_for(self, x: Tensor) -> Callable[..., Any]:
+        shape = tuple(x.shape)
+        if shape not in self._captured:
+
+            def call(images: Tensor) -> Tensor:
+                # a function, because a module would have its forward replaced by that of this one size
+                out: Tensor = self.network(images)
+                return out
+
+            sample = torch.zeros_like(x, memory_format=torch.preserve_format).requires_grad_()
+            # the first pass of a size may be one without gradients, and a graph of it would have no way back
+            with torch.enable_grad():
+                self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,), pool=self._pool)
+        return self._captured[shape]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, and nothing else."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator: can't allocate memory" in text or "DefaultCPUAllocator: not enough memory" in text
+    )
+
+
+def checked_logits(logits: object, n: int, classes: int | None, call: str) -> Tensor:
+    """``logits`` if they are a float tensor ``[n, classes]``.
+
+    Raises:
+        ModelError: anything else came out of the model.
+    """
+    if not isinstance(logits, Tensor):
+        raise ModelError(f"{call}: expected a tensor of logits, the model returned {type(logits).__name__}")
+    if logits.dim() != 2 or logits.shape[0] != n or (classes is not None and logits.shape[1] != classes):
+        wanted = f"[{n}, {classes or 'classes'}]"
+        hint = "; does its forward squeeze a batch of one?" if n == 1 and logits.dim() == 1 else ""
+        raise ModelError(f"{call}: expected logits of shape {wanted}, the model returned {list(logits.shape)}{hint}")
+    if not logits.is_floating_point():
+        raise ModelError(f"{call}: expected floating-point logits, the model returned {logits.dtype}")
+    return logits
+
+
+@dataclass
+class Passes:
+    """Timed passes through the attacked model.
+
+    Args:
+        network: from images ``[m, ...]`` in [0, 1] to logits.
+        classes: how many logits it returns; None where that is to be found out.
+        limit: the largest batch that goes through at once; halved when memory runs out.
+        precision: fp32, tf32 or bf16.
+        layout: the memory format that the network likes.
+        portion: so many rows at once cost least, row by row; larger batches go through in equal parts, without a way
+            back in parts of up to `forward_portion`. None where more are never dearer.
+    """
+
+    network: nn.Module
+    classes: int | None
+    limit: int
+    precision: str = "fp32"
+    layout: torch.memory_format = torch.contiguous_format
+    portion: int | None = None
+    seconds: float = 0.0
+    retreats: int = 0
+    _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
+
+    @property
+    def forward_portion(self) -> int | None:
+        """`portion` for passes without a way back, which keep less in memory."""
+        return None if self.portion is None else self.portion * 7 // 6
+
+    def logits(self, x: Tensor, call: str) -> Tensor:
+        """Forward passes: ``[m, ...] -> [m, classes]``."""
+        with torch.no_grad():
+            return self._split(x, lambda part: (self._call(x[part], call),), self.forward_portion)[0]
+
+    def gradient(self, x: Tensor, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Forward and backward passes: logits ``[m, classes]``, loss ``[m]``, gradient ``[m, ...]``."""
+
+        def one(part: slice) -> tuple[Tensor, ...]:
+            leaf, logits, values = self._graph(x, part, loss, call)
+            (grad,) = torch.autograd.grad(values.sum(), leaf)
+            return logits.detach(), values.detach(), _own(grad)
+
+        logits, values, grad = self._split(x, one, self.portion)
+        return logits, values, grad
+
+    def gradients(self, x: Tensor, losses: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        """One forward and ``j`` backward passes: logits, losses ``[m, j]``, gradients ``[m, j, ...]``."""
+
+        def one(part: slice) -> tuple[Tensor, ...]:
+            leaf, logits, values = self._graph(x, part, losses, call)
+            last = values.shape[1] - 1
+            grads = [
+                _own(torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=j < last)[0])
+                for j in range(values.shape[1])
+            ]
+            return logits.detach(), values.detach(), torch.stack(grads, dim=1)
+
+        logits, values, grads = self._split(x, one, self.portion)
+        return logits, values, grads
+
+    def drain(self) -> float:
+        """Seconds spent in the model since the last call (waits for the device)."""
+        if self._events:
+            torch.cuda.synchronize()
+            self.seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1000
+            self._events.clear()
+        spent, self.seconds = self.seconds, 0.0
+        return spent
+
+    def _graph(self, x: Tensor, part: slice, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = x[part].detach().requires_grad_()
+            logits = self._call(leaf, call)
+            if not logits.requires_grad:
+                raise NoGradient(
+                    f"{call}: the model's output has no gradient with respect to its input (detached or under "
+                    "no_grad), so gradient attacks cannot run; evaluate it with --suite square"
+                )
+            values = loss(logits, part)
+        return leaf, logits, values
+
+    def _call(self, x: Tensor, call: str) -> Tensor:
+        x = x if self.layout is torch.contiguous_format else x.contiguous(memory_format=self.layout)
+        try:
+            logits = self.network(x)
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise ModelError(_raised(call, x, error)) from error
+        except Exception as error:  # whatever a user's forward raises is reported with the call that made it
+            raise ModelError(_raised(call, x, error)) from error
+        return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)
+
+    def _split(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], portion: int | None) -> tuple[Tensor, ...]:
+        done: list[tuple[Tensor, ...]] = []
+        begin = 0
+        while begin < len(x):
+            most, left = min(self.limit, portion or self.limit), len(x) - begin
+            part = slice(begin, begin + -(-left // -(-left // most)))
+            try:
+                done.append(self._timed(x, one, part))
+            except RuntimeError as error:
+                if not out_of_memory(error) or part.stop - part.start == 1:
+                    raise
+                self._retreat(part.stop - part.start)
+                continue
+            begin = part.stop
+        return done[0] if len(done) == 1 else tuple(torch.cat(parts) for parts in zip(*done, strict=True))
+
+    def _timed(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], part: slice) -> tuple[Tensor, ...]:
+        if x.device.type != "cuda":
+            began = time.perf_counter()
+            out = one(part)
+            self.seconds += time.perf_counter() - began
+            return out
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        # backward passes as well: they run where the gradient is asked for, not where the graph was made
+        with full_float32(self.precision):
+            out = one(part)
+        end.record()
+        self._events.append((start, end))
+        return out
+
+    def _retreat(self, size: int) -> None:
+        self.limit = max(1, size // 2)
+        self.retreats += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _own(grad: Tensor) -> Tensor:
+    """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
+    return grad.clone(memory_format=torch.contiguous_format) if grad.is_cuda else grad.contiguous()
+
+
+def _raised(call: str, x: Tensor, error: BaseException) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"{call}: the model raised {type(error).__name__} on a batch of shape {list(x.shape)} "
+        f"({x.dtype}, {x.device}): {reason[0] if reason else 'no message'}"
+    )
+
+
+class ChunkOracle(Oracle):
+    """What an attack sees of the model: passes on one chunk of the pool, put on the samples' account by `settle`.
+
+    Args:
+        passes: the attacked model.
+        index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
+        names: what to call the pool's rows in an error (positions in the data set).
+        room: see `Oracle`.
+        device: where the rows lie.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        index: Tensor,
+        tally: Tally,
+        step: str,
+        names: np.ndarray[Any, Any],
+        *,
+        room: int,
+        device: torch.device,
+    ) -> None:
+        self.room = room
+        self._passes = passes
+        self._index = index.numpy()
+        self._tally = tally
+        self._names = names
+        self._call = f"in step {step}"
+        # passes of all rows, and of each; numpy takes long to count what may occur twice, and a GPU is not waited for
+        self._whole = [0, 0]
+        self._forward, self._backward = torch.zeros((2, len(index)), dtype=torch.int64, device=device)
+        self._one = torch.ones(1, dtype=torch.int64, device=device)
+
+    def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        logits = self._passes.logits(x, self._call)
+        self._charge(rows, 0)
+        self._refuse_nan(logits, rows)
+        return logits
+
+    def gradient(self, x: Tensor, loss: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        logits, values, grad = self._passes.gradient(x, loss, self._call)
+        self._charge(rows, 1)
+        self._refuse_nan(logits, rows)
+        self._note_flat(grad, rows)
+        return logits, values, grad
+
+    def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        logits, values, grads = self._passes.gradients(x, losses, self._call)
+        self._charge(rows, values.shape[1])
+        self._refuse_nan(logits, rows)
+        self._note_flat(grads, rows)
+        return logits, values, grads
+
+    def settle(self) -> None:
+        """Bring the tally up to date."""
+        spent = (self._tally.forward, self._forward), (self._tally.backward, self._backward)
+        for (total, of_each), of_all in zip(spent, self._whole, strict=True):
+            np.add.at(total, self._index, of_each.cpu().numpy() + of_all)
+            of_each.zero_()
+        self._whole = [0, 0]
+
+    def _charge(self, rows: Tensor | None, backward: int) -> None:
+        if rows is None:
+            self._whole[0] += 1
+            self._whole[1] += backward
+            return
+        ones = self._one.expand(len(rows))
+        self._forward.index_add_(0, rows, ones)
+        if backward:
+            self._backward.index_add_(0, rows, ones, alpha=backward)
+
+    def _owners(self, rows: Tensor | None) -> np.ndarray[Any, Any]:
+        return self._index if rows is None else self._index[rows.cpu().numpy()]
+
+    def _refuse_nan(self, logits: Tensor, rows: Tensor | None) -> None:
+        # one value to look at, so that a GPU is waited for once; the sum is not finite if any logit is not
+        if not math.isfinite(float(logits.sum())):
+            bad = ~torch.isfinite(logits).all(dim=1).cpu().numpy()
+            if bad.any():
+                named = sorted({int(self._names[row]) for row in self._owners(rows)[bad]})
+                raise ModelError(
+                    f"{self._call}: the model returned NaN or infinite logits for {_listed(named)} at points inside "
+                    "the threat model; a verdict on such a model means nothing"
+                )
+
+    def _note_flat(self, grad: Tensor, rows: Tensor | None) -> None:
+        # a sum takes one sweep, and is hardly ever zero for another reason
+        if not bool(grad.flatten(1).sum(dim=1).all()):
+            flat = grad.flatten(1).abs().amax(dim=1) == 0
+            self._tally.flat[self._owners(rows)[flat.cpu().numpy()]] = True
+
+
+def _listed(samples: list[int]) -> str:
+    shown = ", ".join(map(str, samples[:10])) + (", ..." if len(samples) > 10 else "")
+    return f"sample {shown}" if len(samples) == 1 else f"{len(samples)} samples ({shown})"

@@ -1,0 +1,191 @@
+"""What is written beside the weights: where they come from and what they are."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.checkpoints._toml import to_toml
+from harness.errors import CheckpointError, HarnessError
+from harness.models import OWN, Normalization
+from harness.threat import ThreatModel
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SUFFIXES",
+    "Manifest",
+    "Parent",
+    "build_manifest",
+    "check_name",
+    "manifest_path",
+    "read_manifest",
+]
+
+SCHEMA_VERSION = 1
+SUFFIXES = (".pt", ".safetensors")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME_RULE = "expected letters, digits and . _ + -, beginning with a letter or digit"
+_LONGEST = 200
+_HASH = r"^[0-9a-f]{64}$"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Parent(_Record):
+    """The checkpoint that the weights were trained from."""
+
+    name: str
+    weights_sha256: str | None = Field(default=None, pattern=_HASH)
+
+
+class Manifest(_Record):
+    """One registered checkpoint."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    name: str
+    file: str = Field(description="file name of the weights, in the manifest's folder")
+    sha256: str = Field(pattern=_HASH, description="of that file")
+    weights_sha256: str = Field(pattern=_HASH, description="of the tensors, however they are packed")
+    architecture: str
+    classes: int = Field(ge=2)
+    shape: tuple[int, int, int] = Field(description="C, H, W")
+    norm_layer: str = OWN
+    normalization: Normalization | None = Field(default=None, description="inside the model; absent: none")
+    regime: str | None = None
+    definition: dict[str, Any] = Field(
+        default_factory=dict, description="fields of the regime, where it is not one of the package"
+    )
+    parent: Parent | None = None
+    dataset: str | None = Field(default=None, description="trained on, and evaluated on unless told otherwise")
+    threat: str | None = Field(default=None, description="evaluated in unless told otherwise")
+    parameters: int = Field(ge=0)
+    trained_parameters: int | None = Field(default=None, ge=0)
+    source: str | None = Field(default=None, description="where foreign weights come from")
+    source_sha256: str | None = Field(default=None, pattern=_HASH, description="of the file that was imported")
+    notes: tuple[str, ...] = Field(default=(), description="what an import had to change")
+    training: dict[str, Any] = Field(default_factory=dict, description="facts: seed, epochs, attack, ...")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        # names become file names; one with a path in it would be written outside of its folder
+        if not _NAME.fullmatch(name):
+            raise ValueError(_NAME_RULE)
+        return name
+
+    @field_validator("file")
+    @classmethod
+    def _file(cls, file: str) -> str:
+        if not _NAME.fullmatch(file) or Path(file).suffix not in SUFFIXES:
+            raise ValueError(f"expected a file name that ends in {' or '.join(SUFFIXES)}")
+        return file
+
+    @field_validator("shape")
+    @classmethod
+    def _shape(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(shape) < 1:
+            raise ValueError("expected channels, height and width of at least 1")
+        return shape
+
+    @field_validator("normalization", mode="before")
+    @classmethod
+    def _normalization(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if set(value) != {"mean", "std"}:
+            raise ValueError("expected mean and std")
+        return Normalization(value["mean"], value["std"])
+
+    @field_validator("threat")
+    @classmethod
+    def _threat(cls, threat: str | None) -> str | None:
+        return None if threat is None else str(ThreatModel.parse(threat))
+
+    def to_toml(self) -> str:
+        """The manifest as it is written to disk."""
+        table = self.model_dump(by_alias=True, exclude_none=True)
+        return to_toml({name: value for name, value in table.items() if value not in ((), {})})
+
+
+def manifest_path(weights: Path) -> Path:
+    """Where the manifest of a weights file lies."""
+    return weights.with_suffix(".toml")
+
+
+def check_name(name: str) -> None:
+    """Find out before hours of work that nothing can be registered as ``name``.
+
+    Raises:
+        CheckpointError: it is no plain file name, or too long for one.
+    """
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(f"cannot register {name!r}: {_NAME_RULE}")
+    if len(name) > _LONGEST:
+        raise CheckpointError(
+            f"cannot register {name[:20]!r}...: expected a name of at most {_LONGEST} characters, got {len(name)}"
+        )
+
+
+def build_manifest(where: str, fields: Mapping[str, Any]) -> Manifest:
+    """A manifest from fields.
+
+    Raises:
+        CheckpointError: a field that is unknown, missing or wrong; ``where`` begins the sentence.
+    """
+    try:
+        return Manifest.model_validate(dict(fields))
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: {_explain(error)}") from error
+    except CheckpointError:
+        raise
+    except HarnessError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read ``NAME.toml``.
+
+    Raises:
+        CheckpointError: it cannot be read, is no TOML, or has a field that is unknown, missing or wrong.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read the manifest {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"the manifest {path} is not valid TOML: {error}") from error
+    version = fields.get("schema")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"the manifest {path} has schema {version}, "
+            f"this version of harness reads up to {SCHEMA_VERSION}: upgrade it"
+        )
+    manifest = build_manifest(f"the manifest {path}", fields)
+    if Path(manifest.file).stem != path.stem:
+        raise CheckpointError(
+            f"the manifest {path} names the file {manifest.file!r}, expected {path.stem}.pt or {path.stem}.safetensors"
+        )
+    return manifest
+
+
+def _explain(error: ValidationError) -> str:
+    # a misspelt field is an unknown and a missing one; the first says more
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"the field {field!r} is missing"
+    if first["type"] == "extra_forbidden":
+        known = [info.alias or name for name, info in Manifest.model_fields.items()]
+        nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"unknown field {field!r}: expected one of {', '.join(known)}{hint}"
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"

@@ -1,0 +1,97 @@
+"""Where checkpoints lie, and finding one by its name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
+from harness.errors import CheckpointError, UnknownName
+
+__all__ = ["available", "find", "folders"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def folders(checkpoint_dir: str | Path | None = None) -> tuple[Path, ...]:
+    """The folders that are searched, in order: ``checkpoint_dir``, ``$HARNESS_HOME/checkpoints``,
+    ``./checkpoints``, and those that come with the package.
+
+    Raises:
+        CheckpointError: ``checkpoint_dir`` is given and is no folder.
+    """
+    wanted: list[Path] = []
+    if checkpoint_dir is not None:
+        given = Path(checkpoint_dir).expanduser()
+        if not given.is_dir():
+            raise CheckpointError(f"the checkpoint folder {given} does not exist")
+        wanted.append(given)
+    home = os.environ.get("HARNESS_HOME")
+    if home:
+        wanted.append(Path(home).expanduser() / "checkpoints")
+    wanted.append(Path("checkpoints"))
+    installed = _PACKAGE / "_shipped" / "checkpoints"
+    wanted.append(installed if installed.is_dir() else _PACKAGE.parent / "checkpoints")
+    kept: dict[Path, Path] = {}
+    for folder in wanted:
+        if folder.is_dir():
+            kept.setdefault(folder.resolve(), folder)
+    return tuple(kept.values())
+
+
+def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
+    """The weights file that ``name`` means: a path, or a file's name with or without its suffix.
+
+    Raises:
+        CheckpointError: it looks like a path and there is no such file.
+        UnknownName: no checkpoint of that name in any of `folders`.
+    """
+    asked = Path(name).expanduser()
+    is_path = asked.is_absolute() or len(asked.parts) > 1
+    # a bare name means a file of the current folder only if it is one, suffix and all
+    weights = _file(asked) if is_path or asked.is_file() else None
+    if weights is not None:
+        return weights
+    if is_path:
+        raise CheckpointError(f"no such checkpoint: {asked} ({_looked_at(asked.parent)})")
+    searched = folders(checkpoint_dir)
+    for folder in searched:
+        weights = _file(folder / asked)
+        if weights is not None:
+            return weights
+    known = {path.stem for folder in searched for path in _weights_in(folder)}
+    raise UnknownName("checkpoint", str(name), known)
+
+
+def available(checkpoint_dir: str | Path | None = None) -> list[Manifest]:
+    """The manifests of all checkpoints that can be found by name, sorted by name.
+
+    Raises:
+        CheckpointError: one of the manifests cannot be read.
+    """
+    found: dict[str, Manifest] = {}
+    for folder in folders(checkpoint_dir):
+        for weights in _weights_in(folder):
+            if weights.stem not in found and manifest_path(weights).is_file():
+                found[weights.stem] = read_manifest(manifest_path(weights))
+    return [found[name] for name in sorted(found)]
+
+
+def _file(path: Path) -> Path | None:
+    if path.suffix == ".toml":
+        path = path.with_suffix("")
+    elif path.is_file():
+        return path
+    candidates = [path.with_name(path.name + suffix) for suffix in SUFFIXES] if path.name else []
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(path for suffix in SUFFIXES for path in folder.glob(f"[!.]*{suffix}"))
+
+
+def _looked_at(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist"
+    names = [path.name for path in _weights_in(folder)]
+    return f"the folder holds {', '.join(names)}" if names else "the folder holds no checkpoints"

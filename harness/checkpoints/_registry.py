@@ -1,0 +1,221 @@
+"""Loading a checkpoint that can be trusted to be what its manifest says, and saving one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from harness import models
+from harness.checkpoints._files import write_together
+from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
+from harness.checkpoints._places import find
+from harness.checkpoints._tensors import (
+    check_finite,
+    differences,
+    hash_tensors,
+    pack,
+    plain_tensors,
+    read_bytes,
+    unpack,
+)
+from harness.errors import CheckpointError, HarnessError
+from harness.models import Model
+
+__all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
+
+# stands in every .pt, so that a file that lost its manifest can be imported without being described again
+_SELF_DESCRIPTION = (
+    "name", "architecture", "classes", "shape", "norm_layer", "normalization", "regime", "parent", "dataset", "threat",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A registered model.
+
+    Attributes:
+        path: the weights file.
+        manifest: what is known of it.
+        model: in eval mode, on the device that was asked for.
+    """
+
+    path: Path
+    manifest: Manifest
+    model: Model
+
+    @property
+    def name(self) -> str:
+        """What it is registered as."""
+        return self.manifest.name
+
+    def as_parent(self) -> Parent:
+        """How the manifest of a model that is trained from this one refers to it."""
+        return Parent(name=self.manifest.name, weights_sha256=self.manifest.weights_sha256)
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of a model's weights: every tensor's name, dtype, shape and bytes, however they are packed.
+
+    Of a `Model` the network alone counts, as it is what a checkpoint holds.
+    """
+    network = model.network if isinstance(model, Model) else model
+    return hash_tensors({n: t for n, t in network.state_dict().items() if isinstance(t, Tensor)})
+
+
+def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: str = "cpu") -> Checkpoint:
+    """Load a checkpoint by path or name (`find`), checked against its manifest in every respect.
+
+    Raises:
+        UnknownName: there is none of that name.
+        CheckpointError: no manifest, another hash, a damaged file, code in it, or tensors that do not fit
+            the architecture (the error lists what differs).
+    """
+    path = find(name, checkpoint_dir)
+    beside = manifest_path(path)
+    if not beside.is_file():
+        raise CheckpointError(
+            f"{path} has no manifest ({beside.name}) beside it: register it with "
+            f"'harness import {path} --name NAME --architecture ARCHITECTURE'"
+        )
+    manifest = read_manifest(beside)
+    if manifest.file != path.name:
+        raise CheckpointError(f"the manifest {beside} belongs to {manifest.file}, not to {path.name}")
+    content = read_bytes(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != manifest.sha256:
+        raise CheckpointError(
+            f"{path} is not the file that its manifest describes: sha256 is {found[:12]}..., expected "
+            f"{manifest.sha256[:12]}...; fetch it again, or import it anew"
+        )
+    held, _ = unpack(content, str(path), safetensors_format=path.suffix == ".safetensors")
+    if path.suffix != ".safetensors":
+        if not isinstance(held, dict) or "state_dict" not in held:
+            raise CheckpointError(f"{path} has no entry 'state_dict': register it with 'harness import'")
+        held = held["state_dict"]
+    model = _empty_model(manifest, path)
+    fill(model, plain_tensors(held, str(path)), str(path))
+    if weights_sha256(model) != manifest.weights_sha256:
+        raise CheckpointError(f"the weights in {path} have another hash than its manifest says: import it anew")
+    parameters = sum(p.numel() for p in model.parameters())
+    if parameters != manifest.parameters:
+        raise CheckpointError(f"{path} has {parameters} parameters, its manifest says {manifest.parameters}")
+    return Checkpoint(path, manifest, model.eval().to(device))
+
+
+def _empty_model(manifest: Manifest, path: Path) -> Model:
+    architecture = manifest.architecture
+    file, colon, factory = architecture.partition(".py:")
+    beside = path.parent / f"{file}.py"
+    if colon and not Path(f"{file}.py").is_file() and beside.is_file():
+        architecture = f"{beside}:{factory}"
+    return models.build(
+        architecture,
+        classes=manifest.classes,
+        shape=manifest.shape,
+        norm_layer=manifest.norm_layer,
+        normalization=manifest.normalization,
+        seed=0,
+    )
+
+
+def fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put weights into a model that they fit exactly.
+
+    Raises:
+        CheckpointError: names, shapes or dtypes differ (listed), or a value is not finite.
+    """
+    differ = differences(model.network.state_dict(), tensors)
+    if differ:
+        raise CheckpointError(f"{where} does not fit the architecture {model.architecture}: {'; '.join(differ)}")
+    check_finite(tensors, where)
+    try:
+        model.network.load_state_dict(dict(tensors), strict=True)
+    except Exception as error:  # modules may read extra state of their own, and fail at it in any way
+        raise CheckpointError(f"{where} does not fit {model.architecture}: {' '.join(str(error).split())}") from error
+
+
+def save(
+    model: Model,
+    *,
+    directory: str | Path,
+    name: str,
+    regime: str | None = None,
+    definition: Mapping[str, Any] | None = None,
+    parent: Parent | None = None,
+    dataset: str | None = None,
+    threat: str | None = None,
+    trained_parameters: int | None = None,
+    training: Mapping[str, Any] | None = None,
+    source: str | None = None,
+    source_sha256: str | None = None,
+    notes: Sequence[str] = (),
+    file_format: Literal["pt", "safetensors"] = "pt",
+    overwrite: bool = False,
+) -> Path:
+    """Register a model: ``directory/NAME.pt`` and its manifest ``NAME.toml``, both or neither.
+
+    Equal models and facts give equal bytes.
+
+    Raises:
+        CheckpointError: a name that is no plain file name, other weights of that name (unless
+            ``overwrite``), weights that are not finite, or a folder that cannot be written.
+    """
+    folder = Path(directory).expanduser()
+    fields: dict[str, Any] = {
+        "name": name,
+        "file": f"{name}.{file_format}",
+        "weights_sha256": weights_sha256(model),
+        "architecture": model.architecture,
+        "classes": model.classes,
+        "shape": model.shape,
+        "norm_layer": model.norm_layer,
+        "normalization": model.normalization,
+        "regime": regime,
+        "definition": dict(definition or {}),
+        "parent": parent,
+        "dataset": dataset,
+        "threat": threat,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained_parameters": trained_parameters,
+        "source": source,
+        "source_sha256": source_sha256,
+        "notes": tuple(notes),
+        "training": dict(training or {}),
+    }
+    where = f"cannot register {name!r}"
+    draft = build_manifest(where, {**fields, "sha256": "0" * 64})
+    check_finite(model.network.state_dict(), where)
+    metadata = draft.model_dump(mode="json", include=set(_SELF_DESCRIPTION), exclude_none=True)
+    content = pack(model.network, metadata, safetensors_format=file_format == "safetensors")
+    manifest = draft.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    if not overwrite:
+        _refuse_to_replace(folder, manifest)
+    path = folder / manifest.file
+    write_together({path: content, manifest_path(path): manifest.to_toml().encode()})
+    return path
+
+
+def _refuse_to_replace(folder: Path, manifest: Manifest) -> None:
+    beside = folder / f"{manifest.name}.toml"
+    if beside.is_file():
+        try:
+            standing = read_manifest(beside)
+        except HarnessError:
+            standing = None
+        if standing is not None and (standing.weights_sha256, standing.file) == (
+            manifest.weights_sha256,
+            manifest.file,
+        ):
+            return
+    taken = [
+        file for suffix in ("pt", "safetensors", "toml") if (file := folder / f"{manifest.name}.{suffix}").exists()
+    ]
+    if taken:
+        raise CheckpointError(
+            f"{taken[0]} exists already with other weights: choose another name, or ask to overwrite it"
+        )

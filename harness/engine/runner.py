@@ -1,0 +1,411 @@
+"""A suite over a pool of samples: which steps are done, who stands, and what it has cost.
+
+The pool's state lies here between tasks; `harness.engine.task` does a task, `harness.engine.executors` spreads tasks
+over processes, and `harness.engine.snapshots` keeps both states, so that a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness import attacks
+from harness.backends.passes import Tally
+from harness.engine import executors, preflight
+from harness.engine.executors import Crew
+from harness.engine.malloc import keep_freed_memory
+from harness.engine.snapshots import Part, State
+from harness.engine.task import Assignment, Index, Outcome, Pool, Snapshot, Task, Tick, deal
+from harness.errors import ModelError
+from harness.results.record import StepRecord, Verdicts
+from harness.settings import Settings
+from harness.suites import Step, Suite
+from harness.threat import ThreatModel
+from harness.threat.rng import sample_keys
+
+__all__ = ["Finding", "run"]
+
+_SQUARE_GAIN = 0.002
+"""What Square may add to the gradient attacks before it is a sign of masked gradients (as in AutoAttack)."""
+
+
+@dataclass
+class Finding:
+    """What a suite has found out about ``n`` samples.
+
+    Attributes:
+        points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
+        passes: what the passes were made with, in plain words. batch_size: the largest batch.
+        model_seconds: inside the model. busy_seconds: in all, summed over processes.
+    """
+
+    verdicts: Verdicts
+    points: Tensor
+    steps: list[StepRecord]
+    flags: list[str]
+    passes: list[str]
+    batch_size: int
+    model_seconds: float
+    busy_seconds: float
+
+
+def run(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    names: Index,
+    threat: ThreatModel,
+    suite: Suite,
+    settings: Settings,
+    *,
+    device: torch.device,
+    size: int,
+    folder: Path | None,
+    progress: Callable[[Tick], None] | None,
+) -> Finding:
+    """Attack samples with a suite, from the saved state if there is one.
+
+    Args:
+        model: in eval mode, on ``device``.
+        x: ``[n, ...]`` in [0, 1], on the CPU. y: int64 ``[n]``. names: their positions in the data set.
+        size: how many processes.
+        folder: where the state is saved; None keeps nothing.
+
+    Raises:
+        InvalidInput, ModelError: see `harness.engine.preflight`; what was finished is kept in ``folder``.
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    dtype = dtype if dtype == torch.float64 else torch.float32
+    x = x.to(dtype)
+    pool = Pool(x, y, sample_keys(x), names)
+    kept = device.type == "cpu" and keep_freed_memory()
+    looked = preflight.look(model, pool, threat, suite, settings, device)
+    if kept:
+        looked.notes.append("kept-heap")
+    state = State(folder)
+    crew = executors.crew(size, pool, looked.machine, state)
+    try:
+        campaign = _Campaign(pool, suite, threat, settings.seed, looked, crew, state, progress)
+        campaign.run()
+    finally:
+        crew.close()
+    state.clear()
+    return campaign.finding()
+
+
+class _Campaign:
+    """The state of the pool, and what changes it."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        suite: Suite,
+        threat: ThreatModel,
+        seed: int,
+        looked: preflight.Look,
+        crew: Crew,
+        state: State,
+        progress: Callable[[Tick], None] | None,
+    ) -> None:
+        self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
+        self.looked, self.crew, self.state, self.progress = looked, crew, state, progress
+        self.points = pool.x.clone()
+        self.broken_by = np.full(len(pool), -1, dtype=np.int64)
+        self.forward = np.zeros(len(pool), dtype=np.int64)
+        self.backward = np.zeros(len(pool), dtype=np.int64)
+        self.records: list[StepRecord] = []
+        self.flags: list[str] = list(looked.flags)
+        self.busy_seconds = self.model_seconds = 0.0
+        self.position, self.next_run = 0, 0
+        self.open = _OpenStep(len(pool))
+
+    def run(self) -> None:
+        """Run the suite to its end, from the saved state if there is one."""
+        saved = self.state.pool()
+        if saved is not None and not self.looked.recognises(saved["logits"]):
+            # the same name and weights, but other code around them: that state is another model's
+            saved = None
+        if saved is None:
+            # parts in flight would be taken for parts of what begins now
+            self.state.clear()
+            self._clean()
+        else:
+            self._restore(saved)
+        parts = [part for part in self.state.parts() if saved is not None]
+        try:
+            while self.position < len(self.suite.steps):
+                step = self.suite.steps[self.position]
+                attack = attacks.build(step.attack, self.threat, self.looked.classes, **step.parameters)
+                while self.next_run < attack.runs and self.standing.any():
+                    self._some_runs(step, attack, parts)
+                    parts = []
+                    self.state.save_pool(self._content())
+                self._close(step, attack)
+            self._look_again()
+        except ModelError:
+            self.state.save_pool(self._content(), force=True, in_flight=True)
+            raise
+
+    def _look_again(self) -> None:
+        """Flag a model that no longer answers as it did before the attack."""
+        now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
+        self.forward[0] += 1
+        if not self.looked.recognises(now):
+            self.flags.append(
+                "the model no longer answers as it did before the attack: it keeps state between calls, "
+                "so that its verdicts depend on the passes before them"
+            )
+
+    @property
+    def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        standing: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
+        return standing
+
+    def _clean(self) -> None:
+        began = time.perf_counter()
+        logits, seconds = self.crew.logits(np.arange(len(self.pool)))
+        self._take_logits(logits)
+        self.forward += 1 + self.looked.forward
+        self.backward += self.looked.backward
+        self.model_seconds += seconds
+        self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
+        preflight.refuse_nan(logits, self.pool.names)
+        # parts in flight are of use only beside the pool that they were started from
+        self.state.save_pool(self._content(), force=True)
+
+    def _take_logits(self, logits: Tensor) -> None:
+        self.logits = logits
+        self.clean_pred = logits.argmax(dim=1).numpy()
+        self.correct = self.clean_pred == self.pool.y.numpy()
+        self.adv_pred = self.clean_pred.copy()
+
+    def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
+        """The next runs of a step, side by side where few samples are left, shared out over the crew."""
+        standing = np.flatnonzero(self.standing)
+        fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
+        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), standing).all()])
+        lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
+        fitting = [part for part in fitting if part.lanes == lanes]
+
+        def task(index: Index, runs: Index, until: float) -> Task:
+            logits = self.logits[torch.from_numpy(index)]
+            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits, until)
+
+        assignments: list[Assignment] = [
+            (task(part.index.numpy(), part.runs.numpy(), part.until), part.snapshot) for part in fitting
+        ]
+        index = np.repeat(standing, lanes)
+        runs = np.tile(np.arange(self.next_run, self.next_run + lanes), len(standing))
+        covered = {pair for part in fitting for pair in part.pairs}
+        rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
+        if rest.any():
+            index, runs = index[rest], runs[rest]
+            shares = executors.shares(index, self.crew.size)
+            ends = executors.stops(shares, self.crew.size)
+            assignments += [(task(index[part], runs[part], end), None) for part, end in zip(shares, ends, strict=True)]
+        total, furthest = int(self.correct.sum()), 0.0
+
+        def report(done: float, left: int) -> None:
+            nonlocal furthest
+            furthest = max(furthest, done)  # what is dealt out anew is less than all
+            if self.progress is not None:
+                so_far = (self.next_run + furthest * lanes) / attack.runs
+                self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
+
+        began = time.perf_counter()
+        outcomes = self.crew.run(assignments, report)
+        again = self._halted(assignments, outcomes, attack.steps)
+        if again:
+            others = int(self.standing.sum()) - sum(task.samples for task, _ in again)
+            outcomes = [outcome for outcome in outcomes if outcome.rest is None]
+            outcomes += self.crew.run(again, lambda done, left: report(done, max(0, others) + left))
+        self._merge(outcomes)
+        self.open.seconds += time.perf_counter() - began
+        # while it ran, a sample that two workers share was counted by both
+        report(1.0, int(self.standing.sum()))
+        self.next_run += lanes
+
+    def _halted(
+        self, assignments: list[Assignment], outcomes: list[Outcome], steps: int
+    ) -> list[tuple[Task, Snapshot]]:
+        """What goes on of tasks that have handed something back, dealt out anew."""
+        done = [(task, outcome) for (task, _), outcome in zip(assignments, outcomes, strict=True)]
+        halted = [(task, outcome) for task, outcome in done if outcome.rest is not None]
+        if not halted:
+            return []
+        standing = self.standing
+        for outcome in outcomes:
+            standing[outcome.broken] = False
+        size = max(1, self.crew.size // len(halted))
+        dealt = [piece for task, outcome in halted for piece in deal(task, outcome, size, standing)]
+        # a piece counts on what the others have found, so that after a kill all of it must be there
+        over = [(task, Snapshot(steps, [], outcome)) for task, outcome in done if outcome.rest is None]
+        self.state.save_together(dealt + over)
+        return dealt
+
+    def _lanes(self, attack: attacks.Attack, standing: int) -> int:
+        """How many of the next runs go side by side: as many as fill the workers' bundles, in rounds of equal size."""
+        left = attack.runs - self.next_run
+        most = self.looked.machine.bundle * self.crew.size // standing
+        rounds = -(-left // max(1, most))
+        return -(-left // rounds)
+
+    def _merge(self, outcomes: list[Outcome]) -> None:
+        # two workers may have broken the same sample in different runs: the one who was first would have been the only
+        falls = [(fall, outcome, place) for outcome in outcomes for place, fall in enumerate(outcome.falls)]
+        for _, outcome, place in sorted(falls, key=lambda found: found[0]):
+            row = outcome.broken[place]
+            if self.broken_by[row] < 0:
+                self.points[row] = outcome.points[place]
+                self.broken_by[row] = self.position
+                self.adv_pred[row] = outcome.predicted[place]
+        for outcome in outcomes:
+            self.open.tally.add(outcome.tally)
+            self.open.judged += outcome.judged
+            self.open.rejected += outcome.rejected
+            self.open.busy_seconds += outcome.seconds
+
+    def _close(self, step: Step, attack: attacks.Attack) -> None:
+        """Write the record of a step that has run its course."""
+        after = int(self.standing.sum())
+        before = after + int((self.broken_by == self.position).sum())
+        tally = self.open.tally
+        self.records.append(
+            StepRecord(
+                name=step.name,
+                attack=step.attack,
+                parameters=dict(step.parameters),
+                before=before,
+                after=after,
+                forward=int(tally.forward.sum()),
+                backward=int(tally.backward.sum()),
+                judge=self.open.judged,
+                rejected=self.open.rejected,
+                seconds=self.open.seconds,
+                model_seconds=tally.model_seconds,
+                notes=list(attack.notes),
+            )
+        )
+        self.flags += [f"{step.name}: {note}" for note in attack.notes]
+        flat = int(tally.flat.sum())
+        if flat:
+            self.flags.append(
+                f"{step.name}: {flat} of {before} samples had a gradient of exactly zero, "
+                "so gradient attacks may be blind there"
+            )
+        if step.attack == "square" and self.records[:-1] and (before - after) / len(self.pool) > _SQUARE_GAIN:
+            self.flags.append(
+                f"{step.name} broke {before - after} samples that the gradient attacks left standing: "
+                "the model may mask its gradients"
+            )
+        self.forward += tally.forward
+        self.backward += tally.backward
+        self.model_seconds += tally.model_seconds
+        self.busy_seconds += self.open.busy_seconds
+        self.position, self.next_run = self.position + 1, 0
+        self.open = _OpenStep(len(self.pool))
+        self.state.save_pool(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        broken = torch.from_numpy(np.flatnonzero(self.broken_by >= 0))
+        return {
+            "logits": self.logits,
+            "broken": broken,
+            "points": self.points[broken],
+            "broken_by": torch.from_numpy(self.broken_by),
+            "adv_pred": torch.from_numpy(self.adv_pred),
+            "forward": torch.from_numpy(self.forward),
+            "backward": torch.from_numpy(self.backward),
+            "records": json.dumps([record.model_dump() for record in self.records]),
+            "flags": list(self.flags),
+            "seconds": [self.busy_seconds, self.model_seconds],
+            "position": [self.position, self.next_run],
+            "open": {
+                "forward": torch.from_numpy(self.open.tally.forward),
+                "backward": torch.from_numpy(self.open.tally.backward),
+                "flat": torch.from_numpy(self.open.tally.flat),
+                "numbers": [
+                    self.open.tally.model_seconds,
+                    self.open.seconds,
+                    self.open.busy_seconds,
+                    self.open.judged,
+                    self.open.rejected,
+                ],
+            },
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self._take_logits(saved["logits"])
+        self.points[saved["broken"]] = saved["points"]
+        self.broken_by = saved["broken_by"].numpy()
+        self.adv_pred = saved["adv_pred"].numpy()
+        self.forward, self.backward = saved["forward"].numpy(), saved["backward"].numpy()
+        self.records = [StepRecord(**record) for record in json.loads(saved["records"])]
+        self.flags = list(saved["flags"])
+        self.busy_seconds, self.model_seconds = saved["seconds"]
+        self.position, self.next_run = saved["position"]
+        opened = saved["open"]
+        model_seconds, seconds, busy, judged, rejected = opened["numbers"]
+        tally = Tally(opened["forward"].numpy(), opened["backward"].numpy(), opened["flat"].numpy(), model_seconds)
+        self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
+
+    def finding(self) -> Finding:
+        flags = list(dict.fromkeys(self.flags))
+        if preflight.probabilities(self.logits):
+            flags.append("the outputs look like probabilities: attacks need the logits before the softmax")
+        verdicts = Verdicts(
+            index=self.pool.names,
+            y=self.pool.y.numpy(),
+            clean_pred=self.clean_pred,
+            robust=self.standing,
+            broken_by=self.broken_by,
+            adv_pred=self.adv_pred,
+            forward=self.forward,
+            backward=self.backward,
+        )
+        return Finding(
+            verdicts=verdicts,
+            points=self.points,
+            steps=self.records,
+            flags=flags,
+            passes=self.looked.notes,
+            batch_size=self.looked.machine.passes.limit,
+            model_seconds=self.model_seconds,
+            busy_seconds=self.busy_seconds,
+        )
+
+
+class _OpenStep:
+    """What the current step has cost over the runs that are done."""
+
+    def __init__(
+        self,
+        n: int,
+        tally: Tally | None = None,
+        seconds: float = 0.0,
+        busy_seconds: float = 0.0,
+        judged: int = 0,
+        rejected: int = 0,
+    ) -> None:
+        self.tally = tally or Tally.empty(n)
+        self.seconds, self.busy_seconds = seconds, busy_seconds
+        self.judged, self.rejected = judged, rejected
+
+
+def _disjoint(parts: list[Part]) -> list[Part]:
+    """The parts that are furthest on, no run of a sample in two (another number of workers leaves such behind)."""
+    chosen: list[Part] = []
+    covered: set[tuple[int, int]] = set()
+    for part in sorted(parts, key=lambda part: part.snapshot.iteration, reverse=True):
+        if covered.isdisjoint(part.pairs):
+            chosen.append(part)
+            covered |= part.pairs
+    return chosen

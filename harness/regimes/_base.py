@@ -1,0 +1,199 @@
+"""A regime: what is trained, from which start, on which loss, and how batch normalization is treated.
+
+The fields are independent; no combination has a name in the code. A regime of the package is one file
+of `harness.regimes`; a user's own is one TOML file with the same fields (`read`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.errors import InvalidInput
+from harness.util.validation import Record, validate
+
+__all__ = ["Awp", "Conduct", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
+
+Selectors = tuple[str, ...]
+"""Parts of a network, as `harness.models._selectors` names them: a union, less those that begin with a hyphen."""
+
+LossName = Literal["natural", "adversarial", "mixed", "trades"]
+Statistics = Literal["moving", "moving-where-trained", "frozen", "re-estimated-clean", "re-estimated-adversarial"]
+Mode = Literal["eval", "train"]
+Branch = Literal["clean", "adversarial"]
+
+
+class PartOptimizer(Record):
+    """An optimiser of its own for some of the trained parameters; what is None is as in the rest of the run."""
+
+    part: Selectors
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float | None = Field(default=None, gt=0, description="at the schedule's peak")
+    weight_decay: float | None = Field(default=None, ge=0)
+    momentum: float | None = Field(default=None, ge=0, lt=1, description="Adam's first beta")
+
+
+class Awp(Record):
+    """Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884) on some layers."""
+
+    gamma: float = Field(default=0.01, gt=0, description="size of the perturbation relative to each weight's norm")
+    part: Selectors = ("all",)
+
+
+class Conduct(Record):
+    """What may change from phase to phase."""
+
+    trained: Selectors = Field(default=("all",), description="parts that the optimiser moves; () trains nothing")
+    reset: Selectors = Field(default=(), description="parts given fresh values first, BN statistics with them")
+    reset_statistics: bool = Field(default=False, description="all running statistics begin anew")
+    loss: LossName = "natural"
+    adversarial_weight: float = Field(default=0.5, ge=0, le=1, description="share of the adversarial loss in 'mixed'")
+    trades_beta: float = Field(default=6.0, gt=0, description="weight of the divergence in 'trades'")
+    bn_statistics: Statistics = "moving"
+    crafting_mode: Mode = Field(default="eval", description="mode of the BN layers while examples are crafted")
+    optimizers: tuple[PartOptimizer, ...] = ()
+    awp: Awp | None = None
+
+
+class Phase(Conduct):
+    """A stretch of the training. Fields that are left out are those of the regime, but for the resets:
+    those of the regime belong to its start."""
+
+    share: float = Field(default=1.0, gt=0, description="share of the epochs, relative to the other phases")
+
+
+class Regime(Conduct):
+    """One way to train.
+
+    Attributes:
+        name: what it is called on the command line.
+        summary: one line on what is special about it.
+        source: whose it is.
+        start: from random weights, or from a parent checkpoint.
+        parent: the regime whose checkpoint is the natural parent; others are accepted and recorded.
+        norm_layer: a member of `harness.models.norm_layers`; None is the parent's, or the architecture's own.
+        deploy: which branch of dual layers the checkpoint evaluates with.
+        phases: changes in sequence, each with a fresh optimiser and schedule; () is one phase of nothing changed.
+
+    Raises:
+        InvalidInput: fields that contradict each other.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    summary: str
+    source: str = ""
+    start: Literal["random", "parent"] = "random"
+    parent: str | None = None
+    norm_layer: str | None = None
+    deploy: Branch | None = None
+    phases: tuple[Phase, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        who = f"regime {self.name!r}"
+        if self.start == "random" and self.parent is not None:
+            raise InvalidInput(f"{who} names a parent regime but starts at random: set start = 'parent'")
+        if self.start == "parent" and self.norm_layer is not None:
+            raise InvalidInput(f"{who} starts from a parent, whose norm layer it takes: leave out norm_layer")
+        if (self.norm_layer == "dual") != (self.deploy is not None):
+            raise InvalidInput(
+                f"{who}: deploy says which branch of norm_layer 'dual' is used, so both or neither are given"
+            )
+        for stage in self.stages():
+            if not stage.trained and not stage.bn_statistics.startswith("re-estimated"):
+                raise InvalidInput(f"{who} trains nothing: name a part in trained, or re-estimate the BN statistics")
+            if self.deploy and stage.loss not in ("mixed", "trades"):
+                raise InvalidInput(
+                    f"{who}: dual BN needs a loss on both branches, 'mixed' or 'trades', not {stage.loss!r}"
+                )
+        return self
+
+    def stages(self) -> tuple[Conduct, ...]:
+        """The phases with every field filled in; one for a regime without phases."""
+        common = {name: getattr(self, name) for name in Conduct.model_fields}
+        if not self.phases:
+            return (Conduct(**common),)
+        return tuple(
+            Conduct(**(common if i == 0 else {**common, "reset": (), "reset_statistics": False}) | _given(phase))
+            for i, phase in enumerate(self.phases)
+        )
+
+    @property
+    def crafts(self) -> bool:
+        """Whether any phase needs adversarial examples."""
+        return any(
+            (s.trained and s.loss != "natural") or s.bn_statistics == "re-estimated-adversarial" for s in self.stages()
+        )
+
+    def row(self) -> dict[str, str]:
+        """The fields as short words, for a table."""
+        stages = self.stages()
+
+        def each(words: list[str]) -> str:
+            return words[0] if len(set(words)) == 1 else " > ".join(words)
+
+        start = f"{self.parent or 'any'} parent" if self.start == "parent" else "random"
+        reset = f", reset {_union(self.reset)}" if self.reset else ""
+        return {
+            "regime": self.name,
+            "trained": each([_union(s.trained) for s in stages]),
+            "start": start + reset,
+            "loss": each([_loss(s) for s in stages]),
+            "bn_statistics": each([s.bn_statistics for s in stages]),
+            "crafting": self.crafting_mode if self.crafts else "-",
+            "norm_layer": (self.norm_layer or ("parent's" if self.start == "parent" else "own"))
+            + (f" (deploys {self.deploy})" if self.deploy else ""),
+            "optimizer": each([_optimizers(s) for s in stages]),
+            "awp": each([f"{s.awp.gamma:g} on {_union(s.awp.part)}" if s.awp else "-" for s in stages]),
+            "phases": ", ".join(f"{p.share:g}" for p in self.phases) or "1",
+            "source": self.source or "-",
+        }
+
+
+def read(path: str | Path) -> Regime:
+    """A user's regime from a TOML file. Its name is the file's unless it says another.
+
+    Raises:
+        InvalidInput: no such file, no TOML, or a field that is unknown or has the wrong value (named).
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the regime {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the regime {path} is not valid TOML: {error}") from error
+    table.setdefault("name", path.stem.lower().replace("_", "-"))
+    table.setdefault("summary", f"from {path.name}")
+    return validate(Regime, table, f"the regime {path}")
+
+
+def _given(phase: Phase) -> dict[str, Any]:
+    return {name: getattr(phase, name) for name in phase.model_fields_set if name != "share"}
+
+
+def _union(selectors: Selectors) -> str:
+    if not selectors:
+        return "nothing"
+    text = "".join(f" - {s[1:]}" if s.startswith("-") else f" + {s}" for s in selectors)
+    return text.removeprefix(" + ") if not text.startswith(" - ") else f"all{text}"
+
+
+def _loss(stage: Conduct) -> str:
+    if not stage.trained:
+        return "-"
+    if stage.loss == "mixed":
+        return f"mixed {stage.adversarial_weight:g}"
+    return f"trades {stage.trades_beta:g}" if stage.loss == "trades" else stage.loss
+
+
+def _optimizers(stage: Conduct) -> str:
+    words = []
+    for own in stage.optimizers:
+        values = {"lr": own.learning_rate, "wd": own.weight_decay, "momentum": own.momentum}
+        given = [f"{name} {value:g}" for name, value in values.items() if value is not None]
+        words.append(f"{_union(own.part)}: {' '.join([own.kind, *given])}")
+    return "; ".join(words) or "one for all"

@@ -1,0 +1,3 @@
+"""Records of evaluations, their files, statistics over them, and the leaderboards that rank them."""
+
+__all__: list[str] = []

@@ -1,0 +1,23 @@
+"""Formats of a leaderboard: one file each, a `Format` that turns a `Board` into text."""
+
+from __future__ import annotations
+
+from harness.results.formats._base import COLUMNS, Accuracy, Board, Cell, Format, Row
+from harness.util import plugins
+
+__all__ = ["COLUMNS", "Accuracy", "Board", "Cell", "Format", "Row", "get", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """The registered formats."""
+    return plugins.members(__name__)
+
+
+def get(name: str) -> Format:
+    """The format called ``name``.
+
+    Raises:
+        UnknownName: no format of that name.
+    """
+    found: Format = plugins.lookup(__name__, name, "format")
+    return found

@@ -1,0 +1,83 @@
+"""A Markdown table with accuracies in percent."""
+
+from __future__ import annotations
+
+import re
+
+from harness.results.formats._base import Accuracy, Board, Format, Row
+
+__all__ = ["markdown"]
+
+_HEADER = (
+    "rank",
+    "checkpoint",
+    "regime",
+    "parent",
+    "architecture",
+    "parameters",
+    "trained",
+    "clean",
+    "PGD",
+    "AutoAttack",
+    "n",
+    "flags",
+)
+_RIGHT = {"rank", "parameters", "trained", "clean", "PGD", "AutoAttack", "n"}
+
+
+def _render(board: Board) -> str:
+    where = f"{_text(board.dataset)}, {_text(board.norm)} {_text(board.eps)}"
+    title = f"# {'Partial runs' if board.partial else 'Leaderboard'}: {where}"
+    if board.partial:
+        about = (
+            f"**These are partial runs**: fewer than the {board.size:,} samples of the {_text(board.split)} "
+            "split were evaluated. They are no part of the leaderboard, and ranks restart for every set of "
+            "samples."
+        )
+    else:
+        about = f"All {board.size:,} samples of the {_text(board.split)} split."
+    rule = (
+        "Accuracies in percent, with 95 % Wilson intervals, ranked by AutoAttack, then PGD, then clean "
+        "accuracy; equal figures share a rank. Of several evaluations of the same weights by the same suite "
+        "the one with the lowest robust accuracy is shown."
+    )
+    lines = [
+        f"| {' | '.join(_HEADER)} |",
+        f"|{'|'.join('---:' if name in _RIGHT else '---' for name in _HEADER)}|",
+        *(f"| {' | '.join(_cells(row))} |" for row in board.rows),
+    ]
+    return "\n".join([title, "", about, rule, "", *lines, ""])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    share = "" if row.trained_share is None else f"{100 * row.trained_share:.2f} %"
+    return (
+        str(row.rank),
+        _text(row.checkpoint),
+        _text(row.regime or ""),
+        _text(row.parent or ""),
+        _text(row.architecture),
+        f"{row.parameters:,}",
+        share,
+        _percent(row.clean),
+        _percent(row.pgd),
+        _percent(row.autoattack),
+        f"{row.n:,}",
+        _text("; ".join(row.flags)),
+    )
+
+
+def _percent(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return ""
+    return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f})"
+
+
+def _text(value: str) -> str:
+    # names and flags come from strangers' files: no cell may end early, hold HTML, a link or an emphasis
+    value = re.sub(r"\s+", " ", value).strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    value = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", value)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", value)
+
+
+markdown = Format(suffix=".md", render=_render)

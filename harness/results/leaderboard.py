@@ -1,0 +1,184 @@
+"""From result files to ranked boards: a pure function, the same boards for the same results.
+
+The rules, all of them:
+
+- A board is a data set (name, split, content), a norm and a radius. A run on fewer samples than the split
+  holds goes to a board of its own kind, where ranks restart for every set of samples.
+- A row is a model: its weights, architecture and normalisation, and the BN statistics that it was evaluated
+  with. Checkpoints that are the same model under several names share the row.
+- Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
+  the one with the most flags; the clean accuracy is the lowest of the results shown.
+- ``autoattack_acc`` comes from the suite ``autoattack``; only where there is none it comes from
+  ``autoattack-reference``, and a flag says so.
+- Ranked by AutoAttack, then PGD, then clean accuracy, missing figures last; equal figures share a rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.results import formats, stats, store
+from harness.results.formats import Accuracy, Board, Row
+from harness.results.record import Result
+from harness.threat import ThreatModel
+
+__all__ = ["boards", "write"]
+
+_Key = tuple[str, str, int, str, float, bool, str]
+
+
+def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatModel]] | None = None) -> list[Board]:
+    """Rank results into boards, sorted by name; the order of ``results`` does not matter.
+
+    Args:
+        standard: per data set the threat models whose board is called by the norm alone (``digits-Linf``);
+            all others carry their eps (``digits-Linf-0.3``).
+    """
+    grouped: dict[_Key, list[Result]] = defaultdict(list)
+    for result in sorted(results, key=lambda result: (result.checkpoint, result.model_dump_json())):
+        grouped[_key(result)].append(result)
+    names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
+    shared = Counter(names.values())
+    made = []
+    for key, members in grouped.items():
+        name = names[key]
+        if shared[name] > 1:  # the same name for other data: both say which
+            name += "-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
+        first = members[0]
+        made.append(
+            Board(
+                name=name,
+                dataset=first.dataset.name,
+                split=first.dataset.split,
+                norm=first.threat.norm,
+                eps=_eps(members),
+                size=first.dataset.size,
+                partial=first.partial,
+                rows=_rows(members),
+            )
+        )
+    return sorted(made, key=lambda board: board.name)
+
+
+def write(board: Board, directory: Path) -> list[Path]:
+    """Write a board in every format, each file atomically; returns the files.
+
+    Raises:
+        ResultError: the folder cannot be written.
+    """
+    paths = []
+    for name in formats.names():
+        form = formats.get(name)
+        path = directory / f"{board.name}{form.suffix}"
+        store.write_atomically(path, form.render(board).encode())
+        paths.append(path)
+    return paths
+
+
+def _key(result: Result) -> _Key:
+    # partial runs hold other samples each; they share a board and are told apart in it
+    content = "" if result.partial else result.dataset.sha256
+    radius = float(f"{result.threat.radius:.12g}")  # 8/255 and its 16 digits are one radius
+    dataset = result.dataset
+    return (dataset.name, dataset.split, dataset.size, result.threat.norm, radius, result.partial, content)
+
+
+def _name(key: _Key, members: list[Result], standard: Mapping[str, Sequence[ThreatModel]]) -> str:
+    dataset, split, _, norm, radius, partial, _ = key
+    parts = [dataset] if split == "test" else [dataset, split]
+    parts.append(norm)
+    if not any(t.norm == norm and abs(t.radius - radius) < 1e-9 for t in standard.get(dataset, ())):
+        parts.append(_eps(members))
+    if partial:
+        parts.append("partial")
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts)).lstrip(".-")
+
+
+def _eps(members: list[Result]) -> str:
+    # the same radius may have been written in several ways
+    return min((result.threat.eps for result in members), key=lambda eps: (len(eps), eps))
+
+
+def _rows(results: list[Result]) -> tuple[Row, ...]:
+    subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        model = result.model
+        identity = json.dumps([model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats])
+        subsets[-result.n, result.dataset.sha256][identity].append(result)
+    rows: list[Row] = []
+    for _, models in sorted(subsets.items()):
+        made = [(_row(models[identity]), models[identity][0].model.sha256) for identity in sorted(models)]
+        times = Counter(row.checkpoint for row, _ in made)
+        rows += _ranked(
+            [
+                # other weights under the same name: both say which
+                replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
+                for row, sha256 in made
+            ]
+        )
+    return tuple(rows)
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    def merit(row: Row) -> tuple[int, ...]:
+        figures = (row.autoattack, row.pgd, row.clean)
+        return tuple(-1 if figure is None else round(figure.value * row.n) for figure in figures)
+
+    rows = sorted(rows, key=lambda row: (tuple(-count for count in merit(row)), row.checkpoint))
+    merits = [merit(row) for row in rows]
+    return [replace(row, rank=1 + merits.index(merits[i])) for i, row in enumerate(rows)]
+
+
+def _row(results: list[Result]) -> Row:
+    by_suite: dict[str, Result] = {}
+    for result in results:
+        known = by_suite.get(result.suite)
+        if known is None or _doubt(result) < _doubt(known):
+            by_suite[result.suite] = result
+    pgd = by_suite.get("pgd")
+    autoattack = by_suite.get("autoattack") or by_suite.get("autoattack-reference")
+    shown = [result for result in (autoattack, pgd) if result] or list(by_suite.values())
+    clean = min(shown, key=lambda result: result.clean_acc)
+
+    flags = {flag for result in shown for flag in result.flags}
+    if autoattack and autoattack.suite != "autoattack":
+        flags.add(f"AutoAttack by {autoattack.suite}")
+    if pgd and autoattack and pgd.robust_acc < autoattack.robust_acc:
+        flags.add("PGD below AutoAttack")
+    if len({round(result.clean_acc * result.n) for result in shown}) > 1:
+        flags.add("clean accuracy differs between suites")
+
+    first = results[0]
+    model = first.model
+    share = None
+    if model.trained_parameters is not None and model.parameters:
+        share = model.trained_parameters / model.parameters
+    return Row(
+        rank=0,
+        checkpoint=", ".join(sorted({result.label for result in results})),
+        regime=model.regime,
+        parent=model.parent,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        trained_share=share,
+        clean=_accuracy(clean.clean_acc, first.n),
+        pgd=None if pgd is None else _accuracy(pgd.robust_acc, first.n),
+        autoattack=None if autoattack is None else _accuracy(autoattack.robust_acc, first.n),
+        n=first.n,
+        flags=tuple(sorted(flags)),
+    )
+
+
+def _doubt(result: Result) -> tuple[float, int]:
+    return result.robust_acc, -len(result.flags)
+
+
+def _accuracy(value: float, n: int) -> Accuracy:
+    low, high = stats.wilson(round(value * n), n)
+    return Accuracy(value, low, high)

@@ -1,0 +1,16 @@
+"""Studies: regimes x seeds, trained and evaluated as far as that is missing, and claims judged on what came out.
+
+A study is one TOML file (`read`). `plan` checks it against everything it names before anything runs, `run` does
+what is missing, `collect` reads what is there, and `write_report` says what it shows.
+"""
+
+from __future__ import annotations
+
+from harness.studies.found import Findings, collect
+from harness.studies.jobs import Event
+from harness.studies.planning import Plan, plan
+from harness.studies.report import write_report
+from harness.studies.running import Summary, run
+from harness.studies.spec import Study, read
+
+__all__ = ["Event", "Findings", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]

@@ -1,0 +1,118 @@
+"""What has been measured of a study, read back from its checkpoints and results."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.checkpoints import Manifest, manifest_path
+from harness.errors import InvalidInput
+from harness.results import store
+from harness.results.record import Result
+from harness.studies.planning import Measure, Member, Plan
+from harness.studies.work import Folders, find_result, load
+
+__all__ = ["Findings", "Network", "Outcome", "collect", "is_trained"]
+
+Bits = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One evaluation: its record, and per sample who was right and who stood."""
+
+    result: Result
+    correct: Bits
+    robust: Bits
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One trained network, as far as it was evaluated.
+
+    Attributes:
+        log: the numbers of every epoch, as the training wrote them.
+    """
+
+    label: str
+    seed: int
+    manifest: Manifest
+    outcomes: Mapping[Measure, Outcome]
+    log: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def trained_share(self) -> float | None:
+        """Trained parameters in percent of all."""
+        trained = self.manifest.trained_parameters
+        return None if trained is None else 100 * trained / max(1, self.manifest.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Everything that a report is made of.
+
+    Attributes:
+        networks: of every label, by seed; those that are not there yet are left out.
+    """
+
+    plan: Plan
+    networks: Mapping[str, Mapping[int, Network]] = field(default_factory=dict)
+
+    def outcomes(self, label: str, measure: Measure) -> dict[int, Outcome]:
+        """Evaluations of a label's networks, by seed."""
+        found = self.networks.get(label, {})
+        return {seed: n.outcomes[measure] for seed, n in found.items() if measure in n.outcomes}
+
+
+def is_trained(plan: Plan, member: Member, seed: int, folders: Folders) -> bool:
+    """Whether there is nothing to train."""
+    if member.source is not None:
+        return True
+    stem = folders.checkpoints / plan.names[member.label, seed]
+    # the log is what is written last
+    return all(stem.with_name(f"{stem.name}{suffix}").is_file() for suffix in (".pt", ".toml", ".csv"))
+
+
+def collect(plan: Plan, output: Path) -> Findings:
+    """Read what is there.
+
+    Raises:
+        CheckpointError: a checkpoint that is damaged.
+        ResultError: a result that is damaged.
+    """
+    folders = Folders(output)
+    networks = {
+        member.label: {
+            seed: _network(plan, member, seed, folders)
+            for seed in plan.seeds_of(member)
+            if is_trained(plan, member, seed, folders)
+        }
+        for member in plan.members
+    }
+    return Findings(plan, networks)
+
+
+def _network(plan: Plan, member: Member, seed: int, folders: Folders) -> Network:
+    point = load(plan, member, seed, folders)
+    outcomes = {}
+    for measure in plan.measures_of(member):
+        path = find_result(plan, point, measure, folders)
+        if path is not None:
+            verdicts = store.read_verdicts(path)
+            outcomes[measure] = Outcome(store.read(path), verdicts.clean_pred == verdicts.y, verdicts.robust)
+    log = manifest_path(point.path).with_suffix(".csv")
+    return Network(member.label, seed, point.manifest, outcomes, _log(log) if log.is_file() else ())
+
+
+def _log(path: Path) -> tuple[dict[str, float], ...]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return tuple({name: float(value) for name, value in row.items() if value} for row in rows)
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInput(f"the training log {path} cannot be read: {error}") from error

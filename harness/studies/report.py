@@ -1,0 +1,284 @@
+"""The report of a study: one page for people, tables for programs, pictures. A pure function of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.batchnorm.statistics import STORED
+from harness.results import stats
+from harness.results.store import write_atomically
+from harness.studies import facts, plots, tables
+from harness.studies.found import Findings
+from harness.studies.judging import LEVEL, Judgement, judge
+from harness.studies.planning import Measure, Member
+
+__all__ = ["markdown", "write_report"]
+
+_CAPTIONS = {
+    "clean-robust": "Clean against robust accuracy; bars: one standard deviation over seeds; dashed: chance",
+    "eps": "Robust accuracy against eps; bars: one standard deviation over seeds; dashed: chance",
+    "training": "Training: thin lines are single seeds, thick ones their mean",
+}
+
+
+def write_report(findings: Findings, output: Path, *, directory: Path | None = None) -> tuple[Path, ...]:
+    """Write ``report.md``, ``report.csv``, ``runs.csv``, ``claims.csv`` and the pictures.
+
+    Args:
+        output: of the study; its notes are read.
+        directory: where the report goes; ``output`` if not given.
+
+    Raises:
+        ResultError: the folder cannot be written, or the notes are damaged.
+    """
+    folder = output if directory is None else directory
+    judgements = judge(findings)
+    files: dict[str, bytes] = {}
+    names: list[str] = []
+    for name, kind, content in plots.pictures(findings):
+        files[f"{name}.{kind}"] = content
+        names += [name] if name not in names else []
+    files["report.csv"] = tables.report_csv(findings).encode()
+    files["runs.csv"] = tables.runs_csv(findings).encode()
+    if judgements:
+        files["claims.csv"] = tables.claims_csv(judgements).encode()
+    files["report.md"] = markdown(findings, judgements, facts.read(output), names).encode()
+    for file, content in files.items():
+        write_atomically(folder / file, content)
+    return tuple(folder / file for file in files)
+
+
+def markdown(
+    findings: Findings, judgements: Sequence[Judgement], sessions: Sequence[facts.Session], pictures: Sequence[str]
+) -> str:
+    """The page."""
+    study = findings.plan.study
+    parts = [f"# {study.title or study.name}"]
+    parts += [text for text in (study.question, f"After {study.source}." if study.source else "") if text]
+    parts.append("\n".join(_protocol(findings)))
+    if judgements:
+        parts += ["## Claims", _claims(judgements), _how_judged(judgements)]
+    parts += ["## Figures", _figures(findings)]
+    if any(member.entry.published for member in findings.plan.members):
+        parts += ["## Beside the published figures", *_published(findings)]
+    if study.curve is not None:
+        parts += ["## Robust accuracy against eps", _curve(findings)]
+    parts += [f"![{_CAPTIONS[name]}]({name}.png)" for name in pictures]
+    flags = _flags(findings)
+    if flags:
+        parts += ["## Reliability flags", flags]
+    parts += ["## How it was made", "\n".join(_made(findings, sessions))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _protocol(findings: Findings) -> Iterator[str]:
+    plan = findings.plan
+    test = plan.test_set
+    images = f"the first {len(test):,} of {test.size:,}" if len(test) < test.size else f"all {len(test):,}"
+    suites = dict.fromkeys(m.suite for m in plan.measures if m.asked in plan.study.suites)
+    yield f"- evaluated on {images} images of {test.name} ({test.split}), {plan.threat}: {', '.join(suites)}"
+    trained = [member for member in plan.members if member.regime]
+    if trained and plan.train_set is not None:
+        data = plan.train_set
+        images = f"{len(data):,} of {data.size:,}" if len(data) < data.size else f"{len(data):,}"
+        yield f"- trained on {images} images of {data.name} ({data.split}); seeds {_listed(plan.seeds)}"
+        architectures = sorted({member.architecture for member in trained if member.architecture})
+        settings = trained[0].settings
+        if settings is not None:
+            how = {s: getattr(settings, s) for s in ("epochs", "batch_size", "learning_rate", "schedule")}
+            words = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in how.items())
+            yield (
+                f"- {', '.join(architectures) or 'architecture of the parent'}; {words}; examples by "
+                f"{settings.attack}{f' with {settings.steps} steps' if settings.attack == 'pgd' else ''}; "
+                f"the {plan.study.keep} epoch is evaluated"
+            )
+    for member in plan.members:
+        entry = member.entry
+        own = [f"{name} {value}" for name, value in (entry.training | entry.change).items()]
+        own += [f"architecture {entry.architecture}"] if entry.architecture else []
+        own += [f"started from {member.parent}"] if member.parent and member.parent != "natural" else []
+        if own and entry.regime:
+            yield f"- `{member.label}`: {'; '.join([Path(entry.regime).stem, *own])}"
+
+
+def _claims(judgements: Sequence[Judgement]) -> str:
+    header = (
+        "claim", "verdict", "difference (points)", "95 % interval", "p", "p (Holm)", "seeds in favour", "bootstrap",
+        "McNemar, worst seed", "about",
+    )  # fmt: skip
+    rows = []
+    for j in judgements:
+        rows.append(
+            (
+                f"`{j.claim.text}`",
+                f"**{j.verdict}**",
+                "-" if j.estimate is None else f"{j.estimate:+.{2 if j.p_value is None else 1}f}",
+                j.reason if j.p_value is None else _interval(j.low, j.high),
+                _p(j.p_value),
+                _p(j.corrected),
+                f"{j.in_favour} of {j.seeds}" if j.p_value is not None else "-",
+                "-" if j.bootstrap is None else _interval(*j.bootstrap),
+                _p(j.mcnemar),
+                j.claim.about,
+            )
+        )
+    return _table(header, rows, right=(2, 4, 5))
+
+
+def _how_judged(judgements: Sequence[Judgement]) -> str:
+    text = (
+        "Difference: left side less right side of the claim, over seeds and test images. Interval and p-value are of "
+        "a two-way random-effects model, in which other seeds and other images would give other differences. Holm's "
+        f"procedure corrects for the number of claims, and below {LEVEL:g} it decides: supported where the difference "
+        "has the claimed sign, refuted where it has the other, open otherwise. The bootstrap over seeds and images and "
+        "McNemar's exact test, seed by seed, are checks and decide nothing."
+    )
+    if any(j.seeds == 1 and j.p_value is not None for j in judgements):
+        text += " With one seed, a verdict is about these networks and says nothing of others that are trained alike."
+    return text
+
+
+def _figures(findings: Findings) -> str:
+    plan = findings.plan
+    measures = [m for m in plan.measures if m.threat == plan.threat and m.asked in plan.study.suites]
+    several = len(plan.study.bn_stats) > 1
+    columns = [m.suite + (f" ({m.bn_stats} statistics)" if several else "") for m in measures]
+    if several:
+        header = ["entry", "seeds", "parameters", "trained"]
+        for m, column in zip(measures, columns, strict=True):
+            first = m.suite == measures[0].suite
+            header += [f"clean ({m.bn_stats} statistics)"] if first else []
+            header.append(column)
+    else:
+        header = ["entry", "seeds", "parameters", "trained", "clean", *columns]
+    rows = []
+    for member in plan.members:
+        row: list[object] = [member.label, len(findings.networks.get(member.label, {})), *_parameters(findings, member)]
+        for position, m in enumerate(measures):
+            if position == 0 or (several and m.suite == measures[0].suite):
+                row.append(tables.clean(findings, member.label, m))
+            row.append(tables.robust(findings, member.label, m))
+        rows.append(row)
+    note = "Accuracies in percent, mean ± standard deviation over seeds."
+    return note + "\n\n" + _table(header, rows, right=range(1, len(header)))
+
+
+def _parameters(findings: Findings, member: Member) -> tuple[str, str]:
+    counts = tables.trained_share(findings, member.label)
+    if counts is None:
+        return "-", "-"
+    parameters, trained = counts
+    if trained is None:
+        return f"{parameters:,}", "not known"
+    return f"{parameters:,}", f"{trained:,} ({100 * trained / max(1, parameters):.3g} %)"
+
+
+def _published(findings: Findings) -> Iterator[str]:
+    plan = findings.plan
+    rows, missed = [], 0
+    for member in plan.members:
+        for name, theirs in member.entry.published.items():
+            # clean accuracy is the same by any suite, so that one that was not run takes nothing away
+            measures = plan.measures if name == "clean" else [m for m in plan.measures if m.suite == name]
+            found = [findings.outcomes(member.label, m) for m in measures if m.threat == plan.threat]
+            for outcome in next((outcomes for outcomes in found if outcomes), {}).values():
+                result = outcome.result
+                share = result.clean_acc if name == "clean" else result.robust_acc
+                low, high = stats.wilson(round(share * result.n), result.n)
+                inside = low <= theirs / 100 <= high
+                missed += not inside
+                rows.append(
+                    (
+                        member.label, name, f"{100 * share:.2f}", f"{100 * low:.2f} to {100 * high:.2f}",
+                        f"{theirs:.2f}", "inside" if inside else "**outside**", member.entry.notes.get(name, ""),
+                    )
+                )  # fmt: skip
+    yield _table(
+        ("entry", "figure", "ours (%)", "95 % interval (Wilson)", "published (%)", "published figure is", "note"),
+        rows,
+        right=(2, 4),
+    )
+    yield f"{missed} of {len(rows)} published figures lie outside the interval of ours."
+
+
+def _curve(findings: Findings) -> str:
+    plan = findings.plan
+    curve = plan.study.curve
+    measures: list[Measure] = [] if curve is None else [m for m in plan.measures if m.asked == curve.suite]
+    measures = sorted((m for m in measures if m.bn_stats == plan.primary.bn_stats), key=lambda m: m.threat.radius)
+    header = ["entry", "0 (clean)", *(m.threat.eps for m in measures)]
+    rows = [
+        [
+            member.label,
+            tables.clean(findings, member.label, measures[0]),
+            *(tables.robust(findings, member.label, m) for m in measures),
+        ]
+        for member in plan.members
+    ]
+    return f"By {measures[0].suite}, in percent.\n\n" + _table(header, rows, right=range(1, len(header)))
+
+
+def _flags(findings: Findings) -> str:
+    where: dict[str, list[str]] = {}
+    for member in findings.plan.members:
+        for measure in findings.plan.measures_of(member):
+            flagged: dict[str, list[int]] = {}
+            for seed, outcome in findings.outcomes(member.label, measure).items():
+                for flag in outcome.result.flags:
+                    flagged.setdefault(flag, []).append(seed)
+            for flag, seeds in flagged.items():
+                statistics = "" if measure.bn_stats == STORED else f", {measure.bn_stats} statistics"
+                suite = f"{measure.suite} at {measure.threat.eps}{statistics}"
+                where.setdefault(flag, []).append(f"{member.label} ({suite}; seeds {_listed(seeds)})")
+    return "\n".join(f"- {flag}: {', '.join(places)}" for flag, places in where.items())
+
+
+def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str]:
+    for session in sessions:
+        took = f"{session.jobs} jobs in {_minutes(session.seconds)} ({_minutes(session.cpu_seconds)} of processor time)"
+        took += "" if session.ended else ", then cut off"
+        command = f"`{session.command}`" if session.command else "called from Python"
+        yield f"- {command}, {session.started}, {session.workers} at once on {session.device}: {took}"
+    environments = [
+        outcome.result.environment
+        for networks in findings.networks.values()
+        for network in networks.values()
+        for outcome in network.outcomes.values()
+    ]
+    yield from sorted({f"- {e.processor}, {e.platform}, Python {e.python}" for e in environments})
+    named = ("torch", "torchvision", "numpy", "pyautoattack", "robustbench")
+    yield from sorted(
+        {"- " + ", ".join(f"{n} {e.versions[n]}" for n in named if n in e.versions) for e in environments}
+    )
+    harness = sorted(
+        {outcome.result.harness_version for ns in findings.networks.values() for n in ns.values()
+         for outcome in n.outcomes.values()}
+    )  # fmt: skip
+    if harness:
+        yield f"- robust-harness {', '.join(harness)}"
+    yield "- every single run: `runs.csv`; means and deviations: `report.csv`"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:+.1f} to {high:+.1f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2g}" if value >= 0.001 else "< 0.001"
+
+
+def _table(header: Sequence[object], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> str:
+    marks = ["---:" if position in right else "---" for position in range(len(header))]
+    lines = [header, marks, *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

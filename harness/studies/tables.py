@@ -1,0 +1,141 @@
+"""A study's figures as rows: for the report, and as CSV files for whoever computes with them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.studies.found import Findings
+from harness.studies.judging import Judgement
+from harness.studies.planning import Measure
+
+__all__ = ["Spread", "claims_csv", "clean", "report_csv", "robust", "runs_csv", "trained_share"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds, in percent.
+
+    Attributes:
+        deviation: of the sample (k - 1); None for one value.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(np.mean(self.values))
+
+    @property
+    def deviation(self) -> float | None:
+        """Of the sample (k - 1); None for one value."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "-"
+        return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} ± {self.deviation:.1f}"
+
+
+def clean(findings: Findings, label: str, measure: Measure) -> Spread:
+    """Clean accuracy over seeds."""
+    return Spread(tuple(100 * o.result.clean_acc for o in findings.outcomes(label, measure).values()))
+
+
+def robust(findings: Findings, label: str, measure: Measure) -> Spread:
+    """Robust accuracy over seeds."""
+    return Spread(tuple(100 * o.result.robust_acc for o in findings.outcomes(label, measure).values()))
+
+
+def trained_share(findings: Findings, label: str) -> tuple[int, int | None] | None:
+    """Parameters, and how many of them were trained; None where there is no network."""
+    manifests = [network.manifest for network in findings.networks.get(label, {}).values()]
+    return (manifests[0].parameters, manifests[0].trained_parameters) if manifests else None
+
+
+def report_csv(findings: Findings) -> str:
+    """A row for every entry and measure: means and deviations over seeds."""
+    header = (
+        "label", "regime", "suite", "eps", "bn_stats", "seeds", "n", "clean_mean", "clean_sd", "robust_mean",
+        "robust_sd", "parameters", "trained_parameters",
+    )  # fmt: skip
+    rows: list[Sequence[object]] = []
+    for member in findings.plan.members:
+        counts = trained_share(findings, member.label)
+        for measure in findings.plan.measures_of(member):
+            natural, standing = clean(findings, member.label, measure), robust(findings, member.label, measure)
+            if natural and counts:
+                n = next(iter(findings.outcomes(member.label, measure).values())).result.n
+                rows.append(
+                    (
+                        member.label, member.regime.name if member.regime else "", measure.suite, measure.threat.eps,
+                        measure.bn_stats, len(natural.values), n, _number(natural.mean), _number(natural.deviation),
+                        _number(standing.mean), _number(standing.deviation), *counts,
+                    )
+                )  # fmt: skip
+    return _csv(header, rows)
+
+
+def runs_csv(findings: Findings) -> str:
+    """A row for every evaluation, with what it was made on."""
+    header = (
+        "label", "seed", "suite", "eps", "bn_stats", "n", "clean", "robust", "flags", "evaluation_seconds", "epoch",
+        "training_seconds", "training_device", "torch", "checkpoint", "weights_sha256", "evaluation_id",
+    )  # fmt: skip
+    rows: list[Sequence[object]] = []
+    for networks in findings.networks.values():
+        for network in networks.values():
+            facts = network.manifest.training
+            for measure, outcome in network.outcomes.items():
+                result = outcome.result
+                rows.append(
+                    (
+                        network.label, network.seed, measure.suite, measure.threat.eps, measure.bn_stats, result.n,
+                        _number(100 * result.clean_acc), _number(100 * result.robust_acc), "; ".join(result.flags),
+                        f"{result.seconds:.1f}", facts.get("epoch"), facts.get("seconds"), facts.get("device"),
+                        facts.get("torch"), network.manifest.name, network.manifest.weights_sha256,
+                        result.evaluation_id,
+                    )
+                )  # fmt: skip
+    return _csv(header, rows)
+
+
+def claims_csv(judgements: Sequence[Judgement]) -> str:
+    """A row for every claim."""
+    header = (
+        "claim", "about", "verdict", "estimate", "low", "high", "p_value", "holm_p_value", "seeds", "seeds_in_favour",
+        "bootstrap_low", "bootstrap_high", "largest_mcnemar_p_value", "reason",
+    )  # fmt: skip
+    rows = [
+        (
+            j.claim.text, j.claim.about, j.verdict, _number(j.estimate), _number(j.low), _number(j.high),
+            _precise(j.p_value), _precise(j.corrected), j.seeds, j.in_favour,
+            *map(_number, j.bootstrap or (None, None)), _precise(j.mcnemar), j.reason,
+        )
+        for j in judgements
+    ]  # fmt: skip
+    return _csv(header, rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _precise(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    return text.getvalue()

@@ -1,0 +1,152 @@
+"""What the jobs of a study do: train one network, evaluate one network in one way."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness import checkpoints, evaluation, training
+from harness.checkpoints import Checkpoint
+from harness.engine.task import Tick
+from harness.errors import InvalidInput, ResultError
+from harness.results import store
+from harness.studies.jobs import Report
+from harness.studies.planning import Measure, Member, Plan
+
+__all__ = ["Folders", "evaluate_one", "find_result", "load", "train_one"]
+
+
+class Folders:
+    """Where a study keeps what it makes."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.checkpoints = output / "checkpoints"
+        self.results = output / "results"
+        self.training = output / ".training"
+        self.evaluation = output / ".evaluation"
+
+    def clear_states(self) -> None:
+        """Remove what is left of states when nothing is in flight."""
+        for folder in (self.training, self.evaluation):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def load(plan: Plan, member: Member, seed: int, folders: Folders) -> Checkpoint:
+    """The network of a member and seed.
+
+    Raises:
+        CheckpointError: it has not been trained.
+    """
+    if member.source is not None:
+        return member.source
+    return checkpoints.load(folders.checkpoints / plan.names[member.label, seed])
+
+
+def train_one(
+    plan: Plan, member: Member, seed: int, folders: Folders, report: Report, *, device: str, command: str | None
+) -> str:
+    """Train a member under a seed and register it; returns its path.
+
+    Raises:
+        InvalidInput: the loss diverged; the last finite state is kept beside the others.
+    """
+    regime, settings, data = member.regime, member.settings, plan.train_set
+    if regime is None or settings is None or data is None:
+        raise InvalidInput(f"{member.label} is there already and is not trained")
+    name = plan.names[member.label, seed]
+    parent = load(plan, plan.member(member.parent), seed, folders) if member.parent else None
+
+    def keep(outcome: training.TrainingOutcome, called: str, *, overwrite: bool = False) -> training.Registered:
+        return training.register(
+            outcome,
+            regime=regime,
+            dataset=data,
+            parent=parent,
+            directory=folders.checkpoints,
+            name=called,
+            kept=plan.study.keep,
+            command=command,
+            overwrite=overwrite,
+        )
+
+    # of its own: the folder goes when its run ends, and others are still running
+    states = folders.training / name
+    try:
+        outcome = training.train(
+            regime,
+            dataset=data,
+            settings=settings.model_copy(update={"seed": seed}),
+            architecture=member.architecture,
+            parent=parent,
+            device=device,
+            progress=lambda tick: report(tick.done, f"epoch {tick.epoch} of {tick.epochs}"),
+            state_dir=states,
+        )
+    except training.TrainingDiverged as error:
+        kept = keep(error.outcome, f"{name}_before_divergence", overwrite=True)
+        raise InvalidInput(f"{member.label}, seed {seed}: {error} (kept as {kept.last or kept.best})") from error
+    written = keep(outcome, name)
+    shutil.rmtree(states, ignore_errors=True)
+    return str(written.last or written.best)
+
+
+def find_result(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> Path | None:
+    """The stored result of a network, or None."""
+    identity = evaluation.evaluation_id(point, plan.test_set, **_how(plan, point, measure, folders))
+    return store.find(folders.results, identity)
+
+
+def evaluate_one(
+    plan: Plan, member: Member, seed: int, measure: Measure, folders: Folders, report: Report, *, device: str
+) -> str:
+    """Evaluate a member's network in one way, unless that is stored; returns the result's path."""
+    point = load(plan, member, seed, folders)
+    known = find_result(plan, point, measure, folders)
+    if known is not None:
+        return str(known)
+
+    def told(tick: Tick) -> None:
+        report(tick.done, f"{tick.step}, {tick.standing} of {tick.total} standing")
+
+    done = evaluation.evaluate_checkpoint(
+        point,
+        plan.test_set,
+        device=device,
+        progress=told,
+        state_dir=folders.evaluation,
+        **_how(plan, point, measure, folders),
+    )
+    try:
+        return str(store.save(done.result, done.verdicts, folders.results))
+    except ResultError:
+        # the same weights under another label may have been stored meanwhile
+        known = find_result(plan, point, measure, folders)
+        if known is None:
+            raise
+        return str(known)
+
+
+def _how(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> dict[str, Any]:
+    """What decides the record of an evaluation, beside network and samples."""
+    return {
+        "threat": measure.threat,
+        "suite": measure.asked,
+        "bn_stats": measure.bn_stats,
+        "bn_data": plan.train_set if measure.bn_stats in ("clean", "adversarial") else None,
+        "checkpoint_dir": _parents_folder(plan, point, folders),
+        "workers": 1,
+    }
+
+
+def _parents_folder(plan: Plan, point: Checkpoint, folders: Folders) -> Path | None:
+    """Where the parent of a network lies: a checkpoint that is there already is not among the study's own."""
+    named = point.manifest.parent
+    for member in plan.members:
+        source = member.source
+        if source is not None and named is not None and source.manifest.weights_sha256 == named.weights_sha256:
+            return source.path.parent
+    return folders.checkpoints if folders.checkpoints.is_dir() else None

@@ -1,0 +1,145 @@
+"""Threat models: a norm and a radius, written the way people write them.
+
+Radii are in the units of images in [0, 1]. Work that applies eps after the images were normalised means
+another ball, larger in number and smaller in fact (Galloway et al. 2019, arXiv 1905.02161: eps 0.03 of a
+deviation of about 0.2 is 1.5/255); such a radius is written "Linf:0.03@normalized" and converted when the
+model's normalisation is known.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from harness.errors import InvalidInput, UnknownName
+from harness.threat.norms import NORMS, Norm, column
+
+__all__ = ["ThreatModel"]
+
+_NORMALIZED = "normalized"
+_NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All points within ``eps`` of the clean image, in ``norm``, that are images (in [0, 1]).
+
+    ``eps`` keeps the text it was written as ("8/255", "0.5"), so that a result says what was asked;
+    `radius` is its value. ``note`` says where the radius comes from if it was not given in pixel units; two
+    threat models that differ in it alone are equal.
+
+    Raises:
+        UnknownName: a norm other than Linf, L2, L1.
+        InvalidInput: an eps that is not a positive finite number or fraction.
+    """
+
+    norm: str
+    eps: str
+    note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        match = {name.lower(): name for name in NORMS}.get(self.norm.lower())
+        if match is None:
+            raise UnknownName("norm", self.norm, NORMS)
+        object.__setattr__(self, "norm", match)
+        object.__setattr__(self, "eps", str(self.eps).replace(" ", ""))
+        _value(self.eps)
+
+    @classmethod
+    def parse(cls, text: str | ThreatModel, *, std: Sequence[float] | None = None) -> ThreatModel:
+        """From "Linf:8/255" (or a `ThreatModel`, returned as it is).
+
+        Args:
+            std: what the model divides each channel by, needed for "Linf:0.03@normalized", a radius that counts
+                after that division. It becomes the radius times the mean of ``std``, and `note` says so.
+
+        Raises:
+            InvalidInput: not of that form, or in normalised units where ``std`` is not known.
+        """
+        if isinstance(text, ThreatModel):
+            return text
+        norm, colon, eps = text.partition(":")
+        if not colon:
+            raise InvalidInput(f"a threat model is written NORM:EPS, such as Linf:8/255; got {text!r}")
+        eps, at, units = eps.partition("@")
+        if not at:
+            return cls(norm, eps)
+        if units.strip() != _NORMALIZED:
+            raise InvalidInput(f"eps is in pixel units, or in normalised ones with @{_NORMALIZED}; got {text!r}")
+        if not std:
+            raise InvalidInput(
+                f"{text!r} is a radius in normalised units, but the model has no known normalisation to convert it "
+                "with: give eps in pixel units"
+            )
+        return cls(norm, eps)._in_pixels(std)
+
+    def _in_pixels(self, std: Sequence[float]) -> ThreatModel:
+        low, mean, high = (self.radius * value for value in (min(std), sum(std) / len(std), max(std)))
+        if low == high:
+            how = f"exactly that many deviations of {std[0]:g}"
+        else:
+            how = (
+                f"the mean over the channels, whose own radii are {low:.6g} to {high:.6g}: a ball of one radius in "
+                "normalised units is none in pixel units"
+            )
+        note = f"eps {self.eps} was given in normalised units; {self.norm} {mean:.6g} in pixel units was used, {how}"
+        return ThreatModel(self.norm, f"{mean:.6g}", note)
+
+    @property
+    def geometry(self) -> Norm:
+        """The norm's geometry."""
+        return NORMS[self.norm]
+
+    @property
+    def radius(self) -> float:
+        """The value of ``eps``."""
+        return _value(self.eps)
+
+    @property
+    def tolerance(self) -> float:
+        """How far beyond the radius float32 rounding may carry a point that an attack projected."""
+        return 1e-5 * max(self.radius, 1.0) if self.norm != "Linf" else 1e-6
+
+    def distance(self, points: Tensor, x: Tensor) -> Tensor:
+        """``[n]`` distances between ``points`` and ``x``, both ``[n, ...]``."""
+        return self.geometry.size(points - x)
+
+    def project(self, points: Tensor, x: Tensor) -> Tensor:
+        """Points moved into the ball around ``x`` and into [0, 1]."""
+        return self.geometry.project(points, x, self.radius)
+
+    def without_rounding(self, points: Tensor, x: Tensor) -> Tensor:
+        """Points that rounding left a hair outside, projected once more; all others as they are.
+
+        A sum over 150,000 pixels in float32 is off by more than `tolerance`. What lies further out than
+        rounding explains (0.1 % of the radius) stays there, to be refused.
+        """
+        distance = self.distance(points, x)
+        hair = (distance > self.radius) & (distance <= 1.001 * self.radius)
+        if not bool(hair.any()):
+            return points
+        return torch.where(column(hair, points), self.project(points, x), points)
+
+    def __str__(self) -> str:
+        return f"{self.norm}:{self.eps}"
+
+
+@cache  # asked for in every query of an attack
+def _value(eps: str) -> float:
+    parts = eps.split("/")
+    if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise InvalidInput(f"eps must be a positive number or fraction such as 8/255, got {eps!r}")
+    try:
+        value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(eps)
+    except ZeroDivisionError:
+        raise InvalidInput(f"eps must be a positive number or fraction, got {eps!r}: it divides by zero") from None
+    if not (value > 0 and math.isfinite(value)):
+        raise InvalidInput(f"eps must be positive and finite, got {eps!r}")
+    return value

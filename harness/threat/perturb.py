@@ -1,0 +1,127 @@
+"""Adversarial examples for training: few steps, no bookkeeping.
+
+What evaluates a model is in `harness.attacks`; here a batch of examples is made as cheaply as can be,
+and only the gradient with respect to the images is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.threat import ThreatModel
+from harness.threat.rng import Draws
+
+__all__ = ["Crafting", "craft", "sequence"]
+
+Kind = Literal["pgd", "fgsm", "r-fgsm"]
+
+
+@dataclass(frozen=True)
+class Crafting:
+    """How examples are crafted.
+
+    Attributes:
+        kind: "pgd" (Madry et al. 2018, arXiv 1706.06083), "fgsm" with a random start (Wong et al. 2020,
+            arXiv 2001.03994) or "r-fgsm" (Tramer et al. 2018, arXiv 1705.07204).
+        steps: gradient steps; the latter two take one.
+        step_size: of each, in the units of the images.
+    """
+
+    kind: Kind
+    threat: ThreatModel
+    steps: int
+    step_size: float
+
+    @classmethod
+    def of(cls, kind: Kind, threat: ThreatModel, *, steps: int, step_size: float | None = None) -> Crafting:
+        """With the step size of the method's paper where none is given: 2.5 eps / steps for PGD, 1.25 eps
+        for FGSM, half of eps for R+FGSM (the other half is its random step)."""
+        steps = steps if kind == "pgd" else 1
+        factor = {"pgd": 2.5 / steps, "fgsm": 1.25, "r-fgsm": 0.5}[kind]
+        return cls(kind, threat, steps, factor * threat.radius if step_size is None else step_size)
+
+
+@dataclass(frozen=True)
+class _Sequence(Draws):
+    """Random numbers one after another, for training, where a sample needs no numbers of its own."""
+
+    generator: torch.Generator | None = None
+
+    def uniform(self, counter: int, shape: Sequence[int]) -> Tensor:
+        return torch.rand((len(self), *shape), generator=self.generator, device=self._device, dtype=torch.float64)
+
+    def normal(self, counter: int, shape: Sequence[int]) -> Tensor:
+        return torch.randn((len(self), *shape), generator=self.generator, device=self._device, dtype=torch.float64)
+
+    @property
+    def _device(self) -> torch.device | None:
+        return self.generator.device if self.generator is not None else None
+
+
+def sequence(count: int, generator: torch.Generator) -> Draws:
+    """Draws for a batch of ``count`` that come from a generator in sequence, on the generator's device."""
+    return _Sequence(np.zeros(count, dtype=np.uint64), 0, "training", generator=generator)
+
+
+def craft(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    raises: Callable[[Tensor], Tensor],
+    crafting: Crafting,
+    generator: torch.Generator,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Points in the threat model around ``x`` that raise a loss.
+
+    The model is used in the mode that it is in; its parameters get no gradient.
+
+    Args:
+        model: from images ``[n, ...]`` to logits ``[n, k]``.
+        x: images in [0, 1], ``[n, ...]``.
+        raises: from logits to the loss to raise, a scalar summed over the samples.
+        crafting: the method.
+        generator: gives the random starts; on the device of ``x``.
+        forward: a faster or branched way through the same model; the model itself if not given.
+
+    Returns:
+        ``[n, ...]``, detached.
+    """
+    forward = forward or model
+    points = _start(x, crafting, sequence(len(x), generator))
+    geometry, threat = crafting.threat.geometry, crafting.threat
+    with _without_weight_gradients(model):
+        for _ in range(crafting.steps):
+            leaf = points.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(raises(forward(leaf)), leaf)
+            points = threat.project(geometry.climb(points, grad, crafting.step_size), x)
+    return points.detach()
+
+
+def _start(x: Tensor, crafting: Crafting, draws: Draws) -> Tensor:
+    threat = crafting.threat
+    geometry = threat.geometry
+    if crafting.kind == "r-fgsm":
+        # a step of norm one in a random direction takes what the gradient step leaves of the radius
+        direction = geometry.steepest(geometry.noise(x, draws, 0))
+        return threat.project(x + (threat.radius - crafting.step_size) * direction, x)
+    return geometry.inside(x, threat.radius, draws, 0)
+
+
+@contextmanager
+def _without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

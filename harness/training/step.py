@@ -1,0 +1,86 @@
+"""One optimiser step, and the modes in which BN layers take part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from harness.models import Model
+from harness.models._selectors import bn_layers
+from harness.threat.perturb import craft
+from harness.training.awp import perturbed
+from harness.training.objectives import OBJECTIVES
+from harness.training.plan import Stage
+from harness.training.run import Run
+
+__all__ = ["step"]
+
+
+def step(
+    run: Run, stage: Stage, optimizers: Sequence[Optimizer], x: Tensor, y: Tensor, starts: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Craft, compute the loss, move the trained parameters: the batch's loss and logits, detached.
+
+    Args:
+        starts: for the random starts of crafting.
+    """
+    conduct, smoothing = stage.conduct, run.settings.label_smoothing
+    objective = OBJECTIVES[conduct.loss]
+    points = _crafted(run, stage, x, y, starts) if objective.needs_examples else x
+    _set_mode(run.model, stage, training=True)
+    with ExitStack() as stack:
+        if conduct.awp is not None:
+            weights = [p for n, p in run.model.network.named_parameters() if n in stage.perturbed]
+            with _statistics_held(run.model):
+                loss, _ = objective.loss(run.passes, x, points, y, conduct, smoothing)
+                grads = torch.autograd.grad(loss, weights)
+            stack.enter_context(perturbed(weights, grads, conduct.awp.gamma))
+        loss, logits = objective.loss(run.passes, x, points, y, conduct, smoothing)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step()
+    return loss.detach(), logits.detach()
+
+
+def _crafted(run: Run, stage: Stage, x: Tensor, y: Tensor, starts: torch.Generator) -> Tensor:
+    objective = OBJECTIVES[stage.conduct.loss]
+    _set_mode(run.model, stage, training=stage.conduct.crafting_mode == "train")
+    clean = None
+    if objective.needs_clean_logits:
+        with torch.no_grad():
+            clean = run.passes.clean(x)
+    return craft(
+        run.model,
+        x,
+        raises=objective.raises(y, clean),
+        crafting=run.planned.crafting,
+        generator=starts,
+        forward=run.passes.adversarial,
+    )
+
+
+def _set_mode(model: Model, stage: Stage, *, training: bool) -> None:
+    model.train(training)
+    if training and stage.still:
+        for name, layer in bn_layers(model.network).items():
+            if name in stage.still:
+                layer.eval()
+
+
+@contextmanager
+def _statistics_held(model: Model) -> Iterator[None]:
+    """Batch statistics are used but not remembered."""
+    layers = [layer for layer in bn_layers(model.network).values() if layer.training]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

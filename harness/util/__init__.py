@@ -1,0 +1,3 @@
+"""Parts that every other package may use: plug-ins, validation of tables."""
+
+__all__: list[str] = []
