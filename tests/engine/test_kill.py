@@ -19,14 +19,14 @@ import sys, time
 from pathlib import Path
 import numpy as np
 import torch
-from harness import resume
+from harness.engine import snapshots
 from harness.evaluation import examine
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
 
 torch.set_num_threads(1)
 state, workers, slow = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-resume._INTERVAL, resume._FIRST = 0.05, 0.0
+snapshots._INTERVAL, snapshots._FIRST = 0.05, 0.0
 
 class Slow(torch.nn.Module):
     def __init__(self):
