@@ -183,7 +183,7 @@ class AutoAttack:
         for step in result.steps:
             self._say(f"robust accuracy after {step.name}: {step.after / result.n:.2%} ({step.seconds:.1f} s)")
         for flag in result.flags:
-            self._say(f"warning: {flag}")
+            self._say(f"{'warning' if flag.doubtful else flag.severity}: {flag}")
         if state is not None and folder is not None:
             EvaluationState(
                 frozenset(self.attacks_to_run),

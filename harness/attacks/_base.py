@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from harness.audit.flags import Flag
 from harness.threat.rng import Draws
 
 __all__ = ["Attack", "Batch", "Loss", "Oracle", "Proposal", "State"]
@@ -97,12 +98,12 @@ class Attack(ABC):
     Attributes:
         runs: restarts times targets; each run begins from the clean images of the samples still standing.
         steps: how often `step` is called in a run, at most.
-        notes: what had to be adapted to the model, in plain words (they go into the result).
+        flags: what had to be adapted to the model; they go into the result, with the name of the step.
     """
 
     runs: int
     steps: int
-    notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @abstractmethod
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from harness.attacks._base import Batch, Loss, State
 from harness.attacks._losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
+from harness.audit.flags import Flag
+from harness.audit.kinds import FEWER_TARGETS, LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
 
 __all__ = ["Objective", "targeted", "untargeted"]
@@ -23,12 +25,12 @@ class Objective:
     Attributes:
         function: the loss, of logits, true classes and, with targets, target classes.
         targets: how many target classes are tried in turn; 0 without targets.
-        notes: what had to be adapted to the number of classes.
+        flags: what had to be adapted to the number of classes.
     """
 
     function: Callable[..., Tensor]
     targets: int = 0
-    notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     def aim(self, batch: Batch, number: int) -> State:
         """What an attack must remember to aim at target ``number``, from 0, the likeliest class first."""
@@ -53,7 +55,7 @@ def untargeted(name: str, classes: int, *, besides: tuple[str, ...] = ()) -> Obj
     if name not in _UNTARGETED:
         raise UnknownName("loss", name, (*_UNTARGETED, *besides))
     if name == "dlr" and classes < 3:
-        return Objective(margin, notes=("the DLR loss needs 3 classes: with 2 the margin is raised instead",))
+        return Objective(margin, flags=(LOSS_REPLACED(needed=3, classes=classes),))
     return Objective(_UNTARGETED[name])
 
 
@@ -68,15 +70,12 @@ def targeted(classes: int, targets: int) -> Objective:
     """
     _at_least_two(classes)
     aims = min(targets, classes - 1)
-    notes: list[str] = []
+    flags: list[Flag] = []
     if aims < targets:
-        notes.append(f"{targets} target classes asked for, {aims} used: the model has {classes} classes")
+        flags.append(FEWER_TARGETS(asked=targets, used=aims, classes=classes))
     if classes < 4:
-        notes.append(
-            f"the targeted DLR loss needs 4 classes: with {classes} the difference of the target's and the true "
-            "logit is raised instead"
-        )
-    return Objective(targeted_margin if classes < 4 else targeted_dlr, aims, tuple(notes))
+        flags.append(LOSS_REPLACED(needed=4, classes=classes))
+    return Objective(targeted_margin if classes < 4 else targeted_dlr, aims, tuple(flags))
 
 
 def _at_least_two(classes: int) -> None:

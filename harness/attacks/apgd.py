@@ -18,6 +18,7 @@ from harness.attacks._apgd_rules import Momentum, Rule, Sparse
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._objectives import Objective, targeted, untargeted
+from harness.audit.flags import Flag
 from harness.errors import InvalidInput, UnknownName
 from harness.threat import ThreatModel
 from harness.threat.norms import column
@@ -85,7 +86,7 @@ def apgd(
         schedule=_schedule(rule, threat.radius, steps, larger_radii),
         runs=restarts * max(objective.targets, 1),
         steps=steps,
-        notes=objective.notes,
+        flags=objective.flags,
     )
 
 
@@ -131,7 +132,7 @@ class _Apgd(Attack):
     schedule: tuple[_Iteration, ...]
     runs: int
     steps: int
-    notes: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         state = self.objective.aim(batch, run // self.restarts)

@@ -14,6 +14,8 @@ from torch import Tensor
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Loss, Oracle, Proposal, State
 from harness.attacks._fab_guess import first_guess, guess, learn
+from harness.audit.flags import Flag
+from harness.audit.kinds import FEWER_TARGETS
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 from harness.threat.norms import column
@@ -65,9 +67,9 @@ def fab(
             f"FAB needs alpha_max and beta in [0, 1] and eta of at least 1, got {alpha_max}, {beta} and {eta}"
         )
     aims = min(targets, classes - 1) if targeted else 1
-    notes: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     if targeted and aims < targets:
-        notes = (f"{targets} target classes asked for, {aims} used: the model has {classes} classes",)
+        flags = (FEWER_TARGETS(asked=targets, used=aims, classes=classes),)
     return _Fab(
         threat=threat,
         targeted=targeted,
@@ -77,7 +79,7 @@ def fab(
         beta=beta,
         steps=steps,
         runs=aims * restarts,
-        notes=notes,
+        flags=flags,
     )
 
 
@@ -102,7 +104,7 @@ class _Fab(Attack):
     beta: float
     steps: int
     runs: int
-    notes: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         aim, restart = divmod(run, self.restarts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._objectives import Objective, untargeted
+from harness.audit.flags import Flag
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 
@@ -55,7 +56,7 @@ def pgd(
     if restarts > 1 and not random_start:
         raise InvalidInput(f"PGD without random starts repeats itself: set restarts to 1, got {restarts}")
     objective = untargeted(loss, classes)
-    return _Pgd(threat, objective, step_size, random_start, restarts, steps, objective.notes)
+    return _Pgd(threat, objective, step_size, random_start, restarts, steps, objective.flags)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class _Pgd(Attack):
     random_start: bool
     runs: int
     steps: int
-    notes: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         point = batch.x

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.audit import kinds
+from harness.audit.flags import Flag
 from harness.batchnorm.reestimate import reestimate
 from harness.datasets import Dataset
 from harness.errors import InvalidInput, UnknownName
@@ -86,22 +88,14 @@ class BnStatistics:
             facts |= {"threat": str(threat)}
         return facts
 
-    def warnings(self, evaluated: Dataset) -> tuple[str, ...]:
+    def flags(self, evaluated: Dataset) -> tuple[Flag, ...]:
         """Reasons to doubt an evaluation on ``evaluated`` with these statistics."""
         if self.kind == "batch":
-            return (
-                "bn-stats batch: every prediction depends on the images that share its batch, and so the verdicts on "
-                "how samples were packed; another batch size or number of workers is another result",
-            )
+            return (kinds.BN_STATS_BATCH(),)
         if self.data is None or not self.estimated:
             return ()
         seen = int(np.isin(sample_keys(evaluated.x), sample_keys(self.data.x)).sum())
-        if not seen:
-            return ()
-        return (
-            f"bn-stats {self.kind}: {seen} of the {len(evaluated)} images evaluated are among those that the "
-            "statistics were estimated on",
-        )
+        return (kinds.BN_STATS_SEEN(kind=self.kind, seen=seen, of=len(evaluated)),) if seen else ()
 
     def applied(
         self,

@@ -4,7 +4,7 @@ Every file of this package that does not begin with an underscore is a command: 
 the click command ``foo_bar``, called ``foo-bar``; a trailing underscore is dropped (``list_.py`` is
 ``list``). Commands import what they need inside their functions, so that help is there at once.
 
-Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 3 done but with reliability flags under
+Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 3 done but with flags of severity warn or refuse under
 ``--strict``, 130 interrupted.
 """
 

@@ -41,7 +41,7 @@ def show(board: Board, paths: list[Path]) -> None:
             _percent(row.pgd),
             _percent(row.autoattack),
             row.n,
-            "; ".join(row.flags),
+            "; ".join(map(str, row.flags)),
         )
         for row in board.rows
     ]

@@ -151,7 +151,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "clean_acc": result.clean_acc,
         "robust_acc": result.robust_acc,
         "steps": [step.model_dump() for step in result.steps],
-        "flags": result.flags,
+        "flags": [flag.model_dump() for flag in result.flags],
         "result": str(outcome.path.resolve()),
         "evaluation_id": result.evaluation_id,
         "ran": outcome.ran,
@@ -175,7 +175,7 @@ def show(outcome: Outcome) -> None:
         low, high = stats.wilson(round(value * result.n), result.n)
         print_line(f"{name:7}{percent(value)}  (95 % interval {percent(low)} to {percent(high)})")
     for flag in result.flags:
-        print_line(f"flag   {flag}")
+        print_line(f"{flag.severity:7}{flag}")
     found = "" if outcome.ran else "  (found, not run again; --force runs it)"
     print_line(f"result {outcome.path}{found}")
     print_line()

@@ -26,7 +26,7 @@ stderr. An error is one sentence; `--debug` adds its traceback.
 | 0 | done |
 | 1 | failed, with a message |
 | 2 | wrong usage |
-| 3 | done, but with reliability flags under `--strict` |
+| 3 | done, but with flags of severity warn or refuse, under `--strict` |
 | 130 | interrupted |
 """
 

@@ -84,7 +84,7 @@ __all__ = ["evaluate"]
 )
 @options.as_json
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
-@click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries reliability flags.")
+@click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
 def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any) -> None:
     """Attack checkpoints and store what stood.
 
@@ -107,5 +107,5 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
     else:
         for outcome in outcomes:
             _evaluation.show(outcome)
-    if strict and any(outcome.result.flags for outcome in outcomes):
+    if strict and any(flag.doubtful for outcome in outcomes for flag in outcome.result.flags):
         raise Exit(3)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.audit import kinds
+from harness.audit.flags import Flag
 from harness.backends import Kernels, Noted, accelerate, noted
 from harness.backends.passes import Padded, Passes
 from harness.engine.judge import Judge
@@ -51,7 +53,7 @@ class Look:
 
     machine: Machine
     classes: int
-    flags: list[str]
+    flags: list[Flag]
     notes: list[str]
     forward: Index
     backward: Index
@@ -115,15 +117,13 @@ def look(
             f"sample {int(pool.names[row])} has class {int(pool.y[row])}, "
             f"but the model knows {classes} (0 to {classes - 1})"
         )
-    flags = []
+    flags: list[Flag] = []
     random = _apart(together, again) > 1e-4
     if random and not suite.expects_random:
-        flags.append("the model is randomised (two passes of the same images differ): use --suite autoattack-rand")
+        flags.append(kinds.RANDOMISED())
     alike = _apart(together[:1], alone) <= 1e-3
     if not random and not alike:
-        flags.append(
-            "the model's output depends on the rest of the batch, so that no verdict is that of an image alone"
-        )
+        flags.append(kinds.BATCH_DEPENDENT())
     size = _batch_size(settings, pool, device)
     # what no module shows is taken to be as wide as the first layer of a network for CIFAR
     lanes = _lanes(max(shapes.widest, _WIDTH * pair[0].numel()), device)

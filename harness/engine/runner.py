@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from harness import attacks
+from harness.audit import kinds
+from harness.audit.flags import Flag, unique
 from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Crew
@@ -50,7 +52,7 @@ class Finding:
     verdicts: Verdicts
     points: Tensor
     steps: list[StepRecord]
-    flags: list[str]
+    flags: list[Flag]
     passes: list[str]
     batch_size: int
     model_seconds: float
@@ -122,7 +124,7 @@ class _Campaign:
         self.forward = np.zeros(len(pool), dtype=np.int64)
         self.backward = np.zeros(len(pool), dtype=np.int64)
         self.records: list[StepRecord] = []
-        self.flags: list[str] = list(looked.flags)
+        self.flags: list[Flag] = list(looked.flags)
         self.busy_seconds = self.model_seconds = 0.0
         self.position, self.next_run = 0, 0
         self.open = _OpenStep(len(pool))
@@ -159,10 +161,7 @@ class _Campaign:
         now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
         self.forward[0] += 1
         if not self.looked.recognises(now):
-            self.flags.append(
-                "the model no longer answers as it did before the attack: it keeps state between calls, "
-                "so that its verdicts depend on the passes before them"
-            )
+            self.flags.append(kinds.STATE_KEPT())
 
     @property
     def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -291,21 +290,15 @@ class _Campaign:
                 rejected=self.open.rejected,
                 seconds=self.open.seconds,
                 model_seconds=tally.model_seconds,
-                notes=list(attack.notes),
             )
         )
-        self.flags += [f"{step.name}: {note}" for note in attack.notes]
+        self.flags += [flag.of_step(step.name) for flag in attack.flags]
         flat = int(tally.flat.sum())
         if flat:
-            self.flags.append(
-                f"{step.name}: {flat} of {before} samples had a gradient of exactly zero, "
-                "so gradient attacks may be blind there"
-            )
+            self.flags.append(kinds.ZERO_GRADIENT(samples=flat, of=before).of_step(step.name))
         if step.attack == "square" and self.records[:-1] and (before - after) / len(self.pool) > _SQUARE_GAIN:
-            self.flags.append(
-                f"{step.name} broke {before - after} samples that the gradient attacks left standing: "
-                "the model may mask its gradients"
-            )
+            masked = kinds.GRADIENT_MASKING(broken=before - after, of=len(self.pool))
+            self.flags.append(masked.of_step(step.name))
         self.forward += tally.forward
         self.backward += tally.backward
         self.model_seconds += tally.model_seconds
@@ -325,7 +318,7 @@ class _Campaign:
             "forward": torch.from_numpy(self.forward),
             "backward": torch.from_numpy(self.backward),
             "records": json.dumps([record.model_dump() for record in self.records]),
-            "flags": list(self.flags),
+            "flags": json.dumps([flag.model_dump() for flag in self.flags]),
             "seconds": [self.busy_seconds, self.model_seconds],
             "position": [self.position, self.next_run],
             "open": {
@@ -349,7 +342,7 @@ class _Campaign:
         self.adv_pred = saved["adv_pred"].numpy()
         self.forward, self.backward = saved["forward"].numpy(), saved["backward"].numpy()
         self.records = [StepRecord(**record) for record in json.loads(saved["records"])]
-        self.flags = list(saved["flags"])
+        self.flags = [Flag(**flag) for flag in json.loads(saved["flags"])]
         self.busy_seconds, self.model_seconds = saved["seconds"]
         self.position, self.next_run = saved["position"]
         opened = saved["open"]
@@ -358,9 +351,9 @@ class _Campaign:
         self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
 
     def finding(self) -> Finding:
-        flags = list(dict.fromkeys(self.flags))
+        flags = unique(self.flags)
         if preflight.probabilities(self.logits):
-            flags.append("the outputs look like probabilities: attacks need the logits before the softmax")
+            flags.append(kinds.PROBABILITIES())
         verdicts = Verdicts(
             index=self.pool.names,
             y=self.pool.y.numpy(),

@@ -25,7 +25,7 @@ from harness.errors import ResultError
 
 __all__ = ["Part", "State"]
 
-_VERSION = 4
+_VERSION = 5
 _INTERVAL = 5.0
 _FIRST = 2.0
 

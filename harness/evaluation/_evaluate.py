@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from harness import suites
 from harness._version import __version__
+from harness.audit import kinds
+from harness.audit.flags import Flag
 from harness.backends import require_precision
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.engine import executors, preflight, runner
@@ -232,7 +234,7 @@ def _run(
         clean_acc=float((verdicts.clean_pred == verdicts.y).mean()),
         robust_acc=float(verdicts.robust.mean()),
         steps=finding.steps,
-        flags=[*subject.warnings, *filter(None, [threat.note]), *finding.flags],
+        flags=[*_known_before(subject, threat), *finding.flags],
         environment=where,
         evaluation_id=identity,
         started=started.isoformat(timespec="seconds"),
@@ -318,6 +320,12 @@ def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
     return device
 
 
+def _known_before(subject: Subject, threat: ThreatModel) -> list[Flag]:
+    """The flags that the result has before anything has run."""
+    converted = [kinds.EPS_CONVERTED.saying(threat.note, eps=threat.eps)] if threat.note else []
+    return [*subject.flags, *converted]
+
+
 def _identity(subject: Subject, threat: ThreatModel, suite: Suite, settings: Settings) -> str:
     record = subject.model_record
     inputs = {
@@ -341,7 +349,7 @@ def _identity(subject: Subject, threat: ThreatModel, suite: Suite, settings: Set
         inputs["bn_stats"] = [record.bn_stats, record.bn_stats_facts]
     if record.bn_stats == "batch":
         inputs["packing"] = [settings.batch_size, settings.workers]
-    warnings = [*subject.warnings, threat.note]
-    if any(warnings):  # the same weights under an honest manifest are another record
-        inputs["warnings"] = warnings
+    flags = _known_before(subject, threat)
+    if flags:  # the same weights under an honest manifest are another record
+        inputs["flags"] = [flag.model_dump() for flag in flags]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -19,6 +19,8 @@ import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
+from harness.audit import kinds
+from harness.audit.flags import Flag, unique
 from harness.errors import InvalidInput, ModelError, UnknownName
 from harness.threat import ThreatModel
 
@@ -29,18 +31,14 @@ VERSIONS = {"plus": 10, "rand": 3, "standard": 10}
 
 _BROKEN = re.compile(r"(\S+) - \d+/\d+ - (\d+) out of \d+ successfully perturbed")
 
-_FLAGS = (
-    ("randomized defense", "the model is randomised: repeated passes of one image differ"),
-    ("probability distribution", "the outputs look like probabilities: the attacks need logits"),
-    ("dynamic defense", "the model computes gradients inside its forward pass (a dynamic defence)"),
-    ("zero gradient", "some points have a zero gradient, so that gradient attacks may be blind there"),
-    (
-        "Square Attack has decreased",
-        "Square broke what the gradient attacks left standing (over 0.2 points)",
-    ),
-    ("target classes", "the attacks target more classes than there are"),
-    ("not possible to use the", "there are too few classes for the DLR loss"),
+_KINDS = (
+    ("randomized defense", kinds.RANDOMISED),
+    ("probability distribution", kinds.PROBABILITIES),
+    ("dynamic defense", kinds.DYNAMIC_DEFENCE),
+    ("zero gradient", kinds.ZERO_GRADIENT),
+    ("Square Attack has decreased", kinds.GRADIENT_MASKING),
 )
+"""What the warnings of the reference say, and the flags that say the same here."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class ReferenceOutcome:
         points: the images it returned, ``[n, ...]``; the clean image where nothing was found.
         labels: the model's class on those, as it reported them, int64 ``[n]``.
         steps: "clean", then every attack that ran.
-        flags: its warnings in plain words, each once.
+        flags: its warnings, each once.
         seconds: wall time.
     """
 
@@ -79,7 +77,7 @@ class ReferenceOutcome:
     points: Tensor
     labels: Tensor
     steps: tuple[ReferenceStep, ...]
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
     seconds: float
 
 
@@ -134,7 +132,7 @@ def run(
         points=points.detach(),
         labels=labels,
         steps=journal.steps(int(robust.sum()), ended),
-        flags=_plain(journal.warnings),
+        flags=_flags(journal.warnings),
         seconds=ended - journal.began["clean"],
     )
 
@@ -234,10 +232,10 @@ def _undone(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _plain(messages: list[str]) -> tuple[str, ...]:
-    """Warnings in plain words, each once, in the order heard; an unknown one as it was written."""
-    flags: dict[str, None] = {}
+def _flags(messages: list[str]) -> tuple[Flag, ...]:
+    """Warnings as flags, each once, in the order heard; an unknown one in its own words."""
+    flags: list[Flag] = []
     for message in messages:
-        known = [words for sign, words in _FLAGS if sign in message]
-        flags.update(dict.fromkeys(known or [message]))
-    return tuple(flags)
+        known = [kind() for sign, kind in _KINDS if sign in message]
+        flags += known or [kinds.REFERENCE_WARNING.saying(message)]
+    return tuple(unique(flags))

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.audit import kinds
+from harness.audit.flags import Flag
 from harness.batchnorm.statistics import BnStatistics
 from harness.checkpoints import lineage
 from harness.engine.task import Index
@@ -31,7 +33,7 @@ class Subject:
 
     Attributes:
         x: ``[n, ...]`` in [0, 1]. y: int64 ``[n]``. index: int64 ``[n]``, positions in the data set.
-        warnings: flags that the result has before anything has run.
+        flags: those that the result has before anything has run.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Subject:
     index: Index
     model_record: ModelRecord
     dataset_record: DatasetRecord
-    warnings: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @classmethod
     def plain(cls, name: str, model: nn.Module, x: Tensor, y: Tensor) -> Subject:
@@ -115,8 +117,8 @@ class Subject:
             sha256=dataset.sha256,
         )
         index = dataset.indices.numpy().astype(np.int64)
-        warnings = (*_contradiction(checkpoint, checkpoint_dir), *statistics.warnings(dataset))
-        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, warnings)
+        flags = (*_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
+        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, flags)
 
 
 def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,15 +155,16 @@ def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _contradiction(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[str, ...]:
-    """What the weights say against the manifest's claim of a regime, or that they could not be asked."""
+def _claim(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[Flag, ...]:
+    """What the weights say against the manifest's claim of a regime, or that it could not be checked."""
     parent = lineage.parent_of(checkpoint, checkpoint_dir=checkpoint_dir)
     told = lineage.verify_claim(checkpoint, parent)
     if told.unverified:
-        return (f"lineage: the claim of {told.regime} could not be verified ({told.reason})",)
+        return (kinds.LINEAGE_UNVERIFIED(regime=str(told.regime), reason=told.reason),)
     if told.status != "contradicted":
         return ()
-    return (f"lineage: the manifest {told.reason}" + (f"; its parent is {told.parent}" if told.parent else ""),)
+    parent_name = {"parent": told.parent} if told.parent else {}
+    return (kinds.LINEAGE_CONTRADICTED(reason=told.reason, **parent_name),)
 
 
 def _samples_sha256(x: Tensor, y: Tensor) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.audit import kinds
 from harness.results import formats, stats, store
 from harness.results.formats import Accuracy, Board, Row
 from harness.results.record import Result
@@ -148,11 +149,11 @@ def _row(results: list[Result]) -> Row:
 
     flags = {flag for result in shown for flag in result.flags}
     if autoattack and autoattack.suite != "autoattack":
-        flags.add(f"AutoAttack by {autoattack.suite}")
+        flags.add(kinds.REFERENCE_STANDS_IN(suite=autoattack.suite))
     if pgd and autoattack and pgd.robust_acc < autoattack.robust_acc:
-        flags.add("PGD below AutoAttack")
+        flags.add(kinds.STRONGER_IS_HIGHER(weaker="PGD", stronger="AutoAttack"))
     if len({round(result.clean_acc * result.n) for result in shown}) > 1:
-        flags.add("clean accuracy differs between suites")
+        flags.add(kinds.CLEAN_DIFFERS())
 
     first = results[0]
     model = first.model
@@ -171,7 +172,7 @@ def _row(results: list[Result]) -> Row:
         pgd=None if pgd is None else _accuracy(pgd.robust_acc, first.n),
         autoattack=None if autoattack is None else _accuracy(autoattack.robust_acc, first.n),
         n=first.n,
-        flags=tuple(sorted(flags)),
+        flags=tuple(sorted(flags, key=lambda flag: (flag.text, flag.code))),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.audit.flags import Flag
 from harness.errors import InvalidInput
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
     "Verdicts",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Record(BaseModel):
@@ -83,7 +84,6 @@ class StepRecord(_Record):
     rejected: int = Field(default=0, description="proposals that the judge did not confirm")
     seconds: float
     model_seconds: float = Field(description="of those, inside the model's passes (summed over workers)")
-    notes: list[str] = Field(default_factory=list)
 
 
 class Environment(_Record):
@@ -106,7 +106,7 @@ class Environment(_Record):
 class Result(_Record):
     """One evaluation of one model under one threat model by one suite."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     checkpoint: str
     model: ModelRecord
     dataset: DatasetRecord
@@ -117,7 +117,7 @@ class Result(_Record):
     clean_acc: float = Field(ge=0, le=1)
     robust_acc: float = Field(ge=0, le=1)
     steps: list[StepRecord]
-    flags: list[str] = Field(description="reasons to doubt the figures; empty is good")
+    flags: list[Flag] = Field(description="reasons to doubt the figures; empty is good")
     environment: Environment
     evaluation_id: str = Field(description="hash of all inputs that decide the outcome")
     started: str = Field(description="UTC, ISO 8601")

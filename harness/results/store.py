@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.errors import HarnessError, ResultError
+from harness.results._upgrade import upgraded
 from harness.results.record import SCHEMA_VERSION, Result, Verdicts
 
 __all__ = [
@@ -179,12 +180,12 @@ def read(path: Path) -> Result:
     if not isinstance(content, dict):
         raise ResultError(f"{path} is not a result: expected a JSON object, got {type(content).__name__}")
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ResultError(
-            f"the result {path} has schema version {version!r}; this harness reads version {SCHEMA_VERSION}"
+            f"the result {path} has schema version {version!r}; this harness reads versions 1 to {SCHEMA_VERSION}"
         )
     try:
-        return Result.model_validate(content)
+        return Result.model_validate(upgraded(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

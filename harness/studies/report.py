@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
 from harness.results.store import write_atomically
@@ -220,10 +221,10 @@ def _curve(findings: Findings) -> str:
 
 
 def _flags(findings: Findings) -> str:
-    where: dict[str, list[str]] = {}
+    where: dict[Flag, list[str]] = {}
     for member in findings.plan.members:
         for measure in findings.plan.measures_of(member):
-            flagged: dict[str, list[int]] = {}
+            flagged: dict[Flag, list[int]] = {}
             for seed, outcome in findings.outcomes(member.label, measure).items():
                 for flag in outcome.result.flags:
                     flagged.setdefault(flag, []).append(seed)

@@ -99,10 +99,10 @@ def runs_csv(findings: Findings) -> str:
                 rows.append(
                     (
                         network.label, network.seed, measure.suite, measure.threat.eps, measure.bn_stats, result.n,
-                        _number(100 * result.clean_acc), _number(100 * result.robust_acc), "; ".join(result.flags),
-                        f"{result.seconds:.1f}", facts.get("epoch"), facts.get("seconds"), facts.get("device"),
-                        facts.get("torch"), network.manifest.name, network.manifest.weights_sha256,
-                        result.evaluation_id,
+                        _number(100 * result.clean_acc), _number(100 * result.robust_acc),
+                        "; ".join(map(str, result.flags)), f"{result.seconds:.1f}", facts.get("epoch"),
+                        facts.get("seconds"), facts.get("device"), facts.get("torch"), network.manifest.name,
+                        network.manifest.weights_sha256, result.evaluation_id,
                     )
                 )  # fmt: skip
     return _csv(header, rows)

@@ -148,7 +148,7 @@ def test_strict(harness: Harness) -> None:
     assert harness("evaluate", "--checkpoint", "tiny", "--suite", "fgsm").code == 0
     code, out, _ = harness("evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--strict", "--json")
     assert code == 3
-    assert json.loads(out)["flags"] == ["doubtful"]
+    assert [flag["text"] for flag in json.loads(out)["flags"]] == ["doubtful"]
 
 
 @pytest.mark.usefixtures("tiny", "calls")

@@ -204,8 +204,8 @@ def test_the_result_says_which_statistics_were_used(kind: str) -> None:
     else:
         assert facts == {}
     assert result.label == ("natural" if kind == "stored" else f"natural [bn-stats: {kind}]")
-    assert any("share its batch" in flag for flag in result.flags) == (kind == "batch")
-    assert any("depends on the rest of the batch" in flag for flag in result.flags) == (kind == "batch")
+    assert ("bn-stats-batch" in {flag.code for flag in result.flags}) == (kind == "batch")
+    assert ("batch-dependent" in {flag.code for flag in result.flags}) == (kind == "batch")
     identity = evaluation.evaluation_id(point, unseen(), THREAT, "fgsm", bn_stats=kind, bn_data=data)
     assert result.evaluation_id == (
         identity
@@ -250,9 +250,7 @@ def test_the_identity_knows_all_that_the_statistics_depend_on() -> None:
 
 def test_images_that_the_statistics_have_seen_are_a_flag() -> None:
     flags = evaluate(natural(), "clean", unseen(10)).result.flags
-    assert flags == [
-        "bn-stats clean: 10 of the 24 images evaluated are among those that the statistics were estimated on"
-    ]
+    assert [(flag.code, flag.figures) for flag in flags] == [("bn-stats-seen", {"kind": "clean", "seen": 10, "of": 24})]
     assert evaluate(natural(), "clean", train()).result.flags == []
 
 
@@ -260,7 +258,7 @@ def test_every_kind_is_a_row_of_its_own() -> None:
     results = [evaluate(natural(), kind, train()).result for kind in BN_STATISTICS]
     (board,) = leaderboard.boards(results)
     assert sorted(row.checkpoint for row in board.rows) == sorted(result.label for result in results)
-    flagged = {row.checkpoint for row in board.rows if any("share its batch" in flag for flag in row.flags)}
+    flagged = {row.checkpoint for row in board.rows if "bn-stats-batch" in {flag.code for flag in row.flags}}
     assert flagged == {"natural [bn-stats: batch]"}
 
 

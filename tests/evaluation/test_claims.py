@@ -43,9 +43,9 @@ def test_a_true_claim_is_no_flag(tmp_path: Path) -> None:
 def test_a_false_claim_is_a_flag_of_the_result_and_of_its_row(tmp_path: Path) -> None:
     result = evaluate(child(tmp_path, cheat=True))
     (flag,) = result.flags
-    assert flag.startswith("lineage: the manifest claims bn-ft, but 1 of ")
-    assert "convolutions changed (conv1.weight)" in flag
-    assert flag.endswith("its parent is mother")
+    assert (flag.code, flag.figures["parent"]) == ("lineage-contradicted", "mother")
+    assert flag.text.startswith("lineage: the manifest claims bn-ft, but 1 of ")
+    assert "convolutions changed (conv1.weight)" in flag.text
     (board,) = leaderboard.boards([result, evaluate(child(tmp_path, "honest", cheat=False))])
     assert {row.checkpoint: row.flags for row in board.rows} == {"child": (flag,), "honest": ()}
 
@@ -99,10 +99,10 @@ NOT_FOUND = "lineage: the claim of bn-ft could not be verified (the parent 'moth
 def test_a_parent_that_is_not_there_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     liar = child(tmp_path / "here", cheat=True, mother=tmp_path / "there")
-    assert evaluate(liar).flags == [NOT_FOUND]
-    assert "conv1.weight" in evaluate(liar, tmp_path / "there").flags[0]
+    assert list(map(str, evaluate(liar).flags)) == [NOT_FOUND]
+    assert "conv1.weight" in evaluate(liar, tmp_path / "there").flags[0].text
     (tmp_path / "there" / "mother.pt").write_bytes(b"damaged")
-    assert evaluate(liar, tmp_path / "there").flags == [NOT_FOUND]
+    assert list(map(str, evaluate(liar, tmp_path / "there").flags)) == [NOT_FOUND]
 
 
 def test_weights_of_one_regime_that_are_imported_as_another_are_a_flag(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_weights_of_one_regime_that_are_imported_as_another_are_a_flag(tmp_path:
     ]:
         point = checkpoints.load(registered(tmp_path, name, full.model, **facts))
         (flag,) = evaluate(point).flags
-        assert flag.startswith(f"lineage: the claim of {facts['regime']} could not be verified (")
-        assert reason in flag
+        assert flag.text.startswith(f"lineage: the claim of {facts['regime']} could not be verified (")
+        assert reason in flag.text
     for name, regime in (("everything", "at-full"), ("phases", "partial-at"), ("nothing-claimed", None)):
         assert evaluate(checkpoints.load(registered(tmp_path, name, full.model, regime=regime))).flags == []
 
@@ -128,7 +128,7 @@ def test_a_child_that_normalises_its_images_otherwise_is_a_flag(tmp_path: Path) 
     train_bn(model)
     point = checkpoints.load(registered(tmp_path, "child", model, regime="bn-ft", parent=parent))
     (flag,) = evaluate(point).flags
-    assert "claims bn-ft, but the images are normalised otherwise (normalization.std changed)" in flag
+    assert "claims bn-ft, but the images are normalised otherwise (normalization.std changed)" in flag.text
 
 
 def test_a_parent_of_another_architecture_is_a_flag(tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_a_parent_of_another_architecture_is_a_flag(tmp_path: Path) -> None:
     parent = checkpoints.load(registered(tmp_path, "mother", mother, regime="natural")).as_parent()
     point = checkpoints.load(registered(tmp_path, "child", small(), regime="bn-ft", parent=parent))
     (flag,) = evaluate(point).flags
-    assert "cannot be compared with a parent" in flag
+    assert "cannot be compared with a parent" in flag.text
 
 
 def test_a_regime_that_the_network_cannot_have_is_a_flag(tmp_path: Path) -> None:
     path = registered(tmp_path, "odd", small(norm_layer="group"), regime="bn-scratch", training={"seed": 0})
     (flag,) = evaluate(checkpoints.load(path)).flags
-    assert "claims bn-scratch, but" in flag
+    assert "claims bn-scratch, but" in flag.text
 
 
 def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (flag,) = evaluate(point).flags
-    assert flag.startswith("lineage: the claim of bn-scratch could not be verified (")
-    assert "cannot be built anew here" in flag
+    assert flag.text.startswith("lineage: the claim of bn-scratch could not be verified (")
+    assert "cannot be built anew here" in flag.text
 
 
 @pytest.mark.parametrize("name", [manifest.name for manifest in checkpoints.available()])

@@ -84,7 +84,7 @@ def test_a_checkpoint_is_evaluated_in_pixel_units_with_a_flag(tmp_path: Path) ->
     data = datasets.load("digits", limit=10)
     done = evaluation.evaluate_checkpoint(point, data, threat="Linf:0.25@normalized", suite="fgsm", workers=1)
     assert (done.result.threat.eps, done.result.threat.radius) == ("0.1", 0.1)
-    assert any(flag.startswith("eps 0.25 was given in normalised units; Linf 0.1 ") for flag in done.result.flags)
+    assert any(str(flag).startswith("eps 0.25 was given in normalised units; Linf 0.1 ") for flag in done.result.flags)
     assert float((done.points - data.x).abs().max()) == pytest.approx(0.1)
     converted = evaluation.evaluation_id(point, data, "Linf:0.25@normalized", "fgsm")
     assert done.result.evaluation_id == converted != evaluation.evaluation_id(point, data, "Linf:0.1", "fgsm")
@@ -103,7 +103,7 @@ def test_models_in_python() -> None:
     data = datasets.load("digits", limit=6)
     result = harness.evaluate(small(), data.x, data.y, threat="Linf:0.25@normalized", suite="fgsm", workers=1)
     assert result.threat.eps == "0.1"
-    assert result.flags[0].startswith("eps 0.25 was given in normalised units")
+    assert result.flags[0].text.startswith("eps 0.25 was given in normalised units")
     x = torch.rand(4, 1, 4, 4, dtype=torch.float64)
     with pytest.raises(InvalidInput, match="no known normalisation"):
         harness.evaluate(

@@ -14,7 +14,8 @@ import pytest
 import rich_click as click
 from pydantic import BaseModel
 
-from harness.cli import commands
+from harness.audit.flags import Flag
+from harness.cli import _flags, commands
 from harness.regimes import _base
 from harness.results import record
 from tests.house._tree import ROOT
@@ -54,7 +55,7 @@ def test_every_dependency_has_a_reason_and_a_cost(title: str, needed: list[str])
     assert [name for name, (reason, cost) in documented.items() if len(reason) < 10 or not cost] == []
 
 
-RECORDS = [getattr(record, name) for name in record.__all__]
+RECORDS = [*(getattr(record, name) for name in record.__all__), Flag]
 
 
 @pytest.mark.parametrize("record", [r for r in RECORDS if isinstance(r, type) and issubclass(r, BaseModel)])
@@ -69,6 +70,10 @@ def test_every_array_of_the_verdicts_is_explained() -> None:
 
 def test_the_schema_version_is_the_documented_one() -> None:
     assert rows(read("docs/result-schema.md"))["schema_version"] == [str(record.SCHEMA_VERSION)]
+
+
+def test_the_table_of_flags_is_up_to_date() -> None:
+    assert read("docs/flags.md") == _flags.reference(), "run: python -m harness.cli._flags > docs/flags.md"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.audit.flags import Flag
+from harness.audit.kinds import LEGACY
 from harness.results.record import DatasetRecord, Environment, ModelRecord, Result, StepRecord, ThreatRecord, Verdicts
 from harness.threat import ThreatModel
 
@@ -24,7 +26,7 @@ def make_result(
     data: str = "d" * 64,
     weights: str | None = None,
     seed: int = 0,
-    flags: tuple[str, ...] = (),
+    flags: tuple[Flag | str, ...] = (),
     **model: Any,
 ) -> Result:
     """A result that differs from others in what is given."""
@@ -57,7 +59,7 @@ def make_result(
                 model_seconds=1.4,
             )
         ],
-        flags=list(flags),
+        flags=[LEGACY.saying(flag) if isinstance(flag, str) else flag for flag in flags],
         environment=Environment(
             versions={"torch": "2.10.0"},
             python="3.11.0",

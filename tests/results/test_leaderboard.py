@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.audit import kinds
 from harness.results import formats, leaderboard
 from harness.results.formats import COLUMNS, Board
 from harness.results.stats import wilson
@@ -72,7 +73,7 @@ def test_of_several_results_the_lowest_counts() -> None:
 def test_the_reference_only_stands_in() -> None:
     (row,) = only(make_result(robust=42, suite="autoattack-reference")).rows
     assert row.autoattack is not None
-    assert row.flags == ("AutoAttack by autoattack-reference",)
+    assert row.flags == (kinds.REFERENCE_STANDS_IN(suite="autoattack-reference"),)
     (row,) = only(make_result(robust=41, suite="autoattack-reference"), make_result(robust=42)).rows
     assert row.autoattack is not None
     assert row.autoattack.value == 0.42
@@ -81,7 +82,7 @@ def test_the_reference_only_stands_in() -> None:
 
 def test_contradictions_are_flagged() -> None:
     (row,) = only(make_result(robust=42), make_result(robust=40, suite="pgd", clean=97)).rows
-    assert row.flags == ("PGD below AutoAttack", "clean accuracy differs between suites")
+    assert list(map(str, row.flags)) == ["PGD below AutoAttack", "clean accuracy differs between suites"]
     assert row.clean.value == 0.97
 
 

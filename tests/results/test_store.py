@@ -169,7 +169,7 @@ def test_verdicts_need_one_shape() -> None:
         (lambda text: "\x00\xff", "not JSON"),
         (lambda text: "[]", "not a result"),
         (lambda text: "{}", "schema version None"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 2'), "schema version 2"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 3'), "schema version 3"),
         (lambda text: text.replace('"n": 100', '"n": 100, "extra": 1'), "extra"),
         (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": 9.8'), "clean_acc"),
         (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": NaN'), "clean_acc"),

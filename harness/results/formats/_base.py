@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.audit.flags import Flag
+
 __all__ = ["COLUMNS", "Accuracy", "Board", "Cell", "Format", "Row"]
 
 Cell = str | int | float | None
@@ -56,7 +58,7 @@ class Row:
     pgd: Accuracy | None
     autoattack: Accuracy | None
     n: int
-    flags: tuple[str, ...]
+    flags: tuple[Flag, ...]
 
     def cells(self) -> dict[str, Cell]:
         """The row under the names of `COLUMNS`; accuracies are fractions."""
@@ -69,7 +71,7 @@ class Row:
             "parameters": self.parameters,
             "trained_share": self.trained_share,
             "n": self.n,
-            "flags": "; ".join(self.flags),
+            "flags": "; ".join(map(str, self.flags)),
         }
         for name, accuracy in (("clean", self.clean), ("pgd", self.pgd), ("autoattack", self.autoattack)):
             known[f"{name}_acc"] = accuracy.value if accuracy else None

@@ -63,7 +63,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _percent(row.pgd),
         _percent(row.autoattack),
         f"{row.n:,}",
-        _text("; ".join(row.flags)),
+        _text("; ".join(map(str, row.flags))),
     )
 
 

@@ -1,0 +1,144 @@
+"""Every kind of flag that this package raises."""
+
+from __future__ import annotations
+
+from harness.audit.flags import define
+
+__all__ = [
+    "BATCH_DEPENDENT",
+    "BN_STATS_BATCH",
+    "BN_STATS_SEEN",
+    "CLEAN_DIFFERS",
+    "DYNAMIC_DEFENCE",
+    "EPS_CONVERTED",
+    "FEWER_TARGETS",
+    "GRADIENT_MASKING",
+    "LEGACY",
+    "LINEAGE_CONTRADICTED",
+    "LINEAGE_UNVERIFIED",
+    "LOSS_REPLACED",
+    "PROBABILITIES",
+    "RANDOMISED",
+    "REFERENCE_STANDS_IN",
+    "REFERENCE_WARNING",
+    "STATE_KEPT",
+    "STRONGER_IS_HIGHER",
+    "ZERO_GRADIENT",
+]
+
+RANDOMISED = define(
+    "randomised",
+    "warn",
+    "two passes of the same images differ",
+    "the model is randomised (two passes of the same images differ): use --suite autoattack-rand",
+)
+BATCH_DEPENDENT = define(
+    "batch-dependent",
+    "warn",
+    "the output for an image changes with the images that share its batch",
+    "the model's output depends on the rest of the batch, so that no verdict is that of an image alone",
+)
+STATE_KEPT = define(
+    "state-kept",
+    "warn",
+    "the model answers the same image differently after the attack than before it",
+    "the model no longer answers as it did before the attack: it keeps state between calls, so that its verdicts "
+    "depend on the passes before them",
+)
+PROBABILITIES = define(
+    "probabilities",
+    "warn",
+    "the outputs lie in [0, 1] and sum to 1, as after a softmax",
+    "the outputs look like probabilities: attacks need the logits before the softmax",
+)
+ZERO_GRADIENT = define(
+    "zero-gradient",
+    "warn",
+    "some samples have a gradient of exactly zero",
+    "some samples had a gradient of exactly zero, so that gradient attacks may be blind there",
+)
+GRADIENT_MASKING = define(
+    "gradient-masking",
+    "warn",
+    "an attack without gradients breaks more than 0.2 % of the samples after gradient attacks have tried",
+    "an attack without gradients broke samples that survived the gradient attacks: the model may mask its gradients",
+)
+DYNAMIC_DEFENCE = define(
+    "dynamic-defence",
+    "warn",
+    "the forward pass computes gradients",
+    "the model computes gradients inside its forward pass (a dynamic defence)",
+)
+FEWER_TARGETS = define(
+    "fewer-targets",
+    "note",
+    "a targeted attack tries every other class, as the model has fewer than its suite names",
+    "the attack targets more classes than there are: it tries every other class instead",
+)
+LOSS_REPLACED = define(
+    "loss-replaced",
+    "note",
+    "the DLR loss is not defined for so few classes",
+    "the model has too few classes for the DLR loss: a plain difference of logits takes its place",
+)
+EPS_CONVERTED = define(
+    "eps-converted",
+    "warn",
+    "eps was given in normalised units and converted to pixel units",
+    "eps was given in normalised units and converted to pixel units",
+)
+BN_STATS_BATCH = define(
+    "bn-stats-batch",
+    "warn",
+    "the BN layers normalise by the batch at hand",
+    "bn-stats batch: every prediction depends on the images that share its batch, and so the verdicts on how samples "
+    "were packed; another batch size or number of workers is another result",
+)
+BN_STATS_SEEN = define(
+    "bn-stats-seen",
+    "warn",
+    "BN statistics were estimated on some of the images evaluated",
+    "bn-stats {kind}: {seen} of the {of} images evaluated are among those that the statistics were estimated on",
+)
+LINEAGE_UNVERIFIED = define(
+    "lineage-unverified",
+    "warn",
+    "the regime that the manifest claims could not be checked against the parent's weights",
+    "lineage: the claim of {regime} could not be verified ({reason})",
+)
+LINEAGE_CONTRADICTED = define(
+    "lineage-contradicted",
+    "warn",
+    "the weights contradict the regime that the manifest claims",
+    "lineage: the manifest {reason}",
+)
+REFERENCE_WARNING = define(
+    "reference-warning",
+    "warn",
+    "a warning of the reference AutoAttack that has no code of its own",
+    "the reference AutoAttack warned of the result",
+)
+REFERENCE_STANDS_IN = define(
+    "reference-stands-in",
+    "note",
+    "on a board: there is no result of the suite autoattack, one of the reference is shown",
+    "AutoAttack by {suite}",
+)
+STRONGER_IS_HIGHER = define(
+    "stronger-is-higher",
+    "warn",
+    "on a board: a weaker suite found a lower robust accuracy than a stronger one",
+    "{weaker} below {stronger}",
+)
+CLEAN_DIFFERS = define(
+    "clean-differs",
+    "warn",
+    "on a board: the suites found different clean accuracies",
+    "clean accuracy differs between suites",
+)
+LEGACY = define(
+    "legacy",
+    "warn",
+    "a flag in free words, from a result file of schema version 1",
+    "a flag of an older result file",
+)

@@ -1,0 +1,1 @@
+"""What casts doubt on a figure is said once, in records."""
