@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from harness.attacks import Attack, Batch, State, build
 from harness.attacks._apgd_rules import Momentum, Sparse
 from harness.attacks.apgd import _schedule
+from harness.audit.flags import Flag
+from harness.audit.kinds import FEWER_TARGETS, LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
 from harness.threat import ThreatModel
 from harness.threat.norms import NORMS
@@ -79,28 +81,24 @@ def test_targets_are_the_likeliest_other_classes_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "loss", "runs", "notes"),
+    ("classes", "loss", "runs", "flags"),
     [
         (10, "dlr-targeted", 9, ()),
-        (4, "dlr-targeted", 3, ("9 target classes asked for, 3 used: the model has 4 classes",)),
+        (4, "dlr-targeted", 3, (FEWER_TARGETS(asked=9, used=3, classes=4),)),
         (
             3,
             "dlr-targeted",
             2,
-            (
-                "9 target classes asked for, 2 used: the model has 3 classes",
-                "the targeted DLR loss needs 4 classes: with 3 the difference of the target's and the true logit "
-                "is raised instead",
-            ),
+            (FEWER_TARGETS(asked=9, used=2, classes=3), LOSS_REPLACED(needed=4, classes=3)),
         ),
-        (2, "dlr", 1, ("the DLR loss needs 3 classes: with 2 the margin is raised instead",)),
+        (2, "dlr", 1, (LOSS_REPLACED(needed=3, classes=2),)),
         (2, "ce", 1, ()),
     ],
 )
-def test_few_classes(classes: int, loss: str, runs: int, notes: tuple[str, ...]) -> None:
+def test_few_classes(classes: int, loss: str, runs: int, flags: tuple[Flag, ...]) -> None:
     attack = build("apgd", THREATS["Linf"], classes, loss=loss, steps=20)
     assert attack.runs == runs
-    assert attack.notes == notes
+    assert attack.flags == flags
     model = network(classes)
     assert broken(attack, model, samples(model)).any()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from harness.attacks import Attack, Batch, build
 from harness.attacks._base import Loss
+from harness.audit.kinds import FEWER_TARGETS
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 from tests.attacks.test_fab_reference import CLASSES, THREATS, samples, smooth_network
@@ -201,9 +202,9 @@ def test_targets_are_the_likeliest_other_classes() -> None:
 def test_few_classes_mean_few_targets_and_a_note() -> None:
     attack = build("fab", THREATS[0], 3, targeted=True)
     assert attack.runs == 2
-    assert attack.notes == ("9 target classes asked for, 2 used: the model has 3 classes",)
-    assert build("fab", THREATS[0], 3, targeted=False).notes == ()
-    assert build("fab", THREATS[0], 10, targeted=True).notes == ()
+    assert attack.flags == (FEWER_TARGETS(asked=9, used=2, classes=3),)
+    assert build("fab", THREATS[0], 3, targeted=False).flags == ()
+    assert build("fab", THREATS[0], 10, targeted=True).flags == ()
 
 
 @pytest.mark.parametrize("targeted", [True, False], ids=["targeted", "untargeted"])

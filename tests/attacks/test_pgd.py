@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.attacks import build
+from harness.audit.kinds import LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
 from harness.threat import ThreatModel
 from harness.threat.norms import NORMS
@@ -138,10 +139,10 @@ def test_a_larger_eps_breaks_no_less(norm: str) -> None:
 
 def test_two_classes_raise_the_margin_for_dlr_and_say_so() -> None:
     attack = build("pgd", THREATS["Linf"], 2, loss="dlr", steps=10)
-    assert attack.notes == ("the DLR loss needs 3 classes: with 2 the margin is raised instead",)
+    assert attack.flags == (LOSS_REPLACED(needed=3, classes=2),)
     model = network(2)
     assert broken(attack, model, samples(model)).any()
-    assert build("pgd", THREATS["Linf"], 3, loss="dlr").notes == ()
+    assert build("pgd", THREATS["Linf"], 3, loss="dlr").flags == ()
 
 
 @pytest.mark.parametrize(
