@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from harness.errors import InvalidInput, UnknownName
 from harness.evaluation import Evaluation, examine
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
+from harness.util.files import write_atomically
 
 __all__ = ["AutoAttack", "EvaluationState"]
 
@@ -316,7 +315,11 @@ class EvaluationState:
             raise InvalidInput(f"{path} is not a readable AutoAttack state: {error}") from error
 
     def to_disk(self, path: Path | str) -> None:
-        """Write the state; a reader sees the old file or the new one, never a part."""
+        """Write the state; a reader sees the old file or the new one, never a part.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
         target = Path(path)
         fields = {
             "_attacks_to_run": sorted(self.attacks_to_run),
@@ -325,14 +328,7 @@ class EvaluationState:
             "_robust_flags": self.robust_flags.bool().tolist(),
             "_clean_accuracy": self.clean_accuracy,
         }
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(fields, file)
-            Path(draft).replace(target)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        write_atomically(target, json.dumps(fields).encode())
 
 
 class _Called(nn.Module):

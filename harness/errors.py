@@ -9,7 +9,8 @@
     ├── ModelError               the model under attack misbehaved: raised, wrong shape, NaN, changing state
     │   └── NoGradient           its output does not depend on its input in a way that can be differentiated
     ├── AttackError              an attack proposed a point outside its threat model (a bug, never a success)
-    └── ResultError              a result file that cannot be read, written or reconciled
+    ├── ResultError              a result file that cannot be read or reconciled
+    └── StorageError             a file that cannot be written: no space, no permission, no such folder
 
 Library code raises these and never prints or exits; the command line turns them into one line on
 stderr and exit code 1.
@@ -28,6 +29,7 @@ __all__ = [
     "ModelError",
     "NoGradient",
     "ResultError",
+    "StorageError",
     "UnknownName",
 ]
 
@@ -71,4 +73,8 @@ class AttackError(HarnessError):
 
 
 class ResultError(HarnessError):
-    """A result file that cannot be read, written or reconciled."""
+    """A result file that cannot be read or reconciled."""
+
+
+class StorageError(HarnessError):
+    """A file that cannot be written."""

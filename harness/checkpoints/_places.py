@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
 from harness.errors import CheckpointError, UnknownName
+from harness.util import paths
 
 __all__ = ["available", "find", "folders"]
 
@@ -26,10 +26,7 @@ def folders(checkpoint_dir: str | Path | None = None) -> tuple[Path, ...]:
         if not given.is_dir():
             raise CheckpointError(f"the checkpoint folder {given} does not exist")
         wanted.append(given)
-    home = os.environ.get("HARNESS_HOME")
-    if home:
-        wanted.append(Path(home).expanduser() / "checkpoints")
-    wanted.append(Path("checkpoints"))
+    wanted += [paths.checkpoints_root(), Path("checkpoints")]
     installed = _PACKAGE / "_shipped" / "checkpoints"
     wanted.append(installed if installed.is_dir() else _PACKAGE.parent / "checkpoints")
     kept: dict[Path, Path] = {}

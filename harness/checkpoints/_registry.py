@@ -11,7 +11,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from harness import models
-from harness.checkpoints._files import write_together
 from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
 from harness.checkpoints._places import find
 from harness.checkpoints._tensors import (
@@ -25,6 +24,7 @@ from harness.checkpoints._tensors import (
 )
 from harness.errors import CheckpointError, HarnessError
 from harness.models import Model
+from harness.util.files import write_together
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 
@@ -163,7 +163,8 @@ def save(
 
     Raises:
         CheckpointError: a name that is no plain file name, other weights of that name (unless
-            ``overwrite``), weights that are not finite, or a folder that cannot be written.
+            ``overwrite``), or weights that are not finite.
+        StorageError: the folder cannot be written.
     """
     folder = Path(directory).expanduser()
     fields: dict[str, Any] = {

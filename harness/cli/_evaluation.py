@@ -13,6 +13,7 @@ from harness.cli._render import percent, print_line, print_table, progress
 from harness.errors import InvalidInput
 from harness.results import stats, store
 from harness.results.record import Result
+from harness.util.files import check_writable
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
@@ -65,7 +66,7 @@ def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
     from harness import checkpoints, datasets, suites
     from harness.threat import ThreatModel
 
-    store.check_writable(request.root)
+    check_writable(request.root)
     suites.get(request.suite, ThreatModel(request.norm or "Linf", request.eps or "8/255"))
     for name in names:
         checkpoints.find(name, request.checkpoint_dir)

@@ -11,6 +11,7 @@ import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
+from harness.util.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from harness.representations import Similarity
@@ -48,11 +49,10 @@ def cka(a: str, b: str, output: Path, as_json: bool, **request: Any) -> None:
     PGD crafts against each checkpoint itself, from every image and always to its last step. Writes each matrix
     as CSV and all of them as one picture.
     """
-    from harness.results import store
 
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
-    store.check_writable(output)
+    check_writable(output)
     with redirect_stdout(sys.stderr):
         told, similarities = _compare(a, b, **request)
     files = _write(told, similarities, output)
@@ -136,13 +136,12 @@ def _compare(
 
 def _write(told: dict[str, Any], similarities: tuple[Similarity, ...], output: Path) -> dict[str, str]:
     from harness.representations import picture, table
-    from harness.results import store
 
     stem = f"{told['a']}__{told['b']}__{told['dataset']}"
     content = {output / f"{stem}__{similarity.inputs}.csv": table(similarity).encode() for similarity in similarities}
     content[output / f"{stem}.png"] = picture(similarities, first=told["a"], second=told["b"], caption=told["caption"])
     for path, data in content.items():
-        store.write_atomically(path, data)
+        write_atomically(path, data)
     kinds = [*(similarity.inputs for similarity in similarities), "picture"]
     return dict(zip(kinds, map(str, content), strict=True))
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from harness.util import paths
+from harness.util.files import check_writable
+
 __all__ = ["demo"]
 
 _NAME = "bn_ft_demo"
@@ -25,10 +28,9 @@ def demo(ctx: click.Context) -> None:
     """
     from harness.cli import _boards, _evaluation
     from harness.cli._render import percent, print_line
-    from harness.results import store
 
-    root = store.results_root()
-    store.check_writable(root)
+    root = paths.results_root()
+    check_writable(root)
     shipped = _shipped()
     made = _train(ctx)
     for suite in _SUITES:
@@ -43,10 +45,10 @@ def demo(ctx: click.Context) -> None:
             )
         print_line()
     print_line("$ harness leaderboard")
-    boards = _boards.write_all(root, store.leaderboards_root())
-    for board, paths in boards:
+    boards = _boards.write_all(root, paths.leaderboards_root())
+    for board, files in boards:
         if board.name == "digits-Linf":
-            _boards.show(board, paths)
+            _boards.show(board, files)
     print_line(f"results in {root}, the new checkpoint in {made}")
 
 

@@ -9,6 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from harness.cli import _options as options
+from harness.util import paths
 
 __all__ = ["evaluate"]
 
@@ -92,14 +93,13 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
     stored before is found and shown again instead of run.
     """
     from harness.cli import _evaluation, _render
-    from harness.results import store
 
     if request["bn_data"] is not None and request["bn_stats"] not in ("clean", "adversarial"):
         raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
     outcomes = _evaluation.evaluate_all(
-        list(checkpoints), _evaluation.Request(root=store.results_root(output), **request)
+        list(checkpoints), _evaluation.Request(root=output or paths.results_root(), **request)
     )
     if as_json:
         shown = [_evaluation.as_json(outcome) for outcome in outcomes]

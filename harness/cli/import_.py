@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +9,7 @@ import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line
+from harness.util import paths
 
 if TYPE_CHECKING:
     from harness.checkpoints import Manifest
@@ -106,7 +106,7 @@ def import_(
     """
     from harness import checkpoints
 
-    folder = output or checkpoint_dir or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
+    folder = output or checkpoint_dir or paths.checkpoints_root()
     path = checkpoints.import_file(
         file,
         name=name,

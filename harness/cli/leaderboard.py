@@ -7,6 +7,8 @@ from pathlib import Path
 import rich_click as click
 
 from harness.cli import _options as options
+from harness.util import paths
+from harness.util.files import check_writable
 
 __all__ = ["leaderboard"]
 
@@ -32,11 +34,10 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
     --limit go to files of their own.
     """
     from harness.cli import _boards, _render
-    from harness.results import store
 
-    folder = store.leaderboards_root() if output is None else output
-    store.check_writable(folder)
-    boards = _boards.write_all(store.results_root(results), folder)
+    folder = paths.leaderboards_root() if output is None else output
+    check_writable(folder)
+    boards = _boards.write_all(results or paths.results_root(), folder)
     if as_json:
         _render.print_json(
             [
@@ -47,12 +48,12 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
                     "threat": f"{board.norm}:{board.eps}",
                     "size": board.size,
                     "partial": board.partial,
-                    "files": [str(path.resolve()) for path in paths],
+                    "files": [str(path.resolve()) for path in files],
                     "rows": [row.cells() for row in board.rows],
                 }
-                for board, paths in boards
+                for board, files in boards
             ]
         )
         return
-    for board, paths in boards:
-        _boards.show(board, paths)
+    for board, files in boards:
+        _boards.show(board, files)

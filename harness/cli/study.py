@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +14,7 @@ import rich_click as click
 from harness.cli import _debug_option
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line, print_table
+from harness.util import paths
 
 if TYPE_CHECKING:
     from harness.studies import Event, Plan, Summary
@@ -141,8 +141,7 @@ def _plan(file: Path, where: dict[str, Any]) -> Plan:
 
 
 def _folder(planned: Plan, output: Path | None) -> Path:
-    home = Path(os.environ.get("HARNESS_HOME") or ".")
-    return home / "study-runs" / planned.study.name if output is None else output
+    return output or paths.studies_root() / planned.study.name
 
 
 def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:

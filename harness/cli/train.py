@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from click.globals import get_current_context
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line
+from harness.util import paths
+from harness.util.files import check_writable
 
 if TYPE_CHECKING:
     from harness.training import Settings
@@ -118,16 +119,15 @@ def train(
     from harness import checkpoints, datasets, regimes
     from harness import training as training
     from harness.errors import InvalidInput
-    from harness.results import store
 
     torch.set_num_threads(threads)
     chosen = regimes.get(regime)
     name = name or chosen.name.replace("-", "_")
-    folder = output or Path(os.environ.get("HARNESS_HOME") or ".") / "checkpoints"
+    folder = output or paths.checkpoints_root()
     states = folder / ".training"
     checkpoints.check_name(name)
-    store.check_writable(folder)
-    store.check_writable(states)
+    check_writable(folder)
+    check_writable(states)
     if not overwrite:
         training.refuse_existing(folder, name, keep)
     start = checkpoints.load(parent, checkpoint_dir=checkpoint_dir) if parent else None

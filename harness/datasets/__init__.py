@@ -13,7 +13,7 @@ from harness.datasets._check import checked_images, checked_labels
 from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
 from harness.errors import InvalidInput
-from harness.util import plugins
+from harness.util import paths, plugins
 
 __all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
 
@@ -90,7 +90,4 @@ def _path(name: str) -> Path | None:
 
 
 def _data_dir(given: str | Path | None) -> Path:
-    if given is not None:
-        return Path(given).expanduser()
-    home = os.environ.get("HARNESS_HOME")
-    return Path(home).expanduser() / "data" if home else Path("data")
+    return paths.data_root() if given is None else Path(given).expanduser()

@@ -8,12 +8,12 @@ state that it was started from; one that does not fit is ignored, which costs ti
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 
 from harness.backends.passes import Tally
 from harness.engine.task import Outcome, Snapshot, Task
-from harness.errors import ResultError
+from harness.util.files import write_atomically
 
 __all__ = ["Part", "State"]
 
@@ -101,7 +101,7 @@ class State:
         if self.folder is None or (not force and time.monotonic() < self._next):
             return False
         began = time.monotonic()
-        _write(self.folder / name, content() | {"version": _VERSION})
+        write_atomically(self.folder / name, partial(torch.save, content() | {"version": _VERSION}))
         now = time.monotonic()
         self._next = now + max(_INTERVAL, 20 * (now - began))
         return True
@@ -156,22 +156,6 @@ def _unpacked(content: dict[str, Any]) -> Part:
         content["until"],
         snapshot,
     )
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.save(content, temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"cannot save the state of the evaluation in {path.parent}: {error.strerror or error}; "
-            "free or name another folder, then give the same command again"
-        ) from error
 
 
 def _read(path: Path) -> dict[str, Any] | None:

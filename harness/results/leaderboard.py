@@ -24,10 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.audit import kinds
-from harness.results import formats, stats, store
+from harness.results import formats, stats
 from harness.results.formats import Accuracy, Board, Row
 from harness.results.record import Result
 from harness.threat import ThreatModel
+from harness.util.files import write_atomically
 
 __all__ = ["boards", "write"]
 
@@ -71,13 +72,13 @@ def write(board: Board, directory: Path) -> list[Path]:
     """Write a board in every format, each file atomically; returns the files.
 
     Raises:
-        ResultError: the folder cannot be written.
+        StorageError: the folder cannot be written.
     """
     paths = []
     for name in formats.names():
         form = formats.get(name)
         path = directory / f"{board.name}{form.suffix}"
-        store.write_atomically(path, form.render(board).encode())
+        write_atomically(path, form.render(board).encode())
         paths.append(path)
     return paths
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import secrets
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,86 +16,15 @@ from pydantic import ValidationError
 from harness.errors import HarnessError, ResultError
 from harness.results._upgrade import upgraded
 from harness.results.record import SCHEMA_VERSION, Result, Verdicts
+from harness.util.files import write_atomically
 
 __all__ = [
-    "check_writable",
     "find",
-    "leaderboards_root",
     "read",
     "read_all",
     "read_verdicts",
-    "results_root",
     "save",
-    "write_atomically",
 ]
-
-
-def leaderboards_root() -> Path:
-    """``leaderboards`` under ``$HARNESS_HOME``, else under the current folder."""
-    return Path(os.environ.get("HARNESS_HOME") or ".") / "leaderboards"
-
-
-def results_root(output: Path | None = None) -> Path:
-    """Where result files go: ``output`` if given, else ``results`` in `leaderboards_root`."""
-    return leaderboards_root() / "results" if output is None else output
-
-
-def check_writable(folder: Path) -> None:
-    """Find out before hours of work that ``folder`` cannot be written; creates nothing.
-
-    Raises:
-        ResultError: it, or the nearest ancestor that exists, is no folder or not writable.
-    """
-    standing = folder.absolute()
-    while not standing.exists() and standing != standing.parent:
-        standing = standing.parent
-    if not standing.is_dir():
-        raise ResultError(f"cannot write to {folder}: {standing} is not a folder; choose another with --output")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise ResultError(f"cannot write to {folder}: no permission in {standing}; choose another with --output")
-
-
-def write_atomically(path: Path, content: bytes, *, replace: bool = True) -> None:
-    """Write a whole file or nothing; a reader never sees a part of it.
-
-    Args:
-        replace: what stands there; otherwise of several writers one succeeds.
-
-    Raises:
-        ResultError: the folder cannot be made or written.
-        FileExistsError: there is such a file, and it is not to be replaced.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                temporary.replace(path)
-            else:
-                _link(temporary, path, content)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and not replace and path.exists():
-            raise
-        reason = error.strerror or str(error)
-        raise ResultError(f"cannot write {path}: {reason}; choose another folder with --output") from error
-
-
-def _link(temporary: Path, path: Path, content: bytes) -> None:
-    """Give a complete file its name, unless that is taken."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        # a file system without hard links: the name is still taken by one writer only
-        with path.open("xb") as file:
-            file.write(content)
 
 
 def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False) -> Path:
@@ -108,8 +35,8 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
     path is returned. With ``force`` it is stored again beside the first, under the next free number.
 
     Raises:
-        ResultError: the verdicts do not belong to the result, the folder is not writable, or the file that
-            stands there is damaged.
+        ResultError: the verdicts do not belong to the result, or the file that is there is damaged.
+        StorageError: the folder cannot be written.
     """
     if len(verdicts) != result.n or int(verdicts.robust.sum()) != round(result.robust_acc * result.n):
         raise ResultError(

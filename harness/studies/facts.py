@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import ResultError
-from harness.results.store import write_atomically
+from harness.util.files import write_atomically
 
 __all__ = ["Session", "begin", "note", "read"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.results.store import write_atomically
 from harness.studies import facts, plots, tables
 from harness.studies.found import Findings
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.planning import Measure, Member
+from harness.util.files import write_atomically
 
 __all__ = ["markdown", "write_report"]
 

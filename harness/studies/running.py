@@ -14,13 +14,13 @@ from harness import attacks, suites
 from harness.engine import preflight
 from harness.engine.executors import count as count_workers
 from harness.errors import InvalidInput, UnknownName
-from harness.results import store
 from harness.studies import facts
 from harness.studies.found import is_trained
 from harness.studies.jobs import Done, Event, Job, Tell, can_isolate, schedule
 from harness.studies.planning import Measure, Member, Plan
 from harness.studies.work import Folders, evaluate_one, find_result, load, train_one
 from harness.suites import REFERENCE
+from harness.util.files import check_writable
 
 __all__ = ["Summary", "missing", "run"]
 
@@ -68,12 +68,12 @@ def run(
     Raises:
         UnknownName: a label that the study lacks.
         InvalidInput: workers or a device that are not there.
-        ResultError: the folder cannot be written.
+        StorageError: the folder cannot be written.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size = _count(workers, place)
     folders = Folders(output)
-    store.check_writable(output)
+    check_writable(output)
     began = time.perf_counter()
     ended: dict[str, Done] = {}
 

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, InvalidInput
+from harness.errors import HarnessError
 from harness.models import Model
 from harness.training.state import StateFile
+from harness.util.files import write_atomically
 
 __all__ = ["EpochRow", "Progress", "Tick", "TrainingDiverged", "TrainingOutcome", "write_log"]
 
@@ -118,17 +119,12 @@ def write_log(path: Path, rows: Sequence[EpochRow]) -> Path:
     """The log as CSV, one line an epoch.
 
     Raises:
-        InvalidInput: the file cannot be written.
+        StorageError: the file cannot be written.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(EpochRow)], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InvalidInput(f"cannot write the training log {path}: {error.strerror}") from error
+    write_atomically(path, text.getvalue().encode())
     return path

@@ -47,8 +47,8 @@ def register(
         command: the command line that makes the same again, for the manifest.
 
     Raises:
-        CheckpointError: other weights of such a name, or a folder that cannot be written.
-        InvalidInput: the log cannot be written.
+        CheckpointError: other weights of such a name.
+        StorageError: a file that cannot be written.
     """
     folder = Path(directory).expanduser()
     facts: dict[str, Any] = {"command": command} if command else {}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.errors import InvalidInput
+from harness.util.files import write_atomically
 
 __all__ = ["StateFile"]
 
@@ -49,17 +51,11 @@ class StateFile:
         """Replace the state.
 
         Raises:
-            InvalidInput: it cannot be written.
+            StorageError: it cannot be written.
         """
         if self.path is None:
             return
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, partial)
-            partial.replace(self.path)
-        except (OSError, RuntimeError) as error:
-            raise InvalidInput(f"cannot write the training state {self.path}: {error}") from error
+        write_atomically(self.path, partial(torch.save, state))
 
     def remove(self) -> None:
         """Remove the state, and its folder if that leaves it empty."""

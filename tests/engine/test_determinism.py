@@ -6,6 +6,7 @@ Which adversarial example is the first to be found may depend on the runs that a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from harness.engine.snapshots import Part, State
 from harness.engine.task import Index, Outcome, Snapshot
 from harness.evaluation import Evaluation, examine
 from harness.suites import Step, Suite
+from harness.util.files import write_atomically
 from tests.engine.networks import network, samples
 
 THREAT = "Linf:0.03"
@@ -213,7 +215,7 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
 
 def _always(self: State, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> bool:
     if self.folder is not None:
-        snapshots._write(self.folder / name, content() | {"version": snapshots._VERSION})
+        write_atomically(self.folder / name, partial(torch.save, content() | {"version": snapshots._VERSION}))
     return False  # so that old parts stay, as they do where a process was killed
 
 

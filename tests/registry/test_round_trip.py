@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness import checkpoints
 from harness.checkpoints import Parent
 from harness.checkpoints._toml import to_toml
-from harness.errors import CheckpointError, InvalidInput, UnknownName
+from harness.errors import CheckpointError, InvalidInput, StorageError, UnknownName
 from tests.registry.material import FACTS, registered, small
 
 FORMATS = ["pt", "safetensors"]
@@ -130,7 +130,7 @@ def test_a_failing_write_leaves_what_was_there(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         registered(tmp_path, model=small(1), overwrite=True)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
@@ -144,14 +144,14 @@ def test_a_failing_rename_leaves_nothing_new(tmp_path: Path, monkeypatch: pytest
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(CheckpointError, match="Input/output error"):
+    with pytest.raises(StorageError, match="Input/output error"):
         registered(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot write"):
         registered(tmp_path / "file" / "inside")
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import InvalidInput, ResultError
+from harness.errors import InvalidInput, ResultError, StorageError
 from harness.results import store
 from harness.results.record import Verdicts
+from harness.util.files import write_atomically
 from tests.results.records import make_result, make_verdicts
 
 
@@ -65,7 +66,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("robust", [40, 41])
 def test_of_two_at_once_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool, robust: int) -> None:
     """Another process stores the same evaluation between our check and our JSON."""
-    write, mine, other = store.write_atomically, make_result(robust=robust), make_result(robust=40)
+    write, mine, other = write_atomically, make_result(robust=robust), make_result(robust=40)
     theirs: list[Path] = []
 
     def late(path: Path, content: bytes, *, replace: bool) -> None:
@@ -102,7 +103,7 @@ def test_without_hard_links_nothing_is_overwritten_either(tmp_path: Path, monkey
     path = saved(tmp_path)
     assert store.read_verdicts(path).robust.sum() == 40
     with pytest.raises(FileExistsError):
-        store.write_atomically(path, b"", replace=False)
+        write_atomically(path, b"", replace=False)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -127,13 +128,13 @@ def test_a_crash_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(ResultError, match="No space left on device"):
+    with pytest.raises(StorageError, match="No space left on device"):
         saved(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_between_the_files_leaves_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, calls = store.write_atomically, []
+    write, calls = write_atomically, []
 
     def crash_at_second(path: Path, content: bytes, *, replace: bool) -> None:
         calls.append(path)
@@ -227,23 +228,3 @@ def test_damaged_verdicts_are_one_clear_error(tmp_path: Path, damage: str) -> No
         beside.unlink()
     with pytest.raises(ResultError, match="verdicts"):
         store.read_verdicts(path)
-
-
-def test_where_results_lie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HARNESS_HOME", raising=False)
-    assert store.results_root() == Path("leaderboards/results")
-    assert store.results_root(Path("elsewhere")) == Path("elsewhere")
-    monkeypatch.setenv("HARNESS_HOME", "/srv/harness")
-    assert store.results_root() == Path("/srv/harness/leaderboards/results")
-
-
-def test_an_unwritable_folder_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.check_writable(tmp_path / "not" / "yet")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ResultError, match="is not a folder"):
-        store.check_writable(tmp_path / "file" / "results")
-    # tests may run as root, whom no permission stops
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(ResultError, match="no permission"):
-        store.check_writable(tmp_path / "results")

@@ -11,6 +11,7 @@ import pytest
 
 from harness.checkpoints import lineage, load
 from harness.cli import run
+from harness.errors import StorageError
 from tests.training.tiny import parent
 
 QUICK = ("--dataset", "digits", "--limit", "60", "--epochs", "2", "--steps", "2", "--batch-size", "16")
@@ -93,12 +94,12 @@ def test_divergence_keeps_the_last_finite_state_under_another_name(capsys: pytes
 def test_what_could_not_be_written_is_written_without_training_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(files: object) -> None:
+        raise StorageError("cannot write natural.pt: No space left on device")
 
     command = ["train", "--regime", "natural", *QUICK]
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr("harness.checkpoints._registry.write_together", full)
         assert run(command) == 1
     err = capsys.readouterr().err
     assert "epoch 2 of 2" in err

@@ -1,0 +1,37 @@
+"""Where things are kept: folders under ``$HARNESS_HOME``, or under the current folder if that is not set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["checkpoints_root", "data_root", "leaderboards_root", "results_root", "studies_root"]
+
+
+def checkpoints_root() -> Path:
+    """Where checkpoints are registered."""
+    return _home() / "checkpoints"
+
+
+def data_root() -> Path:
+    """Where data sets lie."""
+    return _home() / "data"
+
+
+def leaderboards_root() -> Path:
+    """Where leaderboards are written."""
+    return _home() / "leaderboards"
+
+
+def results_root() -> Path:
+    """Where results are stored."""
+    return leaderboards_root() / "results"
+
+
+def studies_root() -> Path:
+    """Where studies keep what they make, a folder each."""
+    return _home() / "study-runs"
+
+
+def _home() -> Path:
+    return Path(os.environ.get("HARNESS_HOME") or ".").expanduser()
