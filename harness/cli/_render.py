@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from harness.engine.task import Tick
+    from harness.engine.types import AttackProgress
 
 __all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
 
@@ -57,7 +57,7 @@ def percent(value: float) -> str:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[Tick], None]]:
+def progress(label: str) -> Iterator[Callable[[AttackProgress], None]]:
     """Shows what an evaluation is doing: a live line on a terminal, else one line a step and, in a long one,
     one every half minute. All on stderr."""
     if not sys.stderr.isatty():
@@ -81,7 +81,7 @@ class _Lines:
         self.step = ""
         self.shown = 0.0
 
-    def __call__(self, tick: Tick) -> None:
+    def __call__(self, tick: AttackProgress) -> None:
         now = time.monotonic()
         if tick.step != self.step:
             self.step, self.shown, done = tick.step, now, ""
@@ -89,7 +89,7 @@ class _Lines:
             self.shown, done = now, f", {100 * tick.done:.0f} % done"
         else:
             return
-        print_line(f"{self.label}: {tick.step}: {tick.standing} of {tick.total} standing{done}", err=True)
+        print_line(f"{self.label}: {tick.step}: {tick.surviving} of {tick.total} standing{done}", err=True)
 
 
 class _Bar:
@@ -99,8 +99,8 @@ class _Bar:
         self.step = ""
         self.task = bars.add_task(label, total=1.0, standing="")
 
-    def __call__(self, tick: Tick) -> None:
-        standing = f"{tick.standing} of {tick.total} standing"
+    def __call__(self, tick: AttackProgress) -> None:
+        standing = f"{tick.surviving} of {tick.total} standing"
         if tick.step != self.step:
             self.step = tick.step
             # every step runs at a pace of its own, so its time left is counted from its own start

@@ -16,20 +16,17 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.engine.snapshots import State
-from harness.engine.task import Assignment, Index, Machine, Outcome, Pool, execute
+from harness.engine.task import execute
+from harness.engine.types import Assignment, Index, Machine, Pool, TaskResult
 from harness.errors import HarnessError, InvalidInput
 
-__all__ = ["Crew", "Crowd", "Solo", "count", "crew", "shares", "stops"]
+__all__ = ["Crew", "Crowd", "Solo", "count", "crew"]
 
 Report = Callable[[float, int], None]
-
-# dealing a part out anew is worth its while where one row more is a lot, and batches do not become too small
-_FEW = 4, 16
 
 
 class Crew(Protocol):
@@ -41,7 +38,7 @@ class Crew(Protocol):
         """The plain model's output ``[m, k]`` on clean images, and the seconds spent in the model."""
         ...
 
-    def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
+    def run(self, assignments: Sequence[Assignment], report: Report) -> list[TaskResult]:
         """Run tasks to their end, or to where they hand back the rest.
 
         ``report`` hears the share done and the samples standing over all of them, those of several tasks several
@@ -89,7 +86,7 @@ class Solo:
     def logits(self, index: Index) -> tuple[Tensor, float]:
         return _clean(self.pool, self.machine, index)
 
-    def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
+    def run(self, assignments: Sequence[Assignment], report: Report) -> list[TaskResult]:
         outcomes = []
         left = sum(task.samples for task, _ in assignments)
         for position, (task, snapshot) in enumerate(assignments):
@@ -148,7 +145,7 @@ class Crowd:
             logits[slot :: self.size] = part
         return logits, sum(seconds for _, seconds in answers)
 
-    def run(self, assignments: Sequence[Assignment], report: Report) -> list[Outcome]:
+    def run(self, assignments: Sequence[Assignment], report: Report) -> list[TaskResult]:
         done = [0.0] * len(assignments)
         standing = [task.samples for task, _ in assignments]
 
@@ -267,31 +264,3 @@ def _serve(
             import traceback
 
             _tell(end, ("error", RuntimeError(f"{error!r} in a worker:\n{traceback.format_exc()}")))
-
-
-def shares(index: Index, size: int) -> list[Index]:
-    """Positions in ``index`` for each worker, as evenly as possible; fewer parts than ``size`` where there are few.
-
-    Values are dealt out in turn, as neighbours may be alike. One that occurs several times stays in one part, but for
-    those at the borders between parts.
-
-    Args:
-        index: sorted; a sample as often as it has runs.
-    """
-    values = np.unique(index)
-    dealt = np.concatenate([values[slot::size] for slot in range(size)])
-    turn = np.argsort(dealt)[np.searchsorted(values, index)]
-    return [part for part in np.array_split(np.argsort(turn, kind="stable"), size) if len(part)]
-
-
-def stops(parts: list[Index], size: int) -> list[float]:
-    """Up to which share of its runs each part goes, before what is left of it is dealt out anew.
-
-    Where a few parts have a row more than the others, they stop when the others are at their end, so that for each
-    of them several workers are free.
-    """
-    most, fewest = max(map(len, parts)), min(map(len, parts))
-    larger = sum(len(part) > fewest for part in parts)
-    if len(parts) < size or 2 * larger > size or not _FEW[0] <= most <= _FEW[1]:
-        return [1.0] * len(parts)
-    return [1.0 if len(part) == fewest else fewest / most for part in parts]

@@ -20,7 +20,7 @@ from harness.audit.flags import Flag
 from harness.backends import Kernels, Noted, accelerate, noted
 from harness.backends.passes import Padded, Passes
 from harness.engine.judge import Judge
-from harness.engine.task import Index, Machine, Pool
+from harness.engine.types import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError, NoGradient
 from harness.settings import Settings
 from harness.suites import Suite

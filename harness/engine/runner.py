@@ -1,7 +1,7 @@
-"""A suite over a pool of samples: which steps are done, who stands, and what it has cost.
+"""Runs a suite over a pool of samples: which steps are done, which samples survive, and what it has cost.
 
-The pool's state lies here between tasks; `harness.engine.task` does a task, `harness.engine.executors` spreads tasks
-over processes, and `harness.engine.snapshots` keeps both states, so that a killed run goes on.
+The state of the pool is kept here between tasks; `harness.engine.task` does one task, `harness.engine.executors`
+spreads tasks over processes, and `harness.engine.snapshots` saves both states, so that a killed run continues.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Crew
 from harness.engine.malloc import keep_freed_memory
+from harness.engine.scheduling import parallel_runs, rebalance, shares, stop_points
 from harness.engine.snapshots import Part, State
-from harness.engine.task import Assignment, Index, Outcome, Pool, Snapshot, Task, Tick, deal
+from harness.engine.types import Assignment, AttackProgress, Index, Pool, Snapshot, Task, TaskResult
 from harness.errors import ModelError
 from harness.results.record import StepRecord, Verdicts
 from harness.settings import Settings
@@ -36,7 +37,8 @@ from harness.threat.rng import sample_keys
 __all__ = ["Finding", "run"]
 
 _SQUARE_GAIN = 0.002
-"""What Square may add to the gradient attacks before it is a sign of masked gradients (as in AutoAttack)."""
+"""The share of samples that Square may break after the gradient attacks before that is a sign of masked gradients (as
+in AutoAttack)."""
 
 
 @dataclass
@@ -71,7 +73,7 @@ def run(
     device: torch.device,
     size: int,
     folder: Path | None,
-    progress: Callable[[Tick], None] | None,
+    progress: Callable[[AttackProgress], None] | None,
 ) -> Finding:
     """Attack samples with a suite, from the saved state if there is one.
 
@@ -95,15 +97,15 @@ def run(
     state = State(folder)
     crew = executors.crew(size, pool, looked.machine, state)
     try:
-        campaign = _Campaign(pool, suite, threat, settings.seed, looked, crew, state, progress)
-        campaign.run()
+        suite_run = _SuiteRun(pool, suite, threat, settings.seed, looked, crew, state, progress)
+        suite_run.run()
     finally:
         crew.close()
     state.clear()
-    return campaign.finding()
+    return suite_run.finding()
 
 
-class _Campaign:
+class _SuiteRun:
     """The state of the pool, and what changes it."""
 
     def __init__(
@@ -115,7 +117,7 @@ class _Campaign:
         looked: preflight.Look,
         crew: Crew,
         state: State,
-        progress: Callable[[Tick], None] | None,
+        progress: Callable[[AttackProgress], None] | None,
     ) -> None:
         self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
         self.looked, self.crew, self.state, self.progress = looked, crew, state, progress
@@ -133,10 +135,10 @@ class _Campaign:
         """Run the suite to its end, from the saved state if there is one."""
         saved = self.state.pool()
         if saved is not None and not self.looked.recognises(saved["logits"]):
-            # the same name and weights, but other code around them: that state is another model's
+            # the same name and weights but other code around them: the state is that of another model
             saved = None
         if saved is None:
-            # parts in flight would be taken for parts of what begins now
+            # saved tasks would be taken for tasks of the run that begins now
             self.state.clear()
             self._clean()
         else:
@@ -146,17 +148,17 @@ class _Campaign:
             while self.position < len(self.suite.steps):
                 step = self.suite.steps[self.position]
                 attack = attacks.build(step.attack, self.threat, self.looked.classes, **step.parameters)
-                while self.next_run < attack.runs and self.standing.any():
+                while self.next_run < attack.runs and self.surviving.any():
                     self._some_runs(step, attack, parts)
                     parts = []
                     self.state.save_pool(self._content())
                 self._close(step, attack)
-            self._look_again()
+            self._check_again()
         except ModelError:
             self.state.save_pool(self._content(), force=True, in_flight=True)
             raise
 
-    def _look_again(self) -> None:
+    def _check_again(self) -> None:
         """Flag a model that no longer answers as it did before the attack."""
         now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
         self.forward[0] += 1
@@ -164,9 +166,9 @@ class _Campaign:
             self.flags.append(kinds.STATE_KEPT())
 
     @property
-    def standing(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        standing: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
-        return standing
+    def surviving(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        surviving: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
+        return surviving
 
     def _clean(self) -> None:
         began = time.perf_counter()
@@ -177,7 +179,7 @@ class _Campaign:
         self.model_seconds += seconds
         self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
         preflight.refuse_nan(logits, self.pool.names)
-        # parts in flight are of use only beside the pool that they were started from
+        # saved tasks are of use only with the pool state that they were started from
         self.state.save_pool(self._content(), force=True)
 
     def _take_logits(self, logits: Tensor) -> None:
@@ -187,94 +189,92 @@ class _Campaign:
         self.adv_pred = self.clean_pred.copy()
 
     def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
-        """The next runs of a step, side by side where few samples are left, shared out over the crew."""
-        standing = np.flatnonzero(self.standing)
-        fitting = [p for p in parts if (p.step, p.first) == (self.position, self.next_run)]
-        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), standing).all()])
-        lanes = fitting[0].lanes if fitting else self._lanes(attack, len(standing))
-        fitting = [part for part in fitting if part.lanes == lanes]
+        """The next runs of a step, side by side where few samples are left, spread over the workers."""
+        surviving = np.flatnonzero(self.surviving)
+        fitting = [p for p in parts if (p.step, p.first_run) == (self.position, self.next_run)]
+        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), surviving).all()])
+        rows = self.looked.machine.step_rows * self.crew.size
+        left = attack.runs - self.next_run
+        parallel = fitting[0].parallel_runs if fitting else parallel_runs(left, len(surviving), rows)
+        fitting = [part for part in fitting if part.parallel_runs == parallel]
 
-        def task(index: Index, runs: Index, until: float) -> Task:
+        def task(index: Index, runs: Index, stop_at: float) -> Task:
             logits = self.logits[torch.from_numpy(index)]
-            return Task(self.position, step.name, attack, self.seed, self.next_run, lanes, index, runs, logits, until)
+            round_ = (self.next_run, parallel)
+            return Task(self.position, step.name, attack, self.seed, *round_, index, runs, logits, stop_at)
 
         assignments: list[Assignment] = [
-            (task(part.index.numpy(), part.runs.numpy(), part.until), part.snapshot) for part in fitting
+            (task(part.index.numpy(), part.runs.numpy(), part.stop_at), part.snapshot) for part in fitting
         ]
-        index = np.repeat(standing, lanes)
-        runs = np.tile(np.arange(self.next_run, self.next_run + lanes), len(standing))
+        index = np.repeat(surviving, parallel)
+        runs = np.tile(np.arange(self.next_run, self.next_run + parallel), len(surviving))
         covered = {pair for part in fitting for pair in part.pairs}
         rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
         if rest.any():
             index, runs = index[rest], runs[rest]
-            shares = executors.shares(index, self.crew.size)
-            ends = executors.stops(shares, self.crew.size)
-            assignments += [(task(index[part], runs[part], end), None) for part, end in zip(shares, ends, strict=True)]
+            parts_of_work = shares(index, self.crew.size)
+            stops = stop_points(parts_of_work, self.crew.size)
+            assignments += [
+                (task(index[part], runs[part], stop), None) for part, stop in zip(parts_of_work, stops, strict=True)
+            ]
         total, furthest = int(self.correct.sum()), 0.0
 
         def report(done: float, left: int) -> None:
             nonlocal furthest
-            furthest = max(furthest, done)  # what is dealt out anew is less than all
+            furthest = max(furthest, done)  # after rebalancing, shares are of less than all work
             if self.progress is not None:
-                so_far = (self.next_run + furthest * lanes) / attack.runs
-                self.progress(Tick(step.name, so_far, min(left, len(standing)), total))
+                so_far = (self.next_run + furthest * parallel) / attack.runs
+                self.progress(AttackProgress(step.name, so_far, min(left, len(surviving)), total))
 
         began = time.perf_counter()
-        outcomes = self.crew.run(assignments, report)
-        again = self._halted(assignments, outcomes, attack.steps)
+        results = self.crew.run(assignments, report)
+        again = self._rebalanced(assignments, results, attack.steps)
         if again:
-            others = int(self.standing.sum()) - sum(task.samples for task, _ in again)
-            outcomes = [outcome for outcome in outcomes if outcome.rest is None]
-            outcomes += self.crew.run(again, lambda done, left: report(done, max(0, others) + left))
-        self._merge(outcomes)
+            others = int(self.surviving.sum()) - sum(task.samples for task, _ in again)
+            results = [result for result in results if result.unfinished is None]
+            results += self.crew.run(again, lambda done, left: report(done, max(0, others) + left))
+        self._merge(results)
         self.open.seconds += time.perf_counter() - began
-        # while it ran, a sample that two workers share was counted by both
-        report(1.0, int(self.standing.sum()))
-        self.next_run += lanes
+        # until now a sample that two workers share was counted twice
+        report(1.0, int(self.surviving.sum()))
+        self.next_run += parallel
 
-    def _halted(
-        self, assignments: list[Assignment], outcomes: list[Outcome], steps: int
+    def _rebalanced(
+        self, assignments: list[Assignment], results: list[TaskResult], steps: int
     ) -> list[tuple[Task, Snapshot]]:
-        """What goes on of tasks that have handed something back, dealt out anew."""
-        done = [(task, outcome) for (task, _), outcome in zip(assignments, outcomes, strict=True)]
-        halted = [(task, outcome) for task, outcome in done if outcome.rest is not None]
-        if not halted:
+        """The unfinished work of tasks that have stopped early, as tasks for all workers."""
+        done = [(task, result) for (task, _), result in zip(assignments, results, strict=True)]
+        stopped = [(task, result) for task, result in done if result.unfinished is not None]
+        if not stopped:
             return []
-        standing = self.standing
-        for outcome in outcomes:
-            standing[outcome.broken] = False
-        size = max(1, self.crew.size // len(halted))
-        dealt = [piece for task, outcome in halted for piece in deal(task, outcome, size, standing)]
-        # a piece counts on what the others have found, so that after a kill all of it must be there
-        over = [(task, Snapshot(steps, [], outcome)) for task, outcome in done if outcome.rest is None]
-        self.state.save_together(dealt + over)
-        return dealt
+        surviving = self.surviving
+        for result in results:
+            surviving[result.broken] = False
+        size = max(1, self.crew.size // len(stopped))
+        pieces = [piece for task, result in stopped for piece in rebalance(task, result, size, surviving)]
+        # a piece relies on what the other tasks have found, so that after a kill all of it must be there
+        finished = [(task, Snapshot(steps, [], result)) for task, result in done if result.unfinished is None]
+        self.state.save_together(pieces + finished)
+        return pieces
 
-    def _lanes(self, attack: attacks.Attack, standing: int) -> int:
-        """How many of the next runs go side by side: as many as fill the workers' bundles, in rounds of equal size."""
-        left = attack.runs - self.next_run
-        most = self.looked.machine.bundle * self.crew.size // standing
-        rounds = -(-left // max(1, most))
-        return -(-left // rounds)
-
-    def _merge(self, outcomes: list[Outcome]) -> None:
-        # two workers may have broken the same sample in different runs: the one who was first would have been the only
-        falls = [(fall, outcome, place) for outcome in outcomes for place, fall in enumerate(outcome.falls)]
-        for _, outcome, place in sorted(falls, key=lambda found: found[0]):
-            row = outcome.broken[place]
+    def _merge(self, results: list[TaskResult]) -> None:
+        # several workers may have broken the same sample in different runs: the first in a fixed order counts
+        broken = [(at, result, place) for result in results for place, at in enumerate(result.broken_at)]
+        for _, result, place in sorted(broken, key=lambda found: found[0]):
+            row = result.broken[place]
             if self.broken_by[row] < 0:
-                self.points[row] = outcome.points[place]
+                self.points[row] = result.points[place]
                 self.broken_by[row] = self.position
-                self.adv_pred[row] = outcome.predicted[place]
-        for outcome in outcomes:
-            self.open.tally.add(outcome.tally)
-            self.open.judged += outcome.judged
-            self.open.rejected += outcome.rejected
-            self.open.busy_seconds += outcome.seconds
+                self.adv_pred[row] = result.predicted[place]
+        for result in results:
+            self.open.tally.add(result.tally)
+            self.open.judged += result.judged
+            self.open.rejected += result.rejected
+            self.open.busy_seconds += result.seconds
 
     def _close(self, step: Step, attack: attacks.Attack) -> None:
-        """Write the record of a step that has run its course."""
-        after = int(self.standing.sum())
+        """Write the record of a finished step."""
+        after = int(self.surviving.sum())
         before = after + int((self.broken_by == self.position).sum())
         tally = self.open.tally
         self.records.append(
@@ -358,7 +358,7 @@ class _Campaign:
             index=self.pool.names,
             y=self.pool.y.numpy(),
             clean_pred=self.clean_pred,
-            robust=self.standing,
+            robust=self.surviving,
             broken_by=self.broken_by,
             adv_pred=self.adv_pred,
             forward=self.forward,
@@ -394,7 +394,10 @@ class _OpenStep:
 
 
 def _disjoint(parts: list[Part]) -> list[Part]:
-    """The parts that are furthest on, no run of a sample in two (another number of workers leaves such behind)."""
+    """The saved tasks that are furthest on, with no run of a sample in two of them.
+
+    Overlapping ones come from runs with another number of workers.
+    """
     chosen: list[Part] = []
     covered: set[tuple[int, int]] = set()
     for part in sorted(parts, key=lambda part: part.snapshot.iteration, reverse=True):

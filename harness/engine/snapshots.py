@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from harness.backends.passes import Tally
-from harness.engine.task import Outcome, Snapshot, Task
+from harness.engine.types import Snapshot, Task, TaskResult
 from harness.util.files import write_atomically
 
 __all__ = ["Part", "State"]
@@ -35,11 +35,11 @@ class Part:
     """A task in flight as it was saved: which runs of which step, of which samples, and how far."""
 
     step: int
-    first: int
-    lanes: int
+    first_run: int
+    parallel_runs: int
     index: torch.Tensor
     runs: torch.Tensor
-    until: float
+    stop_at: float
     snapshot: Snapshot
 
     @property
@@ -72,12 +72,12 @@ class State:
 
     def save_part(self, task: Task, snapshot: Callable[[], Snapshot]) -> None:
         """Write a task in flight, if it is time."""
-        self._save(f"part-{task.step}-{task.about}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
+        self._save(f"part-{task.step}-{task.digest}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
 
     def save_together(self, tasks: list[tuple[Task, Snapshot]]) -> None:
         """Write tasks that are of use only beside each other."""
         first = tasks[0][0]
-        name = f"part-{first.step}-{first.first}-together.pt"
+        name = f"part-{first.step}-{first.first_run}-together.pt"
         self._save(name, lambda: {"tasks": [_packed(*task) for task in tasks]}, force=True)
 
     def pool(self) -> dict[str, Any] | None:
@@ -108,52 +108,52 @@ class State:
 
 
 def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
-    outcome = snapshot.outcome
+    result = snapshot.result
     return {
         "step": task.step,
-        "first": task.first,
-        "lanes": task.lanes,
+        "first_run": task.first_run,
+        "parallel_runs": task.parallel_runs,
         "index": torch.from_numpy(task.index),
         "runs": torch.from_numpy(task.runs),
-        "until": task.until,
+        "stop_at": task.stop_at,
         "iteration": snapshot.iteration,
         "chunks": snapshot.chunks,
-        "forward": torch.from_numpy(outcome.tally.forward),
-        "backward": torch.from_numpy(outcome.tally.backward),
-        "flat": torch.from_numpy(outcome.tally.flat),
-        "model_seconds": outcome.tally.model_seconds,
-        "broken": outcome.broken,
-        "points": torch.stack(outcome.points) if outcome.points else None,
-        "predicted": outcome.predicted,
-        "falls": outcome.falls,
-        "rejected": outcome.rejected,
-        "judged": outcome.judged,
-        "seconds": outcome.seconds,
+        "forward": torch.from_numpy(result.tally.forward),
+        "backward": torch.from_numpy(result.tally.backward),
+        "flat": torch.from_numpy(result.tally.flat),
+        "model_seconds": result.tally.model_seconds,
+        "broken": result.broken,
+        "points": torch.stack(result.points) if result.points else None,
+        "predicted": result.predicted,
+        "broken_at": result.broken_at,
+        "rejected": result.rejected,
+        "judged": result.judged,
+        "seconds": result.seconds,
     }
 
 
 def _unpacked(content: dict[str, Any]) -> Part:
     points = content["points"]
-    outcome = Outcome(
+    result = TaskResult(
         tally=Tally(
             content["forward"].numpy(), content["backward"].numpy(), content["flat"].numpy(), content["model_seconds"]
         ),
         broken=content["broken"],
         points=[] if points is None else list(points),
         predicted=content["predicted"],
-        falls=content["falls"],
+        broken_at=content["broken_at"],
         rejected=content["rejected"],
         judged=content["judged"],
         seconds=content["seconds"],
     )
-    snapshot = Snapshot(content["iteration"], content["chunks"], outcome)
+    snapshot = Snapshot(content["iteration"], content["chunks"], result)
     return Part(
         content["step"],
-        content["first"],
-        content["lanes"],
+        content["first_run"],
+        content["parallel_runs"],
         content["index"],
         content["runs"],
-        content["until"],
+        content["stop_at"],
         snapshot,
     )
 

@@ -28,7 +28,7 @@ from harness.backends import require_precision
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.engine import executors, preflight, runner
 from harness.engine.runner import Finding
-from harness.engine.task import Tick
+from harness.engine.types import AttackProgress
 from harness.errors import InvalidInput
 from harness.evaluation import reference
 from harness.evaluation.environment import environment
@@ -72,7 +72,7 @@ def evaluate(
     threat: str | ThreatModel,
     suite: str | Suite = "autoattack",
     name: str = "model",
-    progress: Callable[[Tick], None] | None = None,
+    progress: Callable[[AttackProgress], None] | None = None,
     **settings: Any,
 ) -> Result:
     """Attack any model and say how many samples stand.
@@ -84,7 +84,7 @@ def evaluate(
         threat: for example "Linf:8/255", "L2:0.5", "L1:12"; "Linf:0.03@normalized" for a `harness.models.Model`.
         suite: a registered suite, a TOML file of steps, or a `Suite`.
         name: what to call the model in the result.
-        progress: called with a `Tick` as the attack goes on.
+        progress: called with an `AttackProgress` as the attack goes on.
         **settings: fields of `Settings`: seed, batch_size, precision, device, workers, ...
 
     Raises:
@@ -102,7 +102,7 @@ def examine(
     threat: str | ThreatModel,
     suite: str | Suite = "autoattack",
     name: str = "model",
-    progress: Callable[[Tick], None] | None = None,
+    progress: Callable[[AttackProgress], None] | None = None,
     **settings: Any,
 ) -> Evaluation:
     """As `evaluate`, with per-sample verdicts and adversarial examples."""
@@ -120,7 +120,7 @@ def evaluate_checkpoint(
     bn_stats: str = STORED,
     bn_data: Dataset | None = None,
     checkpoint_dir: str | Path | None = None,
-    progress: Callable[[Tick], None] | None = None,
+    progress: Callable[[AttackProgress], None] | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Attack a registered checkpoint on a data set.
@@ -148,7 +148,7 @@ def evaluate_checkpoint(
 
         def report(done: float) -> None:
             if progress is not None:
-                progress(Tick(f"{bn_stats} BN statistics", done, len(dataset), len(dataset)))
+                progress(AttackProgress(f"{bn_stats} BN statistics", done, len(dataset), len(dataset)))
 
         device = _device(checkpoint.model, chosen.device)
         model = statistics.applied(checkpoint.model, threat, device=device, report=report)
@@ -186,7 +186,7 @@ def _run(
     threat: ThreatModel,
     wanted: str | Suite,
     settings: Settings,
-    progress: Callable[[Tick], None] | None,
+    progress: Callable[[AttackProgress], None] | None,
 ) -> Evaluation:
     suite = suites.get(wanted, threat) if isinstance(wanted, str) else wanted
     started, began = datetime.now(UTC), time.perf_counter()

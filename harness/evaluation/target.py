@@ -15,7 +15,7 @@ from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import BnStatistics
 from harness.checkpoints import lineage
-from harness.engine.task import Index
+from harness.engine.types import Index
 from harness.errors import InvalidInput
 from harness.results.record import DatasetRecord, ModelRecord
 from harness.threat import ThreatModel

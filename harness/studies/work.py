@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import checkpoints, evaluation, training
 from harness.checkpoints import Checkpoint
-from harness.engine.task import Tick
+from harness.engine.types import AttackProgress
 from harness.errors import InvalidInput, ResultError
 from harness.results import store
 from harness.studies.jobs import Report
@@ -109,8 +109,8 @@ def evaluate_one(
     if known is not None:
         return str(known)
 
-    def told(tick: Tick) -> None:
-        report(tick.done, f"{tick.step}, {tick.standing} of {tick.total} standing")
+    def told(tick: AttackProgress) -> None:
+        report(tick.done, f"{tick.step}, {tick.surviving} of {tick.total} standing")
 
     done = evaluation.evaluate_checkpoint(
         point,

@@ -11,7 +11,7 @@ import torch
 
 from harness import checkpoints, evaluation, models
 from harness.cli import run
-from harness.engine.task import Tick
+from harness.engine.types import AttackProgress
 from tests.results.records import make_result, make_verdicts
 
 
@@ -83,9 +83,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def evaluate_checkpoint(point: Any, dataset: Any, *, progress: Any, **settings: Any) -> evaluation.Evaluation:
         asked.append({"checkpoint": point.manifest.name, "dataset": dataset, **settings})
         print("a library that prints")
-        progress(Tick("first", 0.5, 7, 10))
-        progress(Tick("first", 0.9, 6, 10))
-        progress(Tick("second", 0.5, 5, 10))
+        progress(AttackProgress("first", 0.5, 7, 10))
+        progress(AttackProgress("first", 0.9, 6, 10))
+        progress(AttackProgress("second", 0.5, 5, 10))
         suite = settings["suite"]
         deciding = {"seed", "precision", "bn_stats", "bn_data", "checkpoint_dir", "batch_size", "workers"}
         identity = evaluation.evaluation_id(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli import _render
-from harness.engine.task import Tick
+from harness.engine.types import AttackProgress
 from harness.results import store
 from tests.cli.conftest import Harness
 from tests.registry.material import registered
@@ -45,7 +45,7 @@ def test_a_long_step_is_heard_of_in_a_log(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(_render.time, "monotonic", lambda: next(clock))
     with _render.progress("tiny, pgd") as report:
         for done in (0.0, 0.1, 0.25, 0.5, 1.0):
-            report(Tick("pgd", done, 10 - int(10 * done), 10))
+            report(AttackProgress("pgd", done, 10 - int(10 * done), 10))
     assert capsys.readouterr().err.splitlines() == [
         "tiny, pgd: pgd: 10 of 10 standing",
         "tiny, pgd: pgd: 8 of 10 standing, 25 % done",

@@ -18,7 +18,7 @@ from harness.backends.passes import Tally
 from harness.engine import executors, preflight, runner, snapshots
 from harness.engine.runner import _disjoint
 from harness.engine.snapshots import Part, State
-from harness.engine.task import Index, Outcome, Snapshot
+from harness.engine.types import Index, Snapshot, TaskResult
 from harness.evaluation import Evaluation, examine
 from harness.suites import Step, Suite
 from harness.util.files import write_atomically
@@ -87,7 +87,7 @@ def _first_stops_half_way(parts: list[Index], size: int) -> list[float]:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     dealt = halts = 0
-    original = runner.deal
+    original = runner.rebalance
 
     def counted(*args: Any) -> Any:
         nonlocal dealt, halts
@@ -95,8 +95,8 @@ def test_what_a_task_hands_back_is_gone_on_with(whole: Evaluation, monkeypatch: 
         dealt, halts = dealt + len(pieces), halts + 1
         return pieces
 
-    monkeypatch.setattr(runner, "deal", counted)
-    monkeypatch.setattr(executors, "stops", _first_stops_half_way)
+    monkeypatch.setattr(runner, "rebalance", counted)
+    monkeypatch.setattr(runner, "stop_points", _first_stops_half_way)
     halves = run(workers=size)
     assert halts >= 3
     assert dealt > halts if size > 1 else dealt == halts
@@ -149,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, dealt: bool
 ) -> None:
     if dealt:
-        monkeypatch.setattr(executors, "stops", _first_stops_half_way)
+        monkeypatch.setattr(runner, "stop_points", _first_stops_half_way)
     monkeypatch.setattr("harness.engine.snapshots.State._save", _always)
     saves = 0
     original = executors.execute
@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
 def test_a_run_killed_before_what_was_handed_back_is_done(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wave: int, size: int
 ) -> None:
-    monkeypatch.setattr(executors, "stops", _first_stops_half_way)
+    monkeypatch.setattr(runner, "stop_points", _first_stops_half_way)
     once = run(workers=2)
     halts = 0
     original = runner._Campaign._halted
@@ -286,7 +286,7 @@ def test_parts_of_another_model_are_not_taken_up_later(tmp_path: Path, monkeypat
 
 def test_parts_of_other_worker_counts_are_not_run_twice() -> None:
     def part(rows: list[int], iteration: int, runs: list[int] | None = None) -> Part:
-        snapshot = Snapshot(iteration, [], Outcome(Tally.empty(9)))
+        snapshot = Snapshot(iteration, [], TaskResult(Tally.empty(9)))
         return Part(0, 0, 1, torch.tensor(rows), torch.tensor(runs or [0] * len(rows)), 1.0, snapshot)
 
     chosen = _disjoint([part([0, 2, 4], 3), part([1, 3, 5], 7), part([0, 1, 2, 3], 9), part([6], 1)])

@@ -15,7 +15,7 @@ from harness import models, suites
 from harness.backends import accelerate, noted
 from harness.backends.passes import Padded, Passes, out_of_memory
 from harness.engine import preflight
-from harness.engine.task import Pool
+from harness.engine.types import Pool
 from harness.errors import InvalidInput, ModelError
 from harness.evaluation import examine
 from harness.settings import Settings

@@ -11,8 +11,8 @@ import torch
 
 from harness.attacks import build
 from harness.backends.passes import Tally
-from harness.engine.executors import shares, stops
-from harness.engine.task import Outcome, Task, deal
+from harness.engine.scheduling import rebalance, shares, stop_points
+from harness.engine.types import Task, TaskResult
 from harness.evaluation import examine
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
@@ -59,13 +59,13 @@ def test_work_is_dealt_out_evenly(samples_and_runs: tuple[int, int], size: int) 
 
 def test_a_worker_with_a_row_more_stops_early() -> None:
     parts = [np.arange(7), np.arange(6)]
-    assert stops(parts, 2) == [6 / 7, 1.0]
-    assert stops(parts, 3) == [1.0, 1.0]
-    assert stops([np.arange(4), np.arange(4)], 2) == [1.0, 1.0]
-    assert stops([np.arange(3), np.arange(2)], 2) == [1.0, 1.0], "batches would become too small"
-    assert stops([np.arange(5), np.arange(5), np.arange(4)], 3) == [1.0] * 3, "one worker cannot help two"
-    assert stops([np.arange(5), np.arange(5), np.arange(4), np.arange(4)], 4) == [0.8, 0.8, 1.0, 1.0]
-    assert stops([np.arange(101), np.arange(100)], 2) == [1.0, 1.0]
+    assert stop_points(parts, 2) == [6 / 7, 1.0]
+    assert stop_points(parts, 3) == [1.0, 1.0]
+    assert stop_points([np.arange(4), np.arange(4)], 2) == [1.0, 1.0]
+    assert stop_points([np.arange(3), np.arange(2)], 2) == [1.0, 1.0], "batches would become too small"
+    assert stop_points([np.arange(5), np.arange(5), np.arange(4)], 3) == [1.0] * 3, "one worker cannot help two"
+    assert stop_points([np.arange(5), np.arange(5), np.arange(4), np.arange(4)], 4) == [0.8, 0.8, 1.0, 1.0]
+    assert stop_points([np.arange(101), np.arange(100)], 2) == [1.0, 1.0]
 
 
 def test_what_a_task_hands_back_is_dealt_out_once() -> None:
@@ -75,25 +75,25 @@ def test_what_a_task_hands_back_is_dealt_out_once() -> None:
         {"index": torch.tensor([8, 5]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([81, 50])}},
         {"index": torch.tensor([2, 8]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([21, 80])}},
     ]
-    found = Outcome(Tally.empty(9), broken=[7])
-    found.rest = 6, chunks
+    found = TaskResult(Tally.empty(9), broken=[7])
+    found.unfinished = 6, chunks
     standing = np.ones(9, dtype=bool)
     standing[2] = False
-    (first, on), (second, after) = deal(task, found, 2, standing)
+    (first, on), (second, after) = rebalance(task, found, 2, standing)
     # the first piece also answers for what is over: the run that ended, and the sample that fell elsewhere
     assert sorted(zip(first.index, first.runs, strict=True)) == [(2, 1), (5, 0), (5, 1), (8, 1)]
     assert sorted(zip(second.index, second.runs, strict=True)) == [(8, 0)]
-    assert on.outcome.broken == [7]
-    assert on.outcome.rest is None
-    assert after.outcome.broken == []
+    assert on.result.broken == [7]
+    assert on.result.unfinished is None
+    assert after.result.broken == []
     assert [chunk["state"]["t"].tolist() for chunk in on.chunks + after.chunks] == [[81, 50], [80]]
     assert on.iteration == after.iteration == 6
-    assert first.until == second.until == 1
+    assert first.stop_at == second.stop_at == 1
     for piece in (first, second):
         rows = [list(zip(index, runs, strict=True)).index(pair) for pair in zip(piece.index, piece.runs, strict=True)]
         assert torch.equal(piece.logits, torch.eye(5)[rows])
     standing[:] = False
-    ((alone, over),) = deal(task, found, 2, standing)
+    ((alone, over),) = rebalance(task, found, 2, standing)
     assert len(alone.index) == 5
     assert over.chunks == []
 
