@@ -190,7 +190,7 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
     monkeypatch.setattr(runner, "stop_points", _first_stops_half_way)
     once = run(workers=2)
     halts = 0
-    original = runner._Campaign._halted
+    original = runner._SuiteRun._rebalanced
 
     def killing(*args: Any) -> Any:
         nonlocal halts
@@ -201,7 +201,7 @@ def test_a_run_killed_before_what_was_handed_back_is_done(
         return again
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner._Campaign, "_halted", killing)
+        patched.setattr(runner._SuiteRun, "_rebalanced", killing)
         with pytest.raises(Killed):
             run(state_dir=tmp_path, workers=2)
     assert list(tmp_path.glob("*/part-*-together.pt"))
