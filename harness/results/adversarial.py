@@ -1,0 +1,178 @@
+"""The adversarial examples of a result, in a file beside it, so that anyone can check its verdicts.
+
+The file is in the safetensors format, which carries no code. It holds one point for each sample that is correct without
+attack and broken by it. Points are stored exactly: as the differences between their bit patterns and those of the clean
+images, compressed, or plainly where that is smaller. The clean images are needed to read them back.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import Tensor
+
+from harness.errors import ResultError
+from harness.util.validation import Record
+
+__all__ = ["AdversarialFacts", "AdversarialPoints", "pack", "unpack"]
+
+_VERSION = 1
+# Points are compressed in blocks of about this many bytes, so that neither side holds a second copy of all of them.
+_BLOCK = 1 << 24
+_MOST_HEADER = 1 << 16
+_BITS = {"float32": np.int32, "float64": np.int64}
+
+
+class AdversarialFacts(Record):
+    """What a file of adversarial examples belongs to.
+
+    Attributes:
+        evaluation_id: of the result. weights_sha256, data_sha256: of the attacked model and of the clean images.
+    """
+
+    evaluation_id: str = Field(max_length=200)
+    weights_sha256: str = Field(max_length=200)
+    data_sha256: str = Field(max_length=200)
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialPoints:
+    """Adversarial examples of some of the evaluated samples.
+
+    Attributes:
+        rows: int64 ``[m]``, ascending positions among the evaluated samples. points: ``[m, ...]``, like the images.
+    """
+
+    facts: AdversarialFacts
+    rows: np.ndarray[Any, np.dtype[np.int64]]
+    points: Tensor
+
+
+def pack(adversarial: AdversarialPoints, clean: Tensor) -> bytes:
+    """The content of the file.
+
+    Args:
+        clean: ``[n, ...]`` the clean images, in the dtype of the points.
+    """
+    points = adversarial.points.detach().cpu().contiguous().numpy()
+    dtype = str(points.dtype)
+    header = {
+        "format": "robust-harness adversarial examples",
+        "version": str(_VERSION),
+        "facts": adversarial.facts.model_dump_json(),
+        "dtype": dtype,
+        "shape": json.dumps(list(points.shape)),
+    }
+    rows = adversarial.rows.astype("<i8")
+    images = clean.detach().cpu().contiguous().numpy()
+    blocks = [
+        zlib.compress(_differences(points[part], images[adversarial.rows[part]], dtype), level=6)
+        for part in _parts(points.shape, points.itemsize)
+    ]
+    if sum(map(len, blocks)) >= points.nbytes:
+        return save({"rows": rows, "points": points}, header | {"encoding": "plain"})
+    lengths = np.array([len(block) for block in blocks], dtype="<i8")
+    joined = np.frombuffer(b"".join(blocks), dtype=np.uint8)
+    return save({"rows": rows, "lengths": lengths, "blocks": joined}, header | {"encoding": "differences"})
+
+
+def unpack(path: Path, clean: Tensor) -> AdversarialPoints:
+    """Read the file that `pack` made.
+
+    Args:
+        clean: ``[n, ...]`` the clean images.
+
+    Raises:
+        ResultError: it is missing, damaged, or does not fit the images; nothing larger than these is allocated.
+    """
+    try:
+        _check_size(path, clean)
+        with safe_open(path, framework="np") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+        return _unpacked(header, tensors, clean)
+    except FileNotFoundError as error:
+        raise ResultError(f"the adversarial examples {path} are missing") from error
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, zlib.error) as error:
+        raise ResultError(f"the adversarial examples {path} are damaged: {error}") from error
+
+
+def _check_size(path: Path, clean: Tensor) -> None:
+    """Refuse before anything is read what is larger than all points of the clean images could be."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    most = clean.numel() * 8 + len(clean) * 16 + _MOST_HEADER
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size > most or header > _MOST_HEADER:
+        raise ValueError(
+            f"expected at most {most:,} bytes with a header of {_MOST_HEADER:,}, got {size:,} and {header:,}"
+        )
+
+
+def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], clean: Tensor) -> AdversarialPoints:
+    if header.get("version") != str(_VERSION):
+        raise ValueError(f"expected version {_VERSION}, got {header.get('version')!r}")
+    facts = AdversarialFacts.model_validate_json(header["facts"])
+    rows, dtype = tensors["rows"], header["dtype"]
+    if rows.dtype != np.int64 or rows.ndim != 1 or dtype not in _BITS:
+        raise ValueError(f"expected int64 rows and float32 or float64 points, got {rows.dtype} and {dtype!r}")
+    if len(rows) and (rows[0] < 0 or rows[-1] >= len(clean) or bool((np.diff(rows) <= 0).any())):
+        raise ValueError(f"expected ascending rows below {len(clean)}")
+    shape = (len(rows), *clean.shape[1:])
+    if json.loads(header["shape"]) != list(shape):
+        raise ValueError(f"expected points of shape {list(shape)}, got {header['shape']}")
+    images = clean.detach().cpu().numpy().astype(dtype)
+    if header.get("encoding") == "plain":
+        points = tensors["points"]
+        if points.shape != shape or str(points.dtype) != dtype:
+            raise ValueError(f"expected {dtype} points of shape {list(shape)}")
+        return AdversarialPoints(facts, rows, torch.from_numpy(points))
+    parts = list(_parts(shape, np.dtype(dtype).itemsize))
+    lengths, joined = tensors["lengths"].tolist(), tensors["blocks"].tobytes()
+    if len(lengths) != len(parts) or min(lengths, default=0) < 0 or sum(lengths) != len(joined):
+        raise ValueError("the lengths of its blocks do not fit")
+    points, begin = np.empty(shape, dtype), 0
+    for part, length in zip(parts, lengths, strict=True):
+        points[part] = _applied(joined[begin : begin + length], images[rows[part]], dtype)
+        begin += length
+    return AdversarialPoints(facts, rows, torch.from_numpy(points))
+
+
+def _parts(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
+    """Blocks of samples."""
+    size = max(1, _BLOCK // max(1, int(np.prod(shape[1:], dtype=np.int64)) * itemsize))
+    for begin in range(0, shape[0], size):
+        yield slice(begin, min(begin + size, shape[0]))
+
+
+def _differences(points: np.ndarray[Any, Any], images: np.ndarray[Any, Any], dtype: str) -> bytes:
+    bits = _BITS[dtype]
+    with np.errstate(over="ignore"):  # wrapping around is undone on reading
+        difference = points.view(bits) - images.view(bits)
+    # all first bytes, then all second bytes, and so on: the high bytes are nearly all equal
+    return difference.astype(difference.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, points.itemsize).T.tobytes()
+
+
+def _applied(block: bytes, images: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    bits = np.dtype(_BITS[dtype])
+    unpacker = zlib.decompressobj()
+    # never more than is expected, whatever the block expands to
+    content = unpacker.decompress(block, images.nbytes + 1)
+    if len(content) != images.nbytes or not unpacker.eof or unpacker.unused_data:
+        raise ValueError("a block has another length than its points")
+    planes = np.frombuffer(content, np.uint8).reshape(bits.itemsize, -1).T
+    difference = np.ascontiguousarray(planes).view(bits.newbyteorder("<")).astype(bits).reshape(images.shape)
+    with np.errstate(over="ignore"):
+        return (images.view(bits) + difference).view(dtype)
