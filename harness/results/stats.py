@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from harness.errors import InvalidInput
 
-__all__ = ["Bootstrap", "Interval", "McNemar", "holm", "mcnemar", "paired_bootstrap", "wilson"]
+__all__ = ["Bootstrap", "Interval", "McNemar", "holm", "mcnemar", "paired_bootstrap", "paired_difference", "wilson"]
 
 
 class Interval(NamedTuple):
@@ -63,6 +63,24 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     differ = only_first + only_second
     p_value = float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
     return McNemar(only_first, only_second, p_value)
+
+
+def paired_difference(only_first: int, only_second: int, n: int, *, confidence: float = 0.95) -> Interval:
+    """Interval of the difference of two paired proportions, ``(only_first - only_second) / n``.
+
+    Wald's interval after adding one half to each of the four cells (Agresti & Min 2005), which keeps its level for
+    small counts as well.
+
+    Raises:
+        InvalidInput: negative counts, or more than n.
+    """
+    if only_first < 0 or only_second < 0 or only_first + only_second > n or n < 1:
+        raise InvalidInput(f"paired counts lie in 0..n, got {only_first} and {only_second} of {n}")
+    first, second, size = only_first + 0.5, only_second + 0.5, n + 2
+    difference = (first - second) / size
+    spread = np.sqrt((first + second) - (first - second) ** 2 / size) / size
+    reach = float(norm.ppf((1 + confidence) / 2) * spread)
+    return Interval(max(-1.0, difference - reach), min(1.0, difference + reach))
 
 
 def paired_bootstrap(

@@ -1,0 +1,155 @@
+"""``harness compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from harness.cli import _options as options
+from harness.cli._render import print_json, print_line, print_table
+from harness.util import paths
+
+if TYPE_CHECKING:
+    from harness.results.compare import Comparison, Pair
+    from harness.results.record import Result
+
+__all__ = ["compare"]
+
+_SHOWN = 20
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="A B [C ...]")
+@click.option(
+    "--results",
+    type=options.folder,
+    metavar="DIR",
+    help="Folder of result files; leaderboards/results under $HARNESS_HOME or here if not given.",
+)
+@click.option("--suite", metavar="NAME", help="Of several results of a checkpoint, those of this suite.")
+@click.option("--threat", metavar="THREAT", help="Of several results of a checkpoint, those under it: Linf:8/255.")
+@options.as_json
+def compare(names: tuple[str, ...], results: Path | None, suite: str | None, threat: str | None, as_json: bool) -> None:
+    """Compare stored results sample by sample: who is more robust, and is that more than chance?
+
+    A, B, ... are result files or names of evaluated checkpoints. Every two are compared on the samples that both were
+    evaluated on, by an exact McNemar test; p-values are Holm-corrected where there are several pairs.
+    """
+    from harness.results import store
+    from harness.results.compare import compare as compared
+
+    if len(names) < 2:
+        raise click.UsageError("expected at least two results or checkpoints to compare")
+    folder = results or paths.results_root()
+    files = [_file(name, folder, suite, threat) for name in names]
+    comparison = compared([(store.read(file), store.read_verdicts(file)) for file in files])
+    if as_json:
+        print_json(
+            {
+                "results": [str(file.resolve()) for file in files],
+                "notes": list(comparison.notes),
+                "pairs": [_object(pair) for pair in comparison.pairs],
+            }
+        )
+        return
+    for note in comparison.notes:
+        print_line(f"note: {note}")
+    for pair in comparison.pairs:
+        _show(pair)
+    if len(comparison.labels) > 2:
+        _show_matrix(comparison)
+
+
+def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Path:
+    """The result file that ``name`` stands for."""
+    from harness.errors import InvalidInput, UnknownName
+    from harness.results import store
+
+    if name.endswith(".json"):
+        return Path(name)
+    stored = store.read_all(folder)
+    found = [(path, result) for path, result in stored if name.removesuffix(".pt") in (result.checkpoint, result.label)]
+    if not found:
+        raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})
+    found = [
+        (path, result)
+        for path, result in found
+        if suite in (None, result.suite) and threat in (None, _threat(result)) and _label_fits(name, result)
+    ]
+    if not found:
+        raise InvalidInput(f"{name} has no result of suite {suite or 'any'} under {threat or 'any threat model'}")
+    if suite is None:
+        standard = [(path, result) for path, result in found if result.suite == "autoattack"]
+        found = standard or found
+    if len({(result.suite, _threat(result), result.dataset.sha256, result.seed) for _, result in found}) > 1:
+        listed = ", ".join(str(path) for path, _ in found)
+        raise InvalidInput(f"{name} has several results: choose with --suite or --threat, or name a file of {listed}")
+    return found[0][0]
+
+
+def _threat(result: Result) -> str:
+    return f"{result.threat.norm}:{result.threat.eps}"
+
+
+def _label_fits(name: str, result: Result) -> bool:
+    """A plain name means the stored statistics; others are named by their label."""
+    return result.model.bn_stats == "stored" or name == result.label
+
+
+def _object(pair: Pair) -> dict[str, Any]:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "n": pair.n,
+        "both": pair.both,
+        "only_first": pair.only_first,
+        "only_second": pair.only_second,
+        "neither": pair.neither,
+        "difference": pair.difference,
+        "interval": list(pair.interval),
+        "p_value": pair.p_value,
+        "p_value_holm": pair.adjusted,
+        "only_first_indices": pair.first_indices.tolist(),
+        "only_second_indices": pair.second_indices.tolist(),
+    }
+
+
+def _show(pair: Pair) -> None:
+    low, high = pair.interval
+    print_line(f"{pair.first} against {pair.second}, {pair.n:,} common samples")
+    print_table(
+        ("robust", f"{pair.second} robust", f"{pair.second} broken"),
+        [
+            (f"{pair.first} robust", pair.both, pair.only_first),
+            (f"{pair.first} broken", pair.only_second, pair.neither),
+        ],
+        right=(f"{pair.second} robust", f"{pair.second} broken"),
+    )
+    verdict = "more than chance explains" if pair.significant else "not told apart from chance"
+    print_line(
+        f"difference {100 * pair.difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}), "
+        f"exact McNemar p {_p(pair.p_value)}, Holm-corrected {_p(pair.adjusted)}: {verdict}"
+    )
+    for label, indices in ((pair.first, pair.first_indices), (pair.second, pair.second_indices)):
+        if len(indices):
+            more = f", ... ({len(indices)} in all)" if len(indices) > _SHOWN else ""
+            print_line(f"robust in {label} only: samples {', '.join(map(str, indices[:_SHOWN]))}{more}")
+    print_line()
+
+
+def _show_matrix(comparison: Comparison) -> None:
+    """Differences of robust accuracy, row minus column, with a star where chance does not explain them."""
+    cells: dict[tuple[str, str], str] = {}
+    for pair in comparison.pairs:
+        star = "*" if pair.significant else ""
+        cells[pair.first, pair.second] = f"{100 * pair.difference:+.1f}{star}"
+        cells[pair.second, pair.first] = f"{-100 * pair.difference:+.1f}{star}"
+    rows = [(a, *(cells.get((a, b), "") for b in comparison.labels)) for a in comparison.labels]
+    print_table(("row minus column, points", *comparison.labels), rows, right=comparison.labels)
+    print_line("* larger than chance explains (Holm-corrected McNemar test, 5 %)")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
