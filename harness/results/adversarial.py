@@ -162,7 +162,8 @@ def _differences(points: np.ndarray[Any, Any], images: np.ndarray[Any, Any], dty
     with np.errstate(over="ignore"):  # wrapping around is undone on reading
         difference = points.view(bits) - images.view(bits)
     # all first bytes, then all second bytes, and so on: the high bytes are nearly all equal
-    return difference.astype(difference.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, points.itemsize).T.tobytes()
+    planes = difference.astype(difference.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, points.itemsize).T
+    return bytes(planes.tobytes())
 
 
 def _applied(block: bytes, images: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
