@@ -19,10 +19,10 @@ __all__ = [
     "LOSS_REPLACED",
     "PROBABILITIES",
     "RANDOMISED",
-    "REFERENCE_STANDS_IN",
+    "RANKED_NOT_LOWEST",
     "REFERENCE_WARNING",
+    "STANDS_IN",
     "STATE_KEPT",
-    "STRONGER_IS_HIGHER",
     "ZERO_GRADIENT",
 ]
 
@@ -118,17 +118,17 @@ REFERENCE_WARNING = define(
     "a warning of the reference AutoAttack that has no code of its own",
     "the reference AutoAttack warned of the result",
 )
-REFERENCE_STANDS_IN = define(
-    "reference-stands-in",
+STANDS_IN = define(
+    "stands-in",
     "note",
-    "on a board: there is no result of the suite autoattack, one of the reference is shown",
-    "AutoAttack by {suite}",
+    "on a board: the figure comes from another suite that does the same, as there is no result of the suite itself",
+    "{measure} by {suite}",
 )
-STRONGER_IS_HIGHER = define(
-    "stronger-is-higher",
+RANKED_NOT_LOWEST = define(
+    "ranked-not-lowest",
     "warn",
-    "on a board: a weaker suite found a lower robust accuracy than a stronger one",
-    "{weaker} below {stronger}",
+    "on a board: another suite found a lower robust accuracy than the one that decides the rank",
+    "{lower} below {ranked}",
 )
 CLEAN_DIFFERS = define(
     "clean-differs",

@@ -31,21 +31,22 @@ def show(board: Board, paths: list[Path]) -> None:
     """A board for people, on stdout."""
     kind = "partial runs, ranked apart" if board.partial else f"{board.size:,} images"
     print_line(f"{board.dataset} {board.split}, {board.norm} {board.eps} ({kind})")
-    header = ("rank", "checkpoint", "regime", "clean", "PGD", "AutoAttack", "n", "flags")
+    labels = [measure.label for measure in board.measures]
+    header = ("rank", "checkpoint", "regime", "clean", *labels, "n", "flags")
     rows = [
         (
             row.rank,
             row.checkpoint,
             row.regime,
             _percent(row.clean),
-            _percent(row.pgd),
-            _percent(row.autoattack),
+            *(_percent(row.robust.get(measure.name)) for measure in board.measures),
             row.n,
             "; ".join(map(str, row.flags)),
         )
         for row in board.rows
     ]
-    print_table(header, rows, right=("rank", "clean", "PGD", "AutoAttack", "n"))
+    print_table(header, rows, right=("rank", "clean", *labels, "n"))
+    print_line(f"ranked by {board.ranked_by}")
     for path in paths:
         print_line(f"written {path}")
     print_line()

@@ -40,7 +40,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, righ
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
         justify: Literal["left", "right"] = "right" if name in right else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=position == 0)
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=position == 0)
     for row in rows:
         # Text, because names come from files and may look like markup
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))

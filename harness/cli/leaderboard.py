@@ -48,8 +48,9 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
                     "threat": f"{board.norm}:{board.eps}",
                     "size": board.size,
                     "partial": board.partial,
+                    "ranked_by": board.ranked_by,
                     "files": [str(path.resolve()) for path in files],
-                    "rows": [row.cells() for row in board.rows],
+                    "rows": [board.cells(row) for row in board.rows],
                 }
                 for board, files in boards
             ]

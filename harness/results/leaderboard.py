@@ -6,11 +6,16 @@ The rules, all of them:
   holds goes to a board of its own kind, where ranks restart for every set of samples.
 - A row is a model: its weights, architecture and normalisation, and the BN statistics that it was evaluated
   with. Checkpoints that are the same model under several names share the row.
+- A board has a column of robust accuracy for every suite that its results hold (`harness.results.measures`). A
+  result without steps says clean accuracy only.
 - Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
   the one with the most flags; the clean accuracy is the lowest of the results shown.
-- ``autoattack_acc`` comes from the suite ``autoattack``; only where there is none it comes from
-  ``autoattack-reference``, and a flag says so.
-- Ranked by AutoAttack, then PGD, then clean accuracy, missing figures last; equal figures share a rank.
+- Where there is no result of a suite that has a stand-in, such as ``autoattack-reference`` for ``autoattack``, that
+  one's result is shown, and a flag says so.
+- Ranked by the strongest standard measure, then the next (AutoAttack, then PGD), then the measures that are not
+  standard, then clean accuracy; missing figures last; equal figures share a rank.
+- A suite that found a lower robust accuracy than the one that decides the rank is a flag, unless it is known to be
+  stronger.
 """
 
 from __future__ import annotations
@@ -24,8 +29,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.audit import kinds
-from harness.results import formats, stats
+from harness.audit.flags import Flag
+from harness.results import formats, measures, stats
 from harness.results.formats import Accuracy, Board, Row
+from harness.results.measures import Measure
 from harness.results.record import Result
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
@@ -53,6 +60,7 @@ def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatMode
         if shared[name] > 1:  # the same name for other data: both say which
             name += "-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         first = members[0]
+        found = measures.columns(result.suite for result in members if result.steps)
         made.append(
             Board(
                 name=name,
@@ -62,7 +70,8 @@ def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatMode
                 eps=_eps(members),
                 size=first.dataset.size,
                 partial=first.partial,
-                rows=_rows(members),
+                measures=found,
+                rows=_rows(members, measures.ranking(found)),
             )
         )
     return sorted(made, key=lambda board: board.name)
@@ -107,7 +116,7 @@ def _eps(members: list[Result]) -> str:
     return min((result.threat.eps for result in members), key=lambda eps: (len(eps), eps))
 
 
-def _rows(results: list[Result]) -> tuple[Row, ...]:
+def _rows(results: list[Result], order: Sequence[Measure]) -> tuple[Row, ...]:
     subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         model = result.model
@@ -122,14 +131,15 @@ def _rows(results: list[Result]) -> tuple[Row, ...]:
                 # other weights under the same name: both say which
                 replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
                 for row, sha256 in made
-            ]
+            ],
+            order,
         )
     return tuple(rows)
 
 
-def _ranked(rows: list[Row]) -> list[Row]:
+def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:
     def merit(row: Row) -> tuple[int, ...]:
-        figures = (row.autoattack, row.pgd, row.clean)
+        figures = (*(row.robust.get(measure.name) for measure in order), row.clean)
         return tuple(-1 if figure is None else round(figure.value * row.n) for figure in figures)
 
     rows = sorted(rows, key=lambda row: (tuple(-count for count in merit(row)), row.checkpoint))
@@ -138,21 +148,19 @@ def _ranked(rows: list[Row]) -> list[Row]:
 
 
 def _row(results: list[Result]) -> Row:
-    by_suite: dict[str, Result] = {}
+    chosen: dict[str, Result] = {}
     for result in results:
-        known = by_suite.get(result.suite)
+        known = chosen.get(result.suite)
         if known is None or _doubt(result) < _doubt(known):
-            by_suite[result.suite] = result
-    pgd = by_suite.get("pgd")
-    autoattack = by_suite.get("autoattack") or by_suite.get("autoattack-reference")
-    shown = [result for result in (autoattack, pgd) if result] or list(by_suite.values())
-    clean = min(shown, key=lambda result: result.clean_acc)
-
-    flags = {flag for result in shown for flag in result.flags}
-    if autoattack and autoattack.suite != "autoattack":
-        flags.add(kinds.REFERENCE_STANDS_IN(suite=autoattack.suite))
-    if pgd and autoattack and pgd.robust_acc < autoattack.robust_acc:
-        flags.add(kinds.STRONGER_IS_HIGHER(weaker="PGD", stronger="AutoAttack"))
+            chosen[result.suite] = result
+    attacked = {suite: result for suite, result in chosen.items() if result.steps}
+    found = measures.columns(attacked)
+    robust = {measure: next(attacked[suite] for suite in measure.suites if suite in attacked) for measure in found}
+    shown = [*robust.values(), *(result for result in chosen.values() if not result.steps)]
+    flags = {flag for result in shown for flag in result.flags} | _lower(robust)
+    for measure, result in robust.items():
+        if result.suite != measure.suites[0]:
+            flags.add(kinds.STANDS_IN(measure=measure.label, suite=result.suite))
     if len({round(result.clean_acc * result.n) for result in shown}) > 1:
         flags.add(kinds.CLEAN_DIFFERS())
 
@@ -169,12 +177,23 @@ def _row(results: list[Result]) -> Row:
         architecture=model.architecture,
         parameters=model.parameters,
         trained_share=share,
-        clean=_accuracy(clean.clean_acc, first.n),
-        pgd=None if pgd is None else _accuracy(pgd.robust_acc, first.n),
-        autoattack=None if autoattack is None else _accuracy(autoattack.robust_acc, first.n),
+        clean=_accuracy(min(result.clean_acc for result in shown), first.n),
+        robust={measure.name: _accuracy(result.robust_acc, first.n) for measure, result in robust.items()},
+        ranked_by=next((measure.name for measure in measures.ranking(found)), None),
         n=first.n,
         flags=tuple(sorted(flags, key=lambda flag: (flag.text, flag.code))),
     )
+
+
+def _lower(robust: Mapping[Measure, Result]) -> set[Flag]:
+    """A flag for every measure that is below the one that decides the rank and should not be."""
+    order = measures.ranking(robust)
+    return {
+        kinds.RANKED_NOT_LOWEST(lower=measure.label, ranked=order[0].label)
+        for measure in order[1:]
+        if robust[measure].robust_acc < robust[order[0]].robust_acc
+        and not (measure.strength and order[0].strength and measure.strength > order[0].strength)
+    }
 
 
 def _doubt(result: Result) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from torch import nn
 
 from harness import attacks, datasets, models, regimes, suites
 from harness.models import norm_layers
+from harness.results import leaderboard
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
 from tests.house._tree import ROOT
+from tests.results.records import make_result
 from tests.support import batch_of, drive, linear_model
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -54,6 +57,7 @@ def test_there_is_an_example_for_every_family() -> None:
         "harness/models/plain3.py",
         "harness/models/norm_layers/rms.py",
         "harness/regimes/last_block_ft.py",
+        "harness/results/formats/json_lines.py",
         "my_network.py",
         "random_then_pgd.toml",
     }
@@ -129,6 +133,15 @@ def test_architecture_and_norm_layer(norm_layer: str) -> None:
         loss.backward()
         optimizer.step()
     assert (model(x).argmax(1) == y).float().mean() > 0.9
+
+
+def test_format(tmp_path: Path) -> None:
+    results = [make_result("a", suite="pgd"), make_result("b", suite="my-suite", regime=None)]
+    (board,) = leaderboard.boards(results)
+    written = {path.name: path for path in leaderboard.write(board, tmp_path)}
+    assert f"{board.name}.jsonl" in written
+    lines = written[f"{board.name}.jsonl"].read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [board.cells(row) for row in board.rows]
 
 
 def test_architecture_in_a_file_of_ones_own(files: Path) -> None:

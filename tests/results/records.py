@@ -46,7 +46,9 @@ def make_result(
         n=n,
         clean_acc=clean / n,
         robust_acc=robust / n,
-        steps=[
+        steps=[]
+        if suite == "clean"
+        else [
             StepRecord(
                 name=suite,
                 attack="pgd",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness import suites
 from harness.audit import kinds
-from harness.results import formats, leaderboard
-from harness.results.formats import COLUMNS, Board
+from harness.results import formats, leaderboard, measures
+from harness.results.formats import Board, Cell
 from harness.results.stats import wilson
 from harness.threat import ThreatModel
 from tests.results.records import make_result
@@ -28,10 +29,81 @@ def order(board: Board) -> list[tuple[int, str]]:
     return [(row.rank, row.checkpoint) for row in board.rows]
 
 
+def cells(board: Board) -> dict[str, dict[str, Cell]]:
+    return {row.checkpoint: board.cells(row) for row in board.rows}
+
+
+def labels(board: Board) -> list[str]:
+    return [measure.label for measure in board.measures]
+
+
 def test_columns() -> None:
+    board = only(make_result(), make_result(suite="pgd"), make_result(suite="fgsm"))
     head = "rank, checkpoint, regime, parent, architecture, parameters, trained_share"
-    accuracies = [f"{name}_acc{part}" for name in ("clean", "pgd", "autoattack") for part in ("", "_low", "_high")]
-    assert list(COLUMNS) == [*head.split(", "), *accuracies, "n", "flags"]
+    suites = ("clean", "pgd", "autoattack", "fgsm")
+    accuracies = [f"{name}_acc{part}" for name in suites for part in ("", "_low", "_high")]
+    assert list(board.cells(board.rows[0])) == [*head.split(", "), *accuracies, "n", "ranked_by", "flags"]
+
+
+@pytest.mark.parametrize("suite", [name for name in suites.names() if name not in ("clean", "autoattack-reference")])
+def test_every_suite_of_the_package_is_a_known_measure(suite: str) -> None:
+    measure = measures.measure_of(suite)
+    assert measure.name == suite
+    assert measure.strength is not None
+    board = only(make_result(suite=suite, robust=40))
+    assert labels(board) == [measure.label]
+    assert cells(board)["bn_ft"][f"{suite}_acc"] == 0.4
+    assert board.rows[0].ranked_by == suite
+    for name in formats.names():
+        assert "40" in formats.get(name).render(board)
+
+
+def test_a_suite_of_ones_own_is_a_column_of_its_name() -> None:
+    board = only(make_result(suite="my-suite", robust=31), make_result("other", suite="pgd", robust=44))
+    assert labels(board) == ["PGD", "my-suite"]
+    assert cells(board)["bn_ft"]["my-suite_acc"] == 0.31
+    assert cells(board)["bn_ft"]["pgd_acc"] is None
+    assert [row.ranked_by for row in board.rows] == ["pgd", "my-suite"]
+    assert "| my-suite |" in formats.get("markdown").render(board)
+    assert "my-suite_acc,my-suite_acc_low," in formats.get("csv").render(board)
+
+
+@pytest.mark.parametrize("name", ["clean", "PGD", "AutoAttack", "Clean"])
+def test_no_suite_of_ones_own_passes_for_another(name: str) -> None:
+    mine = make_result(suite="pgd").model_copy(update={"suite": name})
+    board = only(mine, make_result(suite="autoattack", robust=30))
+    assert labels(board) == ["AutoAttack", f"{name} (own suite)"]
+    assert (cells(board)["bn_ft"]["clean_acc"], board.rows[0].ranked_by) == (0.98, "autoattack")
+
+
+def test_pgd_and_autoattack_come_first() -> None:
+    names = ["z-suite", "fgsm", "square", "a-suite", "pgd-20", "autoattack", "autoattack-plus", "pgd", "clean"]
+    board = only(*(make_result(suite=name, robust=40) for name in names))
+    wanted = ["PGD", "AutoAttack", "AutoAttack+", "PGD-20", "Square", "FGSM", "a-suite", "z-suite"]
+    assert labels(board) == wanted
+    assert board.ranked_by.startswith("AutoAttack, then PGD, then AutoAttack+")
+    assert board.ranked_by.endswith("then clean accuracy")
+
+
+def test_the_strongest_standard_measure_ranks() -> None:
+    board = only(
+        make_result("a", suite="fgsm", robust=95),
+        make_result("b", suite="pgd", robust=50),
+        make_result("c", suite="my-suite", robust=90),
+        make_result("d", suite="pgd-20", robust=60),
+        make_result("e", suite="clean"),
+        make_result("f", suite="autoattack", robust=2),
+    )
+    assert order(board) == [(1, "f"), (2, "b"), (3, "d"), (4, "a"), (5, "c"), (6, "e")]
+    assert [row.ranked_by for row in board.rows] == ["autoattack", "pgd", "pgd-20", "fgsm", "my-suite", None]
+
+
+def test_a_board_without_a_standard_measure_says_so() -> None:
+    board = only(make_result(suite="fgsm"), make_result("other", suite="square"))
+    said = "Square, then FGSM, then clean accuracy (no result is of a standard suite, pgd or autoattack)"
+    assert board.ranked_by == said
+    assert board.ranked_by in formats.get("markdown").render(board)
+    assert only(make_result(suite="clean")).ranked_by == "clean accuracy"
 
 
 def test_ranked_by_autoattack_then_pgd_then_clean() -> None:
@@ -53,30 +125,29 @@ def test_ties_share_a_rank() -> None:
 
 
 def test_a_row_in_full() -> None:
-    (row,) = only(make_result(robust=40), make_result(suite="pgd", robust=44, flags=("weak",))).rows
-    cells = row.cells()
-    assert cells["regime"] == "bn-ft"
-    assert cells["parent"] == "natural"
-    assert cells["trained_share"] == pytest.approx(448 / 77_754)
-    assert cells["clean_acc"] == 0.98
-    assert cells["pgd_acc"] == 0.44
-    assert (cells["autoattack_acc_low"], cells["autoattack_acc_high"]) == wilson(40, 100)
-    assert cells["flags"] == "weak"
+    board = only(make_result(robust=40), make_result(suite="pgd", robust=44, flags=("weak",)))
+    (row,) = board.rows
+    shown = board.cells(row)
+    assert shown["regime"] == "bn-ft"
+    assert shown["parent"] == "natural"
+    assert shown["trained_share"] == pytest.approx(448 / 77_754)
+    assert shown["clean_acc"] == 0.98
+    assert shown["pgd_acc"] == 0.44
+    assert (shown["autoattack_acc_low"], shown["autoattack_acc_high"]) == wilson(40, 100)
+    assert (shown["ranked_by"], shown["flags"]) == ("autoattack", "weak")
 
 
 def test_of_several_results_the_lowest_counts() -> None:
     (row,) = only(make_result(robust=42, seed=0), make_result(robust=38, seed=1), make_result(robust=40, seed=2)).rows
-    assert row.autoattack is not None
-    assert row.autoattack.value == 0.38
+    assert row.robust["autoattack"].value == 0.38
 
 
 def test_the_reference_only_stands_in() -> None:
     (row,) = only(make_result(robust=42, suite="autoattack-reference")).rows
-    assert row.autoattack is not None
-    assert row.flags == (kinds.REFERENCE_STANDS_IN(suite="autoattack-reference"),)
+    assert row.robust["autoattack"].value == 0.42
+    assert row.flags == (kinds.STANDS_IN(measure="AutoAttack", suite="autoattack-reference"),)
     (row,) = only(make_result(robust=41, suite="autoattack-reference"), make_result(robust=42)).rows
-    assert row.autoattack is not None
-    assert row.autoattack.value == 0.42
+    assert row.robust["autoattack"].value == 0.42
     assert row.flags == ()
 
 
@@ -84,6 +155,24 @@ def test_contradictions_are_flagged() -> None:
     (row,) = only(make_result(robust=42), make_result(robust=40, suite="pgd", clean=97)).rows
     assert list(map(str, row.flags)) == ["PGD below AutoAttack", "clean accuracy differs between suites"]
     assert row.clean.value == 0.97
+
+
+@pytest.mark.parametrize(
+    ("suite", "flagged"),
+    [("pgd", True), ("fgsm", True), ("square", True), ("my-suite", True), ("autoattack-plus", False)],
+)
+def test_a_lower_figure_than_the_ranking_one_is_flagged_unless_it_should_be_lower(suite: str, flagged: bool) -> None:
+    (row,) = only(make_result(robust=42), make_result(robust=41, suite=suite)).rows
+    assert [flag.code for flag in row.flags] == ["ranked-not-lowest"] * flagged
+    (row,) = only(make_result(robust=42), make_result(robust=42, suite=suite)).rows
+    assert row.flags == ()
+
+
+def test_results_of_a_clean_suite_count_for_clean_accuracy_alone() -> None:
+    board = only(make_result(robust=42), make_result(suite="clean", robust=97, clean=97))
+    assert labels(board) == ["AutoAttack"]
+    assert [flag.code for flag in board.rows[0].flags] == ["clean-differs"]
+    assert board.rows[0].clean.value == 0.97
 
 
 def test_the_same_model_under_two_names_is_one_row() -> None:
@@ -184,21 +273,24 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag"])
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag", "suite"])
 def test_csv_runs_nothing(text: str, field: str) -> None:
     fields = {"flags": (text,)} if field == "flag" else {field: text}
     board = only(make_result(weights="w" * 64, **fields))  # type: ignore[arg-type]
     lines = list(csv.reader(io.StringIO(formats.get("csv").render(board))))
-    assert lines[0] == list(COLUMNS)
     assert len(lines) == 2
-    assert len(lines[1]) == len(COLUMNS)
-    cell = lines[1][COLUMNS.index("flags" if field == "flag" else field)]
-    assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert cell in (text, f"'{text}")
+    assert len(lines[0]) == len(lines[1]) == len(board.cells(board.rows[0]))
+    for cell in lines[0] + lines[1]:
+        assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    if field == "suite":
+        assert {f"{text}_acc", f"'{text}_acc"} & set(lines[0])
+    else:
+        cell = lines[1][lines[0].index("flags" if field == "flag" else field)]
+        assert cell in (text, f"'{text}")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag", "dataset"])
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "parent", "architecture", "flag", "dataset", "suite"])
 def test_markdown_keeps_its_cells(text: str, field: str) -> None:
     fields = {"flags": (text,)} if field == "flag" else {field: text}
     board = only(make_result(weights="w" * 64, **fields))  # type: ignore[arg-type]
@@ -208,7 +300,7 @@ def test_markdown_keeps_its_cells(text: str, field: str) -> None:
     for line in table:
         # what ends a cell: a pipe behind an even number of backslashes
         ends = [i for i, c in enumerate(line) if c == "|" and (i - len(line[:i].rstrip("\\"))) % 2 == 0]
-        assert len(ends) == 13
+        assert len(ends) == 12
     assert "<" not in rendered
     assert "](" not in rendered.replace("\\](", "")
 
@@ -225,7 +317,9 @@ def test_every_format_shows_every_row(name: str) -> None:
 
 
 def test_csv_leaves_the_unknown_empty() -> None:
-    board = only(make_result(suite="pgd", regime=None, trained_parameters=None))
-    (row,) = csv.DictReader(io.StringIO(formats.get("csv").render(board)))
+    board = only(
+        make_result("a", suite="pgd", regime=None, trained_parameters=None), make_result("b", suite="autoattack")
+    )
+    (_, row) = csv.DictReader(io.StringIO(formats.get("csv").render(board)))
     assert row["regime"] == row["trained_share"] == row["autoattack_acc"] == row["autoattack_acc_low"] == ""
     assert row["pgd_acc"] == "0.400000"

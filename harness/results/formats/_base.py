@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.audit.flags import Flag
+from harness.results.measures import Measure, ranking
 
-__all__ = ["COLUMNS", "Accuracy", "Board", "Cell", "Format", "Row"]
+__all__ = ["Accuracy", "Board", "Cell", "Format", "Row"]
 
 Cell = str | int | float | None
 """One value of a table; None where nothing is known."""
-
-COLUMNS = (
-    "rank",
-    "checkpoint",
-    "regime",
-    "parent",
-    "architecture",
-    "parameters",
-    "trained_share",
-    "clean_acc",
-    "clean_acc_low",
-    "clean_acc_high",
-    "pgd_acc",
-    "pgd_acc_low",
-    "pgd_acc_high",
-    "autoattack_acc",
-    "autoattack_acc_low",
-    "autoattack_acc_high",
-    "n",
-    "flags",
-)
 
 
 @dataclass(frozen=True)
@@ -45,7 +25,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Row:
-    """One checkpoint; an accuracy is None where no such evaluation exists."""
+    """One model.
+
+    Attributes:
+        robust: robust accuracy by the name of its measure, for those of the board that were evaluated.
+        ranked_by: the name of the measure whose figure decides the rank; None where only clean accuracy is known.
+    """
 
     rank: int
     checkpoint: str
@@ -55,29 +40,10 @@ class Row:
     parameters: int
     trained_share: float | None
     clean: Accuracy
-    pgd: Accuracy | None
-    autoattack: Accuracy | None
+    robust: Mapping[str, Accuracy]
+    ranked_by: str | None
     n: int
     flags: tuple[Flag, ...]
-
-    def cells(self) -> dict[str, Cell]:
-        """The row under the names of `COLUMNS`; accuracies are fractions."""
-        known: dict[str, Cell] = {
-            "rank": self.rank,
-            "checkpoint": self.checkpoint,
-            "regime": self.regime,
-            "parent": self.parent,
-            "architecture": self.architecture,
-            "parameters": self.parameters,
-            "trained_share": self.trained_share,
-            "n": self.n,
-            "flags": "; ".join(map(str, self.flags)),
-        }
-        for name, accuracy in (("clean", self.clean), ("pgd", self.pgd), ("autoattack", self.autoattack)):
-            known[f"{name}_acc"] = accuracy.value if accuracy else None
-            known[f"{name}_acc_low"] = accuracy.low if accuracy else None
-            known[f"{name}_acc_high"] = accuracy.high if accuracy else None
-        return {column: known[column] for column in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -89,6 +55,7 @@ class Board:
         dataset, split, norm, eps: what was evaluated.
         size: samples in the whole split.
         partial: whether the rows are runs on fewer samples than that.
+        measures: what robust accuracy was measured by, in the order of the columns.
         rows: in order of rank; in a partial board ranks restart for every set of samples.
     """
 
@@ -99,7 +66,37 @@ class Board:
     eps: str
     size: int
     partial: bool
+    measures: tuple[Measure, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def ranked_by(self) -> str:
+        """How rows are ranked, in words that follow "ranked by"."""
+        order = ", then ".join([*(measure.label for measure in ranking(self.measures)), "clean accuracy"])
+        if self.measures and not any(measure.standard for measure in self.measures):
+            return f"{order} (no result is of a standard suite, pgd or autoattack)"
+        return order
+
+    def cells(self, row: Row) -> dict[str, Cell]:
+        """A row as plain values by column name, the same columns for every row; accuracies are fractions."""
+        accuracies = {"clean": row.clean} | {m.name: row.robust.get(m.name) for m in self.measures}
+        return {
+            "rank": row.rank,
+            "checkpoint": row.checkpoint,
+            "regime": row.regime,
+            "parent": row.parent,
+            "architecture": row.architecture,
+            "parameters": row.parameters,
+            "trained_share": row.trained_share,
+            **{
+                f"{name}_acc{end}": getattr(accuracy, part) if accuracy else None
+                for name, accuracy in accuracies.items()
+                for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
+            },
+            "n": row.n,
+            "ranked_by": row.ranked_by,
+            "flags": "; ".join(map(str, row.flags)),
+        }
 
 
 @dataclass(frozen=True)

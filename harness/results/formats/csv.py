@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as writer
 import io
 
-from harness.results.formats._base import COLUMNS, Board, Cell, Format
+from harness.results.formats._base import Board, Cell, Format
 
 __all__ = ["csv"]
 
@@ -15,9 +15,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def _render(board: Board) -> str:
     text = io.StringIO()
     lines = writer.writer(text, lineterminator="\n")
-    lines.writerow(COLUMNS)
-    for row in board.rows:
-        lines.writerow(_cell(value) for value in row.cells().values())
+    rows = [board.cells(row) for row in board.rows]
+    for names in rows[:1]:
+        lines.writerow(_cell(name) for name in names)
+    for row in rows:
+        lines.writerow(_cell(value) for value in row.values())
     return text.getvalue()
 
 

@@ -8,21 +8,7 @@ from harness.results.formats._base import Accuracy, Board, Format, Row
 
 __all__ = ["markdown"]
 
-_HEADER = (
-    "rank",
-    "checkpoint",
-    "regime",
-    "parent",
-    "architecture",
-    "parameters",
-    "trained",
-    "clean",
-    "PGD",
-    "AutoAttack",
-    "n",
-    "flags",
-)
-_RIGHT = {"rank", "parameters", "trained", "clean", "PGD", "AutoAttack", "n"}
+_LEFT = ("checkpoint", "regime", "parent", "architecture", "flags")
 
 
 def _render(board: Board) -> str:
@@ -37,19 +23,21 @@ def _render(board: Board) -> str:
     else:
         about = f"All {board.size:,} samples of the {_text(board.split)} split."
     rule = (
-        "Accuracies in percent, with 95 % Wilson intervals, ranked by AutoAttack, then PGD, then clean "
-        "accuracy; equal figures share a rank. Of several evaluations of the same weights by the same suite "
-        "the one with the lowest robust accuracy is shown."
+        f"Accuracies in percent, with 95 % Wilson intervals, ranked by {_text(board.ranked_by)}; equal figures share "
+        "a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust accuracy "
+        "is shown."
     )
+    head = ["rank", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
+    header = [*head, *(_text(measure.label) for measure in board.measures), "n", "flags"]
     lines = [
-        f"| {' | '.join(_HEADER)} |",
-        f"|{'|'.join('---:' if name in _RIGHT else '---' for name in _HEADER)}|",
-        *(f"| {' | '.join(_cells(row))} |" for row in board.rows),
+        f"| {' | '.join(header)} |",
+        f"|{'|'.join('---' if name in _LEFT else '---:' for name in header)}|",
+        *(f"| {' | '.join(_cells(board, row))} |" for row in board.rows),
     ]
     return "\n".join([title, "", about, rule, "", *lines, ""])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(board: Board, row: Row) -> tuple[str, ...]:
     share = "" if row.trained_share is None else f"{100 * row.trained_share:.2f} %"
     return (
         str(row.rank),
@@ -60,8 +48,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.parameters:,}",
         share,
         _percent(row.clean),
-        _percent(row.pgd),
-        _percent(row.autoattack),
+        *(_percent(row.robust.get(measure.name)) for measure in board.measures),
         f"{row.n:,}",
         _text("; ".join(map(str, row.flags))),
     )
