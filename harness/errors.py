@@ -31,6 +31,8 @@ __all__ = [
     "ResultError",
     "StorageError",
     "UnknownName",
+    "did_you_mean",
+    "nearest",
 ]
 
 
@@ -43,10 +45,8 @@ class UnknownName(HarnessError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         listed = ", ".join(names) if names else "none"
-        super().__init__(f"unknown {kind} {name!r}: expected one of {listed}{hint}")
+        super().__init__(f"unknown {kind} {name!r}: expected one of {listed}{did_you_mean(name, names)}")
         self.kind = kind
         self.name = name
         self.known = names
@@ -78,3 +78,18 @@ class ResultError(HarnessError):
 
 class StorageError(HarnessError):
     """A file that cannot be written."""
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.4) -> list[str]:
+    """Up to ``count`` of the known names, those most like ``name`` first.
+
+    Args:
+        cutoff: from 0, anything, to 1, the name itself.
+    """
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: the nearest one, or nothing if none is near."""
+    found = nearest(name, known)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Settings"]
 

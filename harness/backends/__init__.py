@@ -25,10 +25,11 @@ from harness.backends._kernels import Kernels, have_kernels
 from harness.backends._shapes import Noted, Shapes, noted, output_shapes, settle_sizes
 from harness.backends._sweep import sweep
 from harness.errors import InvalidInput
+from harness.util import choices
 
 __all__ = ["PRECISIONS", "Kernels", "Noted", "accelerate", "full_float32", "noted", "require_precision"]
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+PRECISIONS = choices.names(choices.Precision)
 
 
 def require_precision(precision: str, device: torch.device) -> None:

@@ -27,12 +27,12 @@ from harness.models._selectors import bn_layers
 from harness.threat import ThreatModel
 from harness.threat.perturb import Crafting, craft
 from harness.threat.rng import sample_keys
+from harness.util import choices
 
 __all__ = ["BN_STATISTICS", "STORED", "BnStatistics"]
 
 STORED = "stored"
-BN_STATISTICS = (STORED, "clean", "adversarial", "batch")
-"""As the checkpoint holds them; estimated anew on clean or on adversarial training images; of the batch at hand."""
+BN_STATISTICS = choices.names(choices.BnStatisticsKind)
 
 _BATCH = 128
 _STEPS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -17,6 +17,7 @@ from harness.checkpoints._tensors import plain_tensors, read_bytes, unpack
 from harness.checkpoints._unwrap import fit_names, own_normalization, settle_counters, unwrap
 from harness.errors import CheckpointError, InvalidInput
 from harness.models import Model, Normalization
+from harness.util.choices import FileFormat
 
 __all__ = ["import_file"]
 
@@ -40,7 +41,7 @@ def import_file(
     source: str | None = None,
     training: Mapping[str, Any] | None = None,
     entry: str | None = None,
-    file_format: Literal["pt", "safetensors"] = "pt",
+    file_format: FileFormat = "pt",
     checkpoint_dir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:

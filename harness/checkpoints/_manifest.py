@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from harness.checkpoints._toml import to_toml
 from harness.errors import CheckpointError, HarnessError
 from harness.models import OWN, Normalization
 from harness.threat import ThreatModel
+from harness.util.validation import Record, validate
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -36,19 +36,17 @@ _LONGEST = 200
 _HASH = r"^[0-9a-f]{64}$"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-
-class Parent(_Record):
+class Parent(Record):
     """The checkpoint that the weights were trained from."""
 
     name: str
     weights_sha256: str | None = Field(default=None, pattern=_HASH)
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """One registered checkpoint."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
@@ -142,9 +140,7 @@ def build_manifest(where: str, fields: Mapping[str, Any]) -> Manifest:
         CheckpointError: a field that is unknown, missing or wrong; ``where`` begins the sentence.
     """
     try:
-        return Manifest.model_validate(dict(fields))
-    except ValidationError as error:
-        raise CheckpointError(f"{where}: {_explain(error)}") from error
+        return validate(Manifest, fields, where, raises=CheckpointError)
     except CheckpointError:
         raise
     except HarnessError as error:
@@ -175,17 +171,3 @@ def read_manifest(path: Path) -> Manifest:
             f"the manifest {path} names the file {manifest.file!r}, expected {path.stem}.pt or {path.stem}.safetensors"
         )
     return manifest
-
-
-def _explain(error: ValidationError) -> str:
-    # a misspelt field is an unknown and a missing one; the first says more
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"the field {field!r} is missing"
-    if first["type"] == "extra_forbidden":
-        known = [info.alias or name for name, info in Manifest.model_fields.items()]
-        nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        return f"unknown field {field!r}: expected one of {', '.join(known)}{hint}"
-    return f"{field}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from harness.checkpoints._tensors import (
 )
 from harness.errors import CheckpointError, HarnessError
 from harness.models import Model
+from harness.util.choices import FileFormat
 from harness.util.files import write_together
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
@@ -154,7 +155,7 @@ def save(
     source: str | None = None,
     source_sha256: str | None = None,
     notes: Sequence[str] = (),
-    file_format: Literal["pt", "safetensors"] = "pt",
+    file_format: FileFormat = "pt",
     overwrite: bool = False,
 ) -> Path:
     """Register a model: ``directory/NAME.pt`` and its manifest ``NAME.toml``, both or neither.

@@ -10,7 +10,6 @@ Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 3 done but with flag
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import logging
 import os
@@ -27,7 +26,7 @@ from typing import TextIO
 import rich_click as click
 
 from harness._version import __version__
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnknownName
 
 __all__ = ["Commands", "commands", "main", "run"]
 
@@ -65,9 +64,7 @@ class Commands(click.RichGroup):
         """As in click, but an unknown name is answered with the known ones and the nearest."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            nearest = difflib.get_close_matches(args[0], known, n=1, cutoff=0.4)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            ctx.fail(f"unknown command {args[0]!r}: expected one of {', '.join(known)}{hint}")
+            ctx.fail(str(UnknownName("command", args[0], known)))
         return super().resolve_command(ctx, args)
 
 

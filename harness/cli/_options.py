@@ -7,10 +7,13 @@ from typing import Literal
 
 import rich_click as click
 
+from harness.util.choices import Precision, names
+
 __all__ = [
     "CountOrAuto",
     "as_json",
     "checkpoint_dir",
+    "choice",
     "data_dir",
     "device",
     "download",
@@ -39,6 +42,11 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
         if count < 1:
             self.fail(f"expected a whole number of at least 1 or 'auto', got {value!r}", param, ctx)
         return count
+
+
+def choice(of: object) -> click.Choice:  # type: ignore[type-arg]  # not subscriptable in every click
+    """One of the names of a type in `harness.util.choices`."""
+    return click.Choice(names(of))
 
 
 folder = click.Path(path_type=Path)
@@ -71,7 +79,7 @@ seed = click.option(
 )
 precision = click.option(
     "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16"]),
+    type=choice(Precision),
     default="fp32",
     show_default=True,
     help="Of the attacked model; what counts as broken is always judged in float32.",

@@ -84,15 +84,14 @@ def _compare(
     seed: int,
 ) -> tuple[dict[str, Any], tuple[Similarity, ...]]:
     """What was compared, for people and programs, and what came of it."""
-    import torch
-
     from harness import checkpoints, datasets
     from harness.cli import _threats
     from harness.errors import InvalidInput
     from harness.representations import compare
     from harness.threat.perturb import Crafting
+    from harness.util.devices import find_device
 
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = str(find_device(device))
     first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir, device=place) for name in (a, b))
     wanted = dataset or first.manifest.dataset
     if wanted is None:

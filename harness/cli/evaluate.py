@@ -9,7 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from harness.cli import _options as options
-from harness.util import paths
+from harness.util import choices, paths
 
 __all__ = ["evaluate"]
 
@@ -37,7 +37,7 @@ __all__ = ["evaluate"]
 @options.eps_units
 @click.option(
     "--bn-stats",
-    type=click.Choice(["stored", "clean", "adversarial", "batch"]),
+    type=options.choice(choices.BnStatisticsKind),
     default="stored",
     show_default=True,
     help="Running statistics of the BN layers: as stored, estimated anew on clean or on adversarial training "

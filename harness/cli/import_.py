@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line
 from harness.util import paths
+from harness.util.choices import FileFormat
 
 if TYPE_CHECKING:
     from harness.checkpoints import Manifest
@@ -63,7 +64,7 @@ def _shape(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["pt", "safetensors"]),
+    type=options.choice(FileFormat),
     default="pt",
     show_default=True,
     help="Of the registered copy.",
@@ -93,7 +94,7 @@ def import_(
     parent: str | None,
     source: str | None,
     entry: str | None,
-    file_format: Literal["pt", "safetensors"],
+    file_format: FileFormat,
     output: Path | None,
     checkpoint_dir: Path | None,
     overwrite: bool,

@@ -15,7 +15,7 @@ from click.globals import get_current_context
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line
-from harness.util import paths
+from harness.util import choices, paths
 from harness.util.files import check_writable
 
 if TYPE_CHECKING:
@@ -50,22 +50,20 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 @click.option("--momentum", type=float, metavar="M", help="0.9 if not given.")
 @click.option(
     "--schedule",
-    type=click.Choice(["one-cycle", "step", "cosine", "constant"]),
+    type=options.choice(choices.ScheduleName),
     help="Of the learning rate; one-cycle if not given.",
 )
 @click.option("--norm", metavar="NORM", help="Linf, L2 or L1; the data set's if not given.")
 @click.option("--eps", metavar="EPS", help="Radius for inputs in [0, 1], such as 8/255; the data set's if not given.")
-@click.option("--attack", type=click.Choice(["pgd", "fgsm", "r-fgsm"]), help="That crafts; pgd if not given.")
+@click.option("--attack", type=options.choice(choices.CraftingMethod), help="That crafts; pgd if not given.")
 @click.option("--steps", type=int, metavar="N", help="Of pgd; 7 if not given.")
 @click.option("--step-size", type=float, metavar="SIZE", help="2.5 eps / steps for pgd if not given.")
 @click.option("--label-smoothing", type=float, metavar="SHARE", help="None if not given.")
 @click.option("--weight-averaging", type=float, metavar="DECAY", help="Average the weights, such as 0.999 a step.")
-@click.option("--augment", type=click.Choice(["none", "crop-flip"]), help="crop-flip suits CIFAR; none if not given.")
+@click.option("--augment", type=options.choice(choices.Augmentation), help="crop-flip suits CIFAR; none if not given.")
 @click.option("--validation", type=float, metavar="SHARE", help="Of the training data kept aside; 0.1 if not given.")
 @click.option("--normalize/--no-normalize", default=None, help="Normalise inside the model, by the training data; on.")
-@click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "tf32", "bf16"]), help="auto: bf16 on a GPU, else fp32."
-)
+@click.option("--precision", type=options.choice(choices.TrainingPrecision), help="auto: bf16 on a GPU, else fp32.")
 @click.option("--compile/--no-compile", default=None, help="Compile the passes; on a GPU if not given.")
 @options.seed
 @options.device
@@ -83,7 +81,7 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 )
 @click.option(
     "--keep",
-    type=click.Choice(["last", "best", "both"]),
+    type=options.choice(choices.KeptEpochs),
     default="both",
     show_default=True,
     help="Last epoch (NAME.pt), best on validation data (NAME_best.pt), or both.",
@@ -159,7 +157,7 @@ def train(
                 settings=settings,
                 architecture=architecture or (None if start else "digits-resnet"),
                 parent=start,
-                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                device=device,
                 progress=progress,
                 state_dir=states,
             )

@@ -38,6 +38,7 @@ from harness.results.record import Result, StepRecord, ThreatRecord, Verdicts
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
+from harness.util.devices import find_device
 
 if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint
@@ -140,7 +141,7 @@ def evaluate_checkpoint(
     """
     chosen = Settings(**settings)
     if chosen.device is None:
-        chosen = Settings(**settings | {"device": "cuda" if torch.cuda.is_available() else "cpu"})
+        chosen = Settings(**settings | {"device": find_device()})
     threat = _threat(checkpoint.model, threat)
     statistics = BnStatistics(bn_stats, bn_data, chosen.seed)
     subject = Subject.registered(checkpoint, dataset, statistics, threat, checkpoint_dir)
@@ -309,15 +310,7 @@ def _device(model: nn.Module, asked: str | torch.device | None) -> torch.device:
     if asked is None:
         tensors = [*model.parameters(), *model.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise InvalidInput(f"unknown device {str(asked)!r}: expected cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidInput(f"unknown device {str(asked)!r}: expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise InvalidInput(f"device {asked} is not there: {torch.cuda.device_count()} CUDA devices are; use cpu")
-    return device
+    return find_device(asked)
 
 
 def _known_before(subject: Subject, threat: ThreatModel) -> list[Flag]:

@@ -17,14 +17,13 @@ that begins with a hyphen takes away from everything.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, did_you_mean
 from harness.models import Model, layer_groups
 
 __all__ = ["bn_layers", "select", "select_bn_layers"]
@@ -96,9 +95,9 @@ def _match(model: Model, selector: str, everything: set[str]) -> set[str]:
         wanted = list(groups)[first:last]
     else:
         known = [*_KEYWORDS, *(f"group:{name}" for name in groups)]
-        nearest = difflib.get_close_matches(selector, known, n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise InvalidInput(f"no part of the network is called {selector!r}: {_what_there_is(model)}{hint}")
+        raise InvalidInput(
+            f"no part of the network is called {selector!r}: {_what_there_is(model)}{did_you_mean(selector, known)}"
+        )
     prefixes = [prefix for name in wanted for prefix in groups[name]]
     return {n for n in everything if any(n == p or n.startswith(f"{p}.") for p in prefixes)}
 

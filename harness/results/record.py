@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.audit.flags import Flag
 from harness.errors import InvalidInput
+from harness.util.validation import Record
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,11 +30,7 @@ __all__ = [
 SCHEMA_VERSION = 2
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelRecord(_Record):
+class ModelRecord(Record):
     """The model that was attacked, as far as it is known."""
 
     architecture: str
@@ -51,7 +48,7 @@ class ModelRecord(_Record):
     bn_stats_facts: dict[str, Any] = Field(default_factory=dict, description="what they were estimated on, and how")
 
 
-class DatasetRecord(_Record):
+class DatasetRecord(Record):
     """What was evaluated on."""
 
     name: str
@@ -62,7 +59,7 @@ class DatasetRecord(_Record):
     sha256: str = Field(description="hash of the images and labels that were evaluated, in their order")
 
 
-class ThreatRecord(_Record):
+class ThreatRecord(Record):
     """Norm and radius; `eps` is the text it was written as."""
 
     norm: str
@@ -70,7 +67,7 @@ class ThreatRecord(_Record):
     radius: float
 
 
-class StepRecord(_Record):
+class StepRecord(Record):
     """What one step of the suite did."""
 
     name: str
@@ -86,7 +83,7 @@ class StepRecord(_Record):
     model_seconds: float = Field(description="of those, inside the model's passes (summed over workers)")
 
 
-class Environment(_Record):
+class Environment(Record):
     """Where and with what it ran."""
 
     versions: dict[str, str]
@@ -103,7 +100,7 @@ class Environment(_Record):
     git_dirty: bool | None = None
 
 
-class Result(_Record):
+class Result(Record):
     """One evaluation of one model under one threat model by one suite."""
 
     schema_version: Literal[2] = 2

@@ -20,6 +20,7 @@ from harness.studies.jobs import Done, Event, Job, Tell, can_isolate, schedule
 from harness.studies.planning import Measure, Member, Plan
 from harness.studies.work import Folders, evaluate_one, find_result, load, train_one
 from harness.suites import REFERENCE
+from harness.util.devices import find_device
 from harness.util.files import check_writable
 
 __all__ = ["Summary", "missing", "run"]
@@ -70,7 +71,7 @@ def run(
         InvalidInput: workers or a device that are not there.
         StorageError: the folder cannot be written.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = find_device(device)
     size = _count(workers, place)
     folders = Folders(output)
     check_writable(output)

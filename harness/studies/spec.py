@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from harness.errors import InvalidInput
+from harness.util.choices import BnStatisticsKind
 from harness.util.validation import Record, validate
 
 __all__ = ["LABEL", "ClaimText", "Curve", "Entry", "Study", "read"]
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-BnStats = Literal["stored", "clean", "adversarial", "batch"]
 
 
 def _eps(value: Any) -> Any:
@@ -101,7 +100,7 @@ class Study(Record):
     keep: Literal["last", "best"] = "last"
     suites: tuple[str, ...] = Field(default=("pgd", "autoattack"), min_length=1)
     curve: Curve | None = None
-    bn_stats: tuple[BnStats, ...] = Field(default=("stored",), min_length=1)
+    bn_stats: tuple[BnStatisticsKind, ...] = Field(default=("stored",), min_length=1)
     limit: int | None = Field(default=None, ge=1)
     train_limit: int | None = Field(default=None, ge=2)
     claim: tuple[ClaimText, ...] = ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
+from harness.util.choices import CraftingMethod
 
 __all__ = ["Crafting", "craft", "sequence"]
-
-Kind = Literal["pgd", "fgsm", "r-fgsm"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,13 @@ class Crafting:
         step_size: of each, in the units of the images.
     """
 
-    kind: Kind
+    kind: CraftingMethod
     threat: ThreatModel
     steps: int
     step_size: float
 
     @classmethod
-    def of(cls, kind: Kind, threat: ThreatModel, *, steps: int, step_size: float | None = None) -> Crafting:
+    def of(cls, kind: CraftingMethod, threat: ThreatModel, *, steps: int, step_size: float | None = None) -> Crafting:
         """With the step size of the method's paper where none is given: 2.5 eps / steps for PGD, 1.25 eps
         for FGSM, half of eps for R+FGSM (the other half is its random step)."""
         steps = steps if kind == "pgd" else 1

@@ -26,6 +26,7 @@ from harness.training.schedules import SCHEDULES
 from harness.training.settings import Settings
 from harness.training.state import StateFile
 from harness.training.step import step
+from harness.util.devices import find_device
 
 __all__ = ["train"]
 
@@ -37,7 +38,7 @@ def train(
     settings: Settings | None = None,
     architecture: str | None = None,
     parent: Checkpoint | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = "cpu",
     progress: Progress | None = None,
     state_dir: str | Path | None = None,
 ) -> TrainingOutcome:
@@ -52,7 +53,7 @@ def train(
         settings: all numbers; the defaults if not given.
         architecture: of a regime that starts at random.
         parent: of a regime that starts from one; it is not changed.
-        device: where to train.
+        device: where to train; None is a GPU where there is one.
         progress: called after every batch and every epoch.
         state_dir: where to keep what a killed run goes on from when it is called again with the same
             arguments. The file stays until the outcome is registered (`register`), or until
@@ -63,7 +64,7 @@ def train(
         TrainingDiverged: loss or weights are no longer finite; it carries the last finite state.
     """
     settings = settings or Settings()
-    place = _device(device)
+    place = find_device(device)
     if len(dataset) < 2:
         raise InvalidInput(f"training needs at least two images, {dataset.name} ({dataset.split}) has {len(dataset)}")
     planned = plan(regime, settings, dataset, architecture=architecture, parent=parent, device=place)
@@ -155,15 +156,3 @@ def _reset(run: Run, stage: Stage) -> None:
 
 def _finite(network: nn.Module) -> bool:
     return all(bool(value.isfinite().all()) for value in network.state_dict().values())
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidInput(f"cannot train on the device {str(device)!r}: {reason}") from error
-    if place.type not in ("cpu", "cuda"):
-        raise InvalidInput(f"unknown device {str(device)!r}: expected cpu, cuda or cuda:N")
-    return place

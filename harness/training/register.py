@@ -12,10 +12,9 @@ from harness.datasets import Dataset
 from harness.errors import CheckpointError
 from harness.regimes._base import Regime
 from harness.training.outcome import TrainingOutcome, write_log
+from harness.util.choices import KeptEpochs
 
-__all__ = ["Kept", "Registered", "refuse_existing", "register"]
-
-Kept = Literal["last", "best", "both"]
+__all__ = ["Registered", "refuse_existing", "register"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def register(
     parent: Checkpoint | None,
     directory: str | Path,
     name: str,
-    kept: Kept = "both",
+    kept: KeptEpochs = "both",
     command: str | None = None,
     overwrite: bool = False,
 ) -> Registered:
@@ -84,7 +83,7 @@ def _definition(regime: Regime) -> dict[str, Any]:
     return regime.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"name"})
 
 
-def refuse_existing(directory: str | Path, name: str, kept: Kept) -> None:
+def refuse_existing(directory: str | Path, name: str, kept: KeptEpochs) -> None:
     """Before training rather than after it: is there something that would be overwritten?
 
     Raises:

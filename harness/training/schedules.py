@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from harness.util.choices import ScheduleName
+
 __all__ = ["SCHEDULES"]
 
 
@@ -31,6 +33,6 @@ def _constant(done: float) -> float:
     return 1.0
 
 
-SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
+SCHEDULES: Mapping[ScheduleName, Callable[[float], float]] = MappingProxyType(
     {"one-cycle": _one_cycle, "step": _step, "cosine": _cosine, "constant": _constant}
 )

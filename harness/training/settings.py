@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
+from harness.util.choices import Augmentation, CraftingMethod, ScheduleName, TrainingPrecision
 from harness.util.validation import Record
 
 __all__ = ["Settings"]
@@ -23,16 +22,16 @@ class Settings(Record):
     learning_rate: float = Field(default=0.1, gt=0, description="at the schedule's peak")
     weight_decay: float = Field(default=5e-4, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    schedule: Literal["one-cycle", "step", "cosine", "constant"] = "one-cycle"
+    schedule: ScheduleName = "one-cycle"
     threat: str | None = Field(default=None, description='such as "Linf:8/255"; None is the data set\'s own')
-    attack: Literal["pgd", "fgsm", "r-fgsm"] = "pgd"
+    attack: CraftingMethod = "pgd"
     steps: int = Field(default=7, ge=1, description="of PGD")
     step_size: float | None = Field(default=None, gt=0, description="None is the attack's own")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     weight_averaging: float | None = Field(default=None, gt=0, lt=1, description="decay per step, such as 0.999")
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Augmentation = "none"
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the training data kept aside")
     normalize: bool = Field(default=True, description="by mean and deviation of the training data, in the model")
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = Field(default="auto", description="auto: bf16 on a GPU")
+    precision: TrainingPrecision = Field(default="auto", description="auto: bf16 on a GPU")
     compile: bool | None = Field(default=None, description="None: on a GPU")
     seed: int = Field(default=0, ge=0)

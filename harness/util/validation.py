@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
+import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput, did_you_mean
 
 __all__ = ["Record", "validate"]
 
@@ -21,33 +21,36 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def validate(kind: type[R], table: Mapping[str, Any], what: str) -> R:
+def validate(kind: type[R], table: Mapping[str, Any], what: str, *, raises: type[HarnessError] = InvalidInput) -> R:
     """``table`` as a ``kind``.
 
     Args:
         what: begins the error, for example "the regime my.toml".
+        raises: the class of the error.
 
     Raises:
-        InvalidInput: the first problem: an unknown field with the nearest known one, or a wrong value.
+        HarnessError: the first problem: an unknown field with the nearest known one, or a wrong value.
     """
     try:
         return kind.model_validate(dict(table))
     except ValidationError as error:
-        raise InvalidInput(f"{what}: {_explain(kind, error)}") from error
+        raise raises(f"{what}: {_explain(kind, error)}") from error
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    # a misspelt field is an unknown and a missing one; the first says more
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"the field {where!r} is missing"
-    if first["type"] != "extra_forbidden":
-        message = first["msg"][:1].lower() + first["msg"][1:]
-        return f"{where}: {message}, got {first['input']!r}"
-    known = sorted(_home(kind, first["loc"][:-1]).model_fields)
-    nearest = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown field {where!r}: expected one of {', '.join(known)}{hint}"
+    if first["type"] == "extra_forbidden":
+        fields = _home(kind, first["loc"][:-1]).model_fields
+        known = sorted(field.alias or name for name, field in fields.items())
+        return (
+            f"unknown field {where!r}: expected one of {', '.join(known)}{did_you_mean(str(first['loc'][-1]), known)}"
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {reprlib.repr(first['input'])}"
 
 
 def _home(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

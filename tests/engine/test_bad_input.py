@@ -220,7 +220,7 @@ def test_samples_that_cannot_be_used(x: Tensor, y: Tensor, says: str) -> None:
         ({"workers": 0}, "workers must be 'auto' or a positive number, got 0"),
         ({"device": "gpu"}, "unknown device 'gpu': expected cpu, cuda or cuda:N"),
         ({"graphs": True}, "CUDA graphs need a CUDA device, and this run is on cpu; leave --graphs out"),
-        ({"device": "cuda:7"}, "device cuda:7 is not there"),
+        ({"device": "cuda:7"}, "there is no device cuda:7: this machine has"),
         ({"threat": "Linf"}, "a threat model is written NORM:EPS"),
         ({"suite": "autoatack"}, "did you mean 'autoattack'"),
     ],

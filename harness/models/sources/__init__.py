@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.errors import HarnessError, InvalidInput, UnknownName
+from harness.errors import HarnessError, InvalidInput, UnknownName, nearest
 from harness.models._base import Shape
 from harness.models._user_file import from_file, one_line
 from harness.models.norm_layers import NormLayer
@@ -94,7 +93,7 @@ def _torchvision(name: str, classes: int, shape: Shape) -> nn.Module:
     models = _library("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
-        raise UnknownName("torchvision architecture", name, _nearest(name, known))
+        raise UnknownName("torchvision architecture", name, nearest(name, known, count=_SHOWN, cutoff=0))
     if shape[0] != 3:
         raise InvalidInput(f"torchvision:{name} takes images of 3 channels, got {shape[0]}")
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes)
@@ -104,7 +103,7 @@ def _torchvision(name: str, classes: int, shape: Shape) -> nn.Module:
 def _timm(name: str, classes: int, shape: Shape) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
-        raise UnknownName("timm architecture", name, _nearest(name, timm.list_models()))
+        raise UnknownName("timm architecture", name, nearest(name, timm.list_models(), count=_SHOWN, cutoff=0))
     settings = timm.get_pretrained_cfg(name)
     # networks that are built for one size (transformers) are told which
     size = {"img_size": shape[1:]} if settings is not None and settings.fixed_input_size else {}
@@ -133,7 +132,9 @@ def _robustbench(name: str, classes: int, shape: Shape) -> nn.Module:
             with suppress(UnknownName):  # not every data set has entries for every threat model
                 threat_of = dict.fromkeys(zoo_names(dataset, threat), threat) | threat_of
         if name not in threat_of:
-            raise UnknownName(f"robustbench model for {dataset}", name, _nearest(name, threat_of))
+            raise UnknownName(
+                f"robustbench model for {dataset}", name, nearest(name, threat_of, count=_SHOWN, cutoff=0)
+            )
         network = zoo_model(name, dataset, threat_of[name])
     else:
         raise InvalidInput(f"write robustbench:NAME or robustbench:DATASET/THREAT/NAME, got robustbench:{name}")
@@ -155,8 +156,3 @@ def _library(name: str) -> ModuleType:
         raise HarnessError(
             f"{package} could not be imported ({error}); install it with: pip install {package}"
         ) from error
-
-
-def _nearest(name: str, known: Iterable[str]) -> list[str]:
-    """The names to show where there are hundreds: those most like ``name``."""
-    return difflib.get_close_matches(name, list(known), n=_SHOWN, cutoff=0.0)

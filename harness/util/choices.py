@@ -1,0 +1,46 @@
+"""Names to choose from that several packages share. Each list is written once, as a type; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+__all__ = [
+    "Augmentation",
+    "BnStatisticsKind",
+    "CraftingMethod",
+    "FileFormat",
+    "KeptEpochs",
+    "Precision",
+    "ScheduleName",
+    "TrainingPrecision",
+    "names",
+]
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Arithmetic of the attacked model's passes."""
+
+TrainingPrecision = Literal["auto", "fp32", "tf32", "bf16"]
+"""Arithmetic of the passes while training; auto is bf16 on a GPU and fp32 elsewhere."""
+
+BnStatisticsKind = Literal["stored", "clean", "adversarial", "batch"]
+"""As the checkpoint holds them; estimated anew on clean or on adversarial training images; of the batch at hand."""
+
+ScheduleName = Literal["one-cycle", "step", "cosine", "constant"]
+"""How the learning rate changes within a phase of the training."""
+
+CraftingMethod = Literal["pgd", "fgsm", "r-fgsm"]
+"""How training images are perturbed."""
+
+Augmentation = Literal["none", "crop-flip"]
+"""What is done to training images before they are perturbed."""
+
+KeptEpochs = Literal["last", "best", "both"]
+"""Which weights of a training are registered."""
+
+FileFormat = Literal["pt", "safetensors"]
+"""How the weights of a checkpoint are stored."""
+
+
+def names(choice: Any) -> tuple[str, ...]:
+    """The names of one of the types above, in order."""
+    return get_args(choice)
