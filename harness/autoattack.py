@@ -117,7 +117,7 @@ class AutoAttack:
         """Attacks and budgets of a version."""
         if version not in _VERSIONS or version == "custom":
             raise UnknownName("AutoAttack version", version, [name for name in _VERSIONS if name != "custom"])
-        sparse = self._threat.norm == "L1"
+        sparse = self._threat.geometry.sparse
         self.version = version
         if version != "rand":
             self.apgd_targeted.n_restarts, self.fab.n_target_classes, self.square.n_queries = 1, 9, 5000

@@ -13,7 +13,7 @@ import importlib
 from types import ModuleType
 
 from harness.autoattack import AutoAttack, EvaluationState
-from harness.models.sources.robustbench import MissingAutoAttack, import_package, zoo_model, zoo_names
+from harness.models.sources._zoo import MissingAutoAttack, import_package, zoo_model, zoo_names
 
 __all__ = ["EvaluationState", "import_robustbench", "zoo_model", "zoo_names"]
 

@@ -1,4 +1,4 @@
-"""How APGD moves and adapts: with momentum in Linf and L2, in sparse steps in L1.
+"""How APGD moves and adapts: with momentum, or in sparse norms (L1) in sparse steps.
 
 A rule keeps what it knows of a sample in the attack's state, beside what all share there: ``point``,
 ``grad``, and the best point so far (``best``, ``best_grad``, ``best_loss``).
@@ -132,7 +132,7 @@ class Sparse(Rule):
         least = column(ranked.gather(1, cut[:, None]), x)
         # ties with the smallest gradient that counts are let in
         step = state["grad"].sign().mul_(size >= least)
-        width = step.flatten(1).abs().sum(dim=1) + _TINY
+        width = self.geometry.size(step) + _TINY
         step.mul_(column(state["step_size"], x)).div_(column(width, x)).add_(state["point"])
         return self.geometry.project(step, x, radius)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -96,10 +96,14 @@ class Attack(ABC):
     """A recipe for one suite step.
 
     Attributes:
-        runs: restarts times targets; each run begins from the clean images of the samples still standing.
+        gradient_free: it makes no backward passes, so that what it breaks beyond the attacks before it may be a sign
+            of masked gradients.
+        runs: restarts times targets; each run begins from the clean images of the samples that survive so far.
         steps: how often `step` is called in a run, at most.
         flags: what had to be adapted to the model; they go into the result, with the name of the step.
     """
+
+    gradient_free: ClassVar[bool] = False
 
     runs: int
     steps: int

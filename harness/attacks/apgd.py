@@ -1,7 +1,7 @@
 """APGD: projected gradient ascent that finds its own step size.
 
 Croce & Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
-parameter-free attacks" (arXiv 2003.01690); in L1, Croce & Hein 2021, "Mind the Box: l1-APGD for Sparse
+parameter-free attacks" (arXiv 2003.01690); in sparse norms, Croce & Hein 2021, "Mind the Box: l1-APGD for Sparse
 Adversarial Attacks on Image Classifiers" (arXiv 2103.01208). Where the authors' code departs from the
 papers, this follows the code.
 """
@@ -19,13 +19,11 @@ from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._objectives import Objective, targeted, untargeted
 from harness.audit.flags import Flag
-from harness.errors import InvalidInput, UnknownName
+from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 from harness.threat.norms import column
 
 __all__ = ["apgd"]
-
-_RULES: dict[str, type[Rule]] = {"Linf": Momentum, "L2": Momentum, "L1": Sparse}
 
 _TARGETED = "dlr-targeted"
 
@@ -58,13 +56,13 @@ def apgd(
         restarts: runs from their own random starts; for each target class.
         targets: with dlr-targeted, how many classes, the likeliest first; at most ``classes - 1``.
         rho: share of the steps between two checkpoints that must have raised the loss, or the step is
-            halved; without effect in L1.
+            halved; without effect in sparse norms.
         eot: gradients to average for each step, for randomised models.
         larger_radii: begin with 3 and then 2 times eps for 30 % of the iterations each; points outside
             eps are never proposed.
 
     Raises:
-        UnknownName: no such loss, or a norm that APGD has no rule for.
+        UnknownName: no such loss.
         InvalidInput: a parameter outside its range.
     """
     at_least_one("APGD", steps=steps, restarts=restarts, targets=targets, eot=eot)
@@ -72,10 +70,8 @@ def apgd(
         raise InvalidInput(f"APGD's rho must be above 0 and at most 1, got {rho!r}")
     if larger_radii and steps <= len(_LARGER):
         raise InvalidInput(f"APGD with larger radii needs at least {len(_LARGER) + 1} steps, got {steps}")
-    if threat.norm not in _RULES:
-        raise UnknownName("norm for APGD", threat.norm, _RULES)
     objective = targeted(classes, targets) if loss == _TARGETED else untargeted(loss, classes, besides=(_TARGETED,))
-    rule = _RULES[threat.norm](threat.geometry, rho)
+    rule = (Sparse if threat.geometry.sparse else Momentum)(threat.geometry, rho)
     return _Apgd(
         threat=threat,
         objective=objective,

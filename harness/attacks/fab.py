@@ -18,7 +18,7 @@ from harness.audit.flags import Flag
 from harness.audit.kinds import FEWER_TARGETS
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
-from harness.threat.norms import column
+from harness.threat.norms import Norm, column
 
 __all__ = ["fab"]
 
@@ -57,7 +57,7 @@ def fab(
         beta: share of its distance from the clean image that an adversarial point keeps.
 
     Raises:
-        InvalidInput: a parameter outside its range.
+        InvalidInput: a parameter outside its range, or a sparse norm without a `hyperplane` of its own.
     """
     if classes < 2:
         raise InvalidInput(f"FAB needs a model of at least 2 classes, got {classes}")
@@ -66,6 +66,9 @@ def fab(
         raise InvalidInput(
             f"FAB needs alpha_max and beta in [0, 1] and eta of at least 1, got {alpha_max}, {beta} and {eta}"
         )
+    geometry = threat.geometry
+    if geometry.sparse and type(geometry).hyperplane is Norm.hyperplane:
+        raise InvalidInput(f"FAB cannot attack in the norm {geometry.name}: it is sparse and defines no hyperplane()")
     aims = min(targets, classes - 1) if targeted else 1
     flags: tuple[Flag, ...] = ()
     if targeted and aims < targets:
@@ -158,14 +161,13 @@ class _Fab(Attack):
     def _move(self, clean: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
         """Across the boundary as it looks from ``x``, drawn towards the clean image."""
         geometry = self.threat.geometry
-        w, here, clean = geometry.flat(slope), geometry.flat(x), geometry.flat(clean)
-        b = (w * here).sum(dim=1) - gap
-        step, clean_step = geometry.hyperplane(here, w, b), geometry.hyperplane(clean, w, b)
+        b = geometry.flat(slope * x).sum(dim=1) - gap
+        step, clean_step = geometry.hyperplane(x, slope, b), geometry.hyperplane(clean, slope, b)
         length, clean_length = (geometry.size(each).clamp_(min=_NEAR) for each in (step, clean_step))
-        share = column((length / (length + clean_length)).clamp_(max=self.alpha_max), here)
-        there = torch.add(here, step, alpha=self.eta, out=step).mul_(1 - share)
+        share = column((length / (length + clean_length)).clamp_(max=self.alpha_max), x)
+        there = torch.add(x, step, alpha=self.eta, out=step).mul_(1 - share)
         clean_there = torch.add(clean, clean_step, alpha=self.eta, out=clean_step).mul_(share)
-        return there.add_(clean_there).clamp_(0, 1).view_as(x)
+        return there.add_(clean_there).clamp_(0, 1)
 
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""

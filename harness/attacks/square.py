@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +19,9 @@ from torch import Tensor
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._losses import cross_entropy, margin
-from harness.attacks._square import MOVES
 from harness.errors import InvalidInput, UnknownName
 from harness.threat import ThreatModel
+from harness.threat.norms import Moves
 
 __all__ = ["share_of_image", "square"]
 
@@ -43,7 +44,7 @@ def square(
     p_init: float = 0.8,
     loss: str = "margin",
 ) -> Attack:
-    """Square Attack in Linf, L2 or L1: one forward pass per query at most, and one for the first point.
+    """Square Attack in any norm that has `moves`: one forward pass per query at most, and one for the first point.
 
     A candidate starts from the best point so far, and is rarely better. So where few samples are left and a batch
     has room, a sample's next candidates are made and tried together, as if all were going to be rejected. The
@@ -60,7 +61,8 @@ def square(
         loss: what a candidate must raise to be kept: "margin" or "ce" (cross-entropy).
 
     Raises:
-        InvalidInput: a parameter outside its range; from the attack, inputs that are not ``[n, C, H, W]``.
+        InvalidInput: a parameter outside its range, or a norm without moves; from the attack, inputs that are not
+            ``[n, C, H, W]``.
         UnknownName: another loss.
     """
     at_least_one("square", queries=queries, restarts=restarts)
@@ -68,7 +70,8 @@ def square(
         raise InvalidInput(f"square needs p_init above 0 and at most 1, got {p_init}")
     if loss not in _LOSSES:
         raise UnknownName("loss", loss, _LOSSES)
-    return _Square(threat=threat, runs=restarts, steps=queries, p_init=p_init, loss=loss)
+    moves = threat.geometry.moves()
+    return _Square(threat=threat, moves=moves, runs=restarts, steps=queries, p_init=p_init, loss=loss)
 
 
 def share_of_image(query: int, p_init: float) -> float:
@@ -81,7 +84,10 @@ class _Square(Attack):
     """State: ``best`` points (flat), their ``loss``, whether they ``fooled`` the model, how many queries each sample
     has behind it, and the draws of the block of queries that it is in, ``[n, block, ...]`` each."""
 
+    gradient_free: ClassVar[bool] = True
+
     threat: ThreatModel
+    moves: Moves
     runs: int
     steps: int
     p_init: float
@@ -90,7 +96,7 @@ class _Square(Attack):
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         if batch.x.dim() != 4:
             raise InvalidInput(f"square attacks images [n, C, H, W], got inputs of shape {list(batch.x.shape)}")
-        points = MOVES[self.threat.norm].first(batch.x, self.threat.radius, batch.draws, 0)
+        points = self.moves.first(batch.x, self.threat.radius, batch.draws, 0)
         images = points.view(batch.x.shape)
         logits = oracle.logits(images)
         claimed = logits.argmax(dim=1) != batch.y
@@ -113,7 +119,7 @@ class _Square(Attack):
 
     def _next(self, batch: Batch, state: State, oracle: Oracle, query: int, most: int) -> Proposal:
         """One query of all samples, who have equally many behind them."""
-        moves, x = MOVES[self.threat.norm], batch.x
+        moves, x = self.moves, batch.x
         if query % _BLOCK == 0:
             self._draw(batch, state)
         drawn = {name: state[name].select(1, query % _BLOCK) for name in state.keys() - _SEARCH}
@@ -136,7 +142,7 @@ class _Square(Attack):
 
     def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> Proposal:
         """Up to ``most`` queries of each sample, until the first that is no rejection."""
-        moves, x, nobody = MOVES[self.threat.norm], batch.x, torch.zeros_like(state["fooled"])
+        moves, x, nobody = self.moves, batch.x, torch.zeros_like(state["fooled"])
         self._draw(batch, state)
         queries: list[int] = state["query"].tolist()
         # windows of one size at a time: who is ahead waits for the others where the size changes
@@ -190,7 +196,7 @@ class _Square(Attack):
         entering = state["query"] % _BLOCK == 0
         if not bool(entering.any()):
             return
-        moves, x = MOVES[self.threat.norm], batch.x
+        moves, x = self.moves, batch.x
         for block in sorted(set((state["query"][entering] // _BLOCK).tolist())):
             rows = (state["query"] == block * _BLOCK).nonzero().squeeze(1)
             sides = torch.tensor([self._side(x, block * _BLOCK + query) for query in range(_BLOCK)])
@@ -215,4 +221,4 @@ class _Square(Attack):
 
     def _side(self, x: Tensor, query: int) -> int:
         height, width = x.shape[2:]
-        return MOVES[self.threat.norm].side(share_of_image(query, self.p_init), height, width)
+        return self.moves.side(share_of_image(query, self.p_init), height, width)

@@ -59,7 +59,7 @@ device = click.option(
     "--device", metavar="DEVICE", help="Such as cpu, cuda or cuda:1; a GPU is taken where there is one."
 )
 norm = click.option(
-    "--norm", metavar="NORM", help="Linf, L2 or L1; the checkpoint's, else the data set's, if not given."
+    "--norm", metavar="NORM", help="Linf, L2, L1 or FILE.py:NAME; the checkpoint's, else the data set's, if not given."
 )
 eps = click.option("--eps", metavar="EPS", help="Radius, such as 8/255 or 0.5; likewise.")
 eps_units = click.option(

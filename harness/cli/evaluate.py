@@ -24,11 +24,17 @@ __all__ = ["evaluate"]
     help="A path or a registered name, such as bn_ft.pt; may be given several times.",
 )
 @options.checkpoint_dir
-@click.option("--suite", default="autoattack", show_default=True, metavar="SUITE", help="See 'harness list suites'.")
+@click.option(
+    "--suite",
+    default="autoattack",
+    show_default=True,
+    metavar="SUITE",
+    help="See 'harness list suites'; or a TOML file, or FILE.py:NAME.",
+)
 @click.option(
     "--dataset",
     metavar="NAME",
-    help="A registered name, an .npz file or a folder of images; the checkpoint's own if not given.",
+    help="A registered name, FILE.py:NAME, an .npz file or a folder of images; the checkpoint's own if not given.",
 )
 @options.data_dir
 @options.download

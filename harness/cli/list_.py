@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 
 import rich_click as click
 
 from harness.cli import _options as options
+from harness.util import plugins
 
 __all__ = ["list_"]
 
 Rows = list[dict[str, str]]
 
+# kind -> family whose files say in their first line what they are; nothing of them is imported
+_FAMILIES = {
+    "attacks": "harness.attacks",
+    "datasets": "harness.datasets",
+    "formats": "harness.results.formats",
+    "norm-layers": "harness.models.norm_layers",
+    "norms": "harness.threat.norms",
+    "sources": "harness.models.sources",
+    "suites": "harness.suites",
+}
 
-def _family(folder: str) -> Rows:
-    # the first line of each file says what it is; reading it spares the imports
-    rows = []
-    for path in sorted((Path(__file__).parents[1] / folder).glob("[!_]*.py")):
-        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        rows.append({"name": path.stem.replace("_", "-"), "description": about.partition("\n")[0]})
-    return rows
+
+def _family(package: str) -> Rows:
+    return [{"name": name, "description": about} for name, about in plugins.summaries(package).items()]
 
 
 def _architectures() -> Rows:
-    from harness import models
+    from harness.models.sources import forms
 
-    own = [{"name": name, "description": models.describe(name)} for name in models.names()]
-    return own + [{"name": form, "description": about} for form, about in models.SOURCES.items()]
-
-
-def _attacks() -> Rows:
-    return _family("attacks")
+    own = _family("harness.models")
+    return own + [{"name": form, "description": about} for form, about in forms().items()]
 
 
-def _checkpoints(checkpoint_dir: Path | None = None) -> Rows:
+def _checkpoints(checkpoint_dir: Path | None) -> Rows:
     from harness import checkpoints
 
     return [
@@ -46,10 +48,6 @@ def _checkpoints(checkpoint_dir: Path | None = None) -> Rows:
         }
         for manifest in checkpoints.available(checkpoint_dir)
     ]
-
-
-def _datasets() -> Rows:
-    return _family("datasets")
 
 
 def _regimes() -> Rows:
@@ -63,34 +61,25 @@ def _regimes() -> Rows:
     return rows
 
 
-def _suites() -> Rows:
-    from harness import suites
-
-    return [{"name": name, "description": suites.describe(name)} for name in suites.names()]
-
-
-_KINDS: dict[str, Callable[[], Rows]] = {
-    "architectures": _architectures,
-    "attacks": _attacks,
-    "checkpoints": _checkpoints,
-    "datasets": _datasets,
-    "regimes": _regimes,
-    "suites": _suites,
-}
+_OTHERS: dict[str, Callable[[], Rows]] = {"architectures": _architectures, "regimes": _regimes}
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(sorted(_KINDS)), metavar="KIND")
+@click.argument("kind", type=click.Choice(sorted([*_FAMILIES, *_OTHERS, "checkpoints"])), metavar="KIND")
 @options.checkpoint_dir
 @options.as_json
 def list_(kind: str, checkpoint_dir: Path | None, as_json: bool) -> None:
     """Show what there is of a kind, one line each.
 
-    KIND is architectures, attacks, checkpoints, datasets, regimes or suites.
+    KIND is architectures, attacks, checkpoints, datasets, formats, norm-layers, norms, regimes, sources or suites.
+    What installed packages bring is listed too.
     """
     from harness.cli import _render
 
-    rows = _checkpoints(checkpoint_dir) if kind == "checkpoints" else _KINDS[kind]()
+    if kind == "checkpoints":
+        rows = _checkpoints(checkpoint_dir)
+    else:
+        rows = _family(_FAMILIES[kind]) if kind in _FAMILIES else _OTHERS[kind]()
     if as_json:
         _render.print_json(rows)
         return

@@ -29,11 +29,18 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 
 
 @click.command()
-@click.option("--regime", required=True, metavar="NAME", help="See 'harness list regimes'; or a TOML file of your own.")
+@click.option(
+    "--regime",
+    required=True,
+    metavar="NAME",
+    help="See 'harness list regimes'; or a TOML file of your own, or FILE.py:NAME.",
+)
 @click.option("--parent", metavar="CHECKPOINT", help="What a regime that starts from a parent starts from.")
 @options.checkpoint_dir
 @click.option(
-    "--dataset", metavar="NAME", help="A registered name, an .npz file or a folder; the parent's if not given."
+    "--dataset",
+    metavar="NAME",
+    help="A registered name, FILE.py:NAME, an .npz file or a folder; the parent's if not given.",
 )
 @options.data_dir
 @options.download

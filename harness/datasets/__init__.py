@@ -1,6 +1,6 @@
 """Data sets: one file each, a `Member` that says what is known of it and how its images are read.
 
-Beside the registered names, `load` takes the path of an ``.npz`` file or of a folder of images.
+Beside the registered names, `load` takes ``FILE.py:NAME``, the path of an ``.npz`` file or of a folder of images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
 from harness.errors import InvalidInput
 from harness.util import paths, plugins
+from harness.util.user_file import is_in_file
 
 __all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
 
@@ -47,7 +48,7 @@ def load(
     """Read a data set into memory.
 
     Args:
-        name: a registered name, the path of an ``.npz`` file, or of a folder of images.
+        name: a registered name, ``FILE.py:NAME``, the path of an ``.npz`` file, or of a folder of images.
         split: "train" or "test".
         data_dir: where registered data sets lie; ``$HARNESS_HOME/data`` if not given, else ``./data``.
         download: fetch what is missing into ``data_dir``.
@@ -70,17 +71,26 @@ def load(
     x, y, size = member.read(Request(split, _data_dir(data_dir), download, limit))
     where = f"{name} ({split})"
     checked_labels(y, len(x), len(member.about.classes), where)
-    return Dataset.of(str(name), split, checked_images(x, where), y, about=member.about, size=size)
+    return Dataset.of(_label(str(name)), split, checked_images(x, where), y, about=member.about, size=size)
 
 
 def _member(name: str) -> Member:
-    member: Member = plugins.lookup(__name__, name, "data set")
+    member: Member = plugins.lookup(__name__, name, "data set", Member)
     return member
+
+
+def _label(name: str) -> str:
+    """What results call a data set."""
+    if not is_in_file(name):
+        return name
+    own = name.rpartition(":")[2].replace("_", "-")
+    # one from a file that is called like a registered data set must not pass for it
+    return f"{own}.py" if plugins.is_member(__name__, own) else own
 
 
 def _path(name: str) -> Path | None:
     """The file or folder that a name stands for, or None if it is (or should be) a registered name."""
-    if name in names():
+    if is_in_file(name) or plugins.is_member(__name__, name):
         return None
     path = Path(name).expanduser()
     looks_like_one = path.suffix.lower() == ".npz" or path.is_dir()

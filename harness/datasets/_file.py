@@ -17,6 +17,7 @@ from harness.datasets._base import About, Dataset
 from harness.datasets._check import checked_images, checked_labels, to_nchw
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
+from harness.util.user_file import is_in_file
 
 __all__ = ["kin", "load_file"]
 
@@ -87,7 +88,11 @@ def _threats(array: np.ndarray, where: str) -> tuple[ThreatModel, ...]:
         raise InvalidInput(
             f'{where}: threat must be text such as "Linf:8/255", or several, got {array.dtype} {list(array.shape)}'
         )
-    return tuple(ThreatModel.parse(str(text)) for text in np.atleast_1d(array))
+    threats = tuple(ThreatModel.parse(str(text)) for text in np.atleast_1d(array))
+    if any(is_in_file(threat.norm) for threat in threats):
+        # a data file must not make Python files run
+        raise InvalidInput(f"{where}: a threat's norm is a registered one such as Linf, got {array.tolist()}")
+    return threats
 
 
 def _split(path: Path, asked: str) -> str:

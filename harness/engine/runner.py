@@ -36,9 +36,9 @@ from harness.threat.rng import sample_keys
 
 __all__ = ["Finding", "run"]
 
-_SQUARE_GAIN = 0.002
-"""The share of samples that Square may break after the gradient attacks before that is a sign of masked gradients (as
-in AutoAttack)."""
+_GRADIENT_FREE_GAIN = 0.002
+"""The share of samples that an attack without gradients may break after the others before that is a sign of masked
+gradients (as in AutoAttack)."""
 
 
 @dataclass
@@ -296,7 +296,7 @@ class _SuiteRun:
         flat = int(tally.flat.sum())
         if flat:
             self.flags.append(kinds.ZERO_GRADIENT(samples=flat, of=before).of_step(step.name))
-        if step.attack == "square" and self.records[:-1] and (before - after) / len(self.pool) > _SQUARE_GAIN:
+        if attack.gradient_free and self.records[:-1] and (before - after) / len(self.pool) > _GRADIENT_FREE_GAIN:
             masked = kinds.GRADIENT_MASKING(broken=before - after, of=len(self.pool))
             self.flags.append(masked.of_step(step.name))
         self.forward += tally.forward

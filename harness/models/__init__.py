@@ -1,4 +1,4 @@
-"""Models: one file each for the architectures of this package, and sources of others by prefix.
+"""Models: one file each for the architectures of this package, and sources of others, named by a prefix.
 
 A registered architecture is a function ``(classes, shape, norm) -> Network``; the norm layer that it
 has by itself is the default of ``norm``. `build` puts the normalisation of the images in front.
@@ -18,17 +18,17 @@ from harness.models import norm_layers
 from harness.models._base import Model, Network, Normalization, Shape
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
-from harness.models.sources import OWN, SOURCES, foreign, is_foreign
+from harness.models.sources import OWN, foreign, forms, is_foreign
 from harness.util import plugins
 
 __all__ = [
     "OWN",
-    "SOURCES",
     "Model",
     "Network",
     "Normalization",
     "build",
     "describe",
+    "forms",
     "in_group",
     "layer_groups",
     "names",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def names() -> tuple[str, ...]:
-    """The registered architectures; `SOURCES` says how to name others."""
+    """The registered architectures; `forms` says how to name others."""
     return plugins.members(__name__)
 
 
@@ -62,7 +62,7 @@ def build(
     """A model with fresh weights, in training mode, on the CPU.
 
     Args:
-        architecture: a registered name, or one of the forms in `SOURCES`.
+        architecture: a registered name, or one of the `forms` of others.
         classes: number of classes, at least 2.
         shape: channels, height and width of the images.
         norm_layer: a registered norm layer, or "own" for what the architecture has by itself.
@@ -97,7 +97,7 @@ def build(
 def _network(architecture: str, classes: int, shape: Shape, norm: NormLayer | None) -> tuple[nn.Module, str]:
     if not is_foreign(architecture):
         if architecture not in names():
-            raise UnknownName("architecture", architecture, [*names(), *SOURCES])
+            raise UnknownName("architecture", architecture, [*names(), *forms()])
         member = plugins.lookup(__name__, architecture, "architecture")
         used: NormLayer = norm or inspect.signature(member).parameters["norm"].default
         return member(classes, shape, used), used.name

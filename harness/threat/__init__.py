@@ -13,13 +13,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-from harness.errors import InvalidInput, UnknownName
-from harness.threat.norms import NORMS, Norm, column
+from harness.errors import InvalidInput
+from harness.threat import norms
+from harness.threat.norms import Norm, column
+from harness.util.user_file import is_in_file
 
 __all__ = ["ThreatModel"]
 
@@ -31,12 +33,12 @@ _NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
 class ThreatModel:
     """All points within ``eps`` of the clean image, in ``norm``, that are images (in [0, 1]).
 
-    ``eps`` keeps the text it was written as ("8/255", "0.5"), so that a result says what was asked;
-    `radius` is its value. ``note`` says where the radius comes from if it was not given in pixel units; two
-    threat models that differ in it alone are equal.
+    ``norm`` is a registered norm, or ``FILE.py:NAME``; such a file is run when the geometry is first needed.
+    ``eps`` keeps the text it was written as ("8/255", "0.5"), which results show; `radius` is its value. ``note`` says
+    where the radius comes from if it was not given in pixel units; two threat models that differ in it alone are equal.
 
     Raises:
-        UnknownName: a norm other than Linf, L2, L1.
+        UnknownName: no such norm.
         InvalidInput: an eps that is not a positive finite number or fraction.
     """
 
@@ -45,10 +47,8 @@ class ThreatModel:
     note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        match = {name.lower(): name for name in NORMS}.get(self.norm.lower())
-        if match is None:
-            raise UnknownName("norm", self.norm, NORMS)
-        object.__setattr__(self, "norm", match)
+        if not is_in_file(self.norm):
+            object.__setattr__(self, "norm", norms.get(self.norm).name)
         object.__setattr__(self, "eps", str(self.eps).replace(" ", ""))
         _value(self.eps)
 
@@ -65,7 +65,7 @@ class ThreatModel:
         """
         if isinstance(text, ThreatModel):
             return text
-        norm, colon, eps = text.partition(":")
+        norm, colon, eps = text.rpartition(":")
         if not colon:
             raise InvalidInput(f"a threat model is written NORM:EPS, such as Linf:8/255; got {text!r}")
         eps, at, units = eps.partition("@")
@@ -92,10 +92,14 @@ class ThreatModel:
         note = f"eps {self.eps} was given in normalised units; {self.norm} {mean:.6g} in pixel units was used, {how}"
         return ThreatModel(self.norm, f"{mean:.6g}", note)
 
-    @property
+    @cached_property
     def geometry(self) -> Norm:
-        """The norm's geometry."""
-        return NORMS[self.norm]
+        """The norm's geometry.
+
+        Raises:
+            InvalidInput, UnknownName: a file that does not define the norm.
+        """
+        return norms.get(self.norm)
 
     @property
     def radius(self) -> float:
@@ -105,7 +109,7 @@ class ThreatModel:
     @property
     def tolerance(self) -> float:
         """How far beyond the radius float32 rounding may carry a point that an attack projected."""
-        return 1e-5 * max(self.radius, 1.0) if self.norm != "Linf" else 1e-6
+        return self.geometry.tolerance(self.radius)
 
     def distance(self, points: Tensor, x: Tensor) -> Tensor:
         """``[n]`` distances between ``points`` and ``x``, both ``[n, ...]``."""

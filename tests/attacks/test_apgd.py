@@ -12,8 +12,7 @@ from harness.attacks.apgd import _schedule
 from harness.audit.flags import Flag
 from harness.audit.kinds import FEWER_TARGETS, LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
-from harness.threat import ThreatModel
-from harness.threat.norms import NORMS
+from harness.threat import ThreatModel, norms
 from tests.attacks.networks import broken, network, samples
 from tests.support import PlainOracle, drive
 
@@ -30,14 +29,14 @@ def run(attack: Attack, model: nn.Module, batch: Batch, steps: int | None = None
 
 
 def test_checkpoints_are_those_of_the_paper() -> None:
-    windows = Momentum(NORMS["Linf"], 0.75).windows(100)
+    windows = Momentum(norms.get("Linf"), 0.75).windows(100)
     assert [at + 1 for at in windows] == [22, 41, 57, 70, 80, 87, 93, 99]
     assert list(windows.values()) == [22, 19, 16, 13, 10, 7, 6, 6]
 
 
 def test_the_first_window_of_a_run_is_judged_leniently() -> None:
     """As the reference does: the first loss counts as a rise over 0, and no progress at all is forgiven once."""
-    rule = Momentum(NORMS["Linf"], 0.75)
+    rule = Momentum(norms.get("Linf"), 0.75)
     x = torch.zeros(1, 3)
     state = {"point": x, "best_loss": torch.tensor([5.0])}
     rule.begin(state, x, 0.1, warm=False)
@@ -58,12 +57,12 @@ def test_the_first_window_of_a_run_is_judged_leniently() -> None:
 
 
 def test_sparse_checkpoints_are_every_four_per_cent() -> None:
-    assert set(Sparse(NORMS["L1"], 0.75).windows(100)) == set(range(3, 100, 4))
-    assert set(Sparse(NORMS["L1"], 0.75).windows(40)) == set(range(40))
+    assert set(Sparse(norms.get("L1"), 0.75).windows(100)) == set(range(3, 100, 4))
+    assert set(Sparse(norms.get("L1"), 0.75).windows(40)) == set(range(40))
 
 
 def test_larger_radii_take_30_30_and_40_per_cent() -> None:
-    schedule = _schedule(Sparse(NORMS["L1"], 0.75), 2.0, 100, True)
+    schedule = _schedule(Sparse(norms.get("L1"), 0.75), 2.0, 100, True)
     assert [now.radius for now in schedule] == [6.0] * 30 + [4.0] * 30 + [2.0] * 40
     assert [i for i, now in enumerate(schedule) if now.first] == [0, 30, 60]
     assert [i for i, now in enumerate(schedule) if now.last] == [29, 59, 99]
@@ -105,7 +104,7 @@ def test_few_classes(classes: int, loss: str, runs: int, flags: tuple[Flag, ...]
 
 @pytest.mark.parametrize("larger_radii", [False, True])
 @pytest.mark.parametrize("loss", ["ce", "dlr", "dlr-targeted"])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_claims_are_adversarial_examples(norm: str, loss: str, larger_radii: bool) -> None:
     model = network(dtype=torch.float32)
     batch = samples(model)
@@ -146,7 +145,7 @@ def test_what_a_run_costs(parameters: dict[str, object], forward: int, backward:
     assert (oracle.forward, oracle.backward) == (4 * forward, 4 * backward)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_the_state_is_small(norm: str) -> None:
     model = network()
     batch = samples(model, 3)
@@ -157,7 +156,7 @@ def test_the_state_is_small(norm: str) -> None:
 
 
 @pytest.mark.parametrize("parameters", [{"loss": "ce"}, {"loss": "dlr-targeted"}, LARGER])
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_company_does_not_matter(norm: str, parameters: dict[str, object]) -> None:
     """A sample alone from the start, and one whose company leaves half-way, go the same way as in a batch."""
     model = network()
@@ -202,7 +201,7 @@ def test_averaged_gradients_shake_less() -> None:
     assert error(25) < 0.5 * error(1)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_more_restarts_and_targets_break_no_less(norm: str) -> None:
     model = network()
     batch = samples(model)
@@ -215,7 +214,7 @@ def test_more_restarts_and_targets_break_no_less(norm: str) -> None:
     assert not (targets[0] & ~targets[1]).any()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_more_steps_and_a_larger_eps_break_no_less(norm: str) -> None:
     model = network()
     batch = samples(model)

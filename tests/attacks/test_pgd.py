@@ -10,8 +10,7 @@ import torch
 from harness.attacks import build
 from harness.audit.kinds import LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
-from harness.threat import ThreatModel
-from harness.threat.norms import NORMS
+from harness.threat import ThreatModel, norms
 from harness.threat.rng import Draws, sample_keys
 from tests.attacks.networks import broken, network, samples
 from tests.support import PlainOracle, drive
@@ -20,11 +19,11 @@ from tests.support import PlainOracle, drive
 THREATS = {norm: ThreatModel(norm, eps) for norm, eps in {"Linf": "0.04", "L2": "0.25", "L1": "1.2"}.items()}
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_random_starts_fill_the_ball_evenly(norm: str) -> None:
     x = 0.4 + 0.2 * torch.rand(2000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    delta = NORMS[norm].inside(x, 0.1, Draws(sample_keys(x), 0, "start"), 0) - x
-    size = NORMS[norm].size(delta)
+    delta = norms.get(norm).inside(x, 0.1, Draws(sample_keys(x), 0, "start"), 0) - x
+    size = norms.get(norm).size(delta)
     assert size.max() <= 0.1 + 1e-12
     # the volume within half the radius is an eighth in three dimensions
     assert float((size < 0.05).double().mean()) == pytest.approx(1 / 8, abs=0.025)
@@ -32,35 +31,35 @@ def test_random_starts_fill_the_ball_evenly(norm: str) -> None:
     assert delta.mean(dim=0).abs().max() < 0.004
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_random_starts_are_images(norm: str) -> None:
     x = torch.zeros(20, 3, 4, 4, dtype=torch.float64)
-    start = NORMS[norm].inside(x, 2.0, Draws(sample_keys(x), 0, "start"), 0)
+    start = norms.get(norm).inside(x, 2.0, Draws(sample_keys(x), 0, "start"), 0)
     assert start.min() >= 0
     assert start.max() <= 1
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_a_step_gains_what_the_dual_norm_says(norm: str) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.full((5, 3, 4, 4), 0.5, dtype=torch.float64)
     grad = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    moved = NORMS[norm].climb(x, grad, 0.1) - x
-    assert torch.allclose(NORMS[norm].size(moved), torch.full((5,), 0.1, dtype=torch.float64))
-    assert torch.allclose((moved * grad).flatten(1).sum(1), 0.1 * NORMS[norm].dual_size(grad))
+    moved = norms.get(norm).climb(x, grad, 0.1) - x
+    assert torch.allclose(norms.get(norm).size(moved), torch.full((5,), 0.1, dtype=torch.float64))
+    assert torch.allclose((moved * grad).flatten(1).sum(1), 0.1 * norms.get(norm).dual_size(grad))
 
 
 def test_an_l1_step_passes_over_values_without_room() -> None:
     x = torch.tensor([[1.0, 0.9, 0.5, 0.0]], dtype=torch.float64)
     grad = torch.tensor([[4.0, 3.0, -2.0, -5.0]], dtype=torch.float64)
-    moved = NORMS["L1"].climb(x, grad, 0.4)
+    moved = norms.get("L1").climb(x, grad, 0.4)
     assert torch.allclose(moved, torch.tensor([[1.0, 1.0, 0.2, 0.0]], dtype=torch.float64))
 
 
 def test_an_l1_step_of_a_large_image_is_spread() -> None:
     x = torch.full((1, 3, 20, 20), 0.5, dtype=torch.float64)
     grad = torch.rand(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    moved = NORMS["L1"].climb(x, grad, 0.6) - x
+    moved = norms.get("L1").climb(x, grad, 0.6) - x
     assert int((moved != 0).sum()) == 12
     assert float(moved.max()) == pytest.approx(0.05)
 
@@ -77,7 +76,7 @@ def test_fgsm_is_one_signed_step_of_eps() -> None:
     assert torch.equal(claimed, model(expected).argmax(dim=1) != batch.y)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 @pytest.mark.parametrize("name", ["pgd", "fgsm"])
 def test_claims_are_adversarial_examples(name: str, norm: str) -> None:
     model = network(dtype=torch.float32)
@@ -103,7 +102,7 @@ def test_a_run_costs_one_forward_pass_more_than_its_steps() -> None:
     assert (oracle.forward, oracle.backward) == (5 * 8, 5 * 7)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_more_restarts_break_no_less(norm: str) -> None:
     model = network()
     batch = samples(model)
@@ -113,7 +112,7 @@ def test_more_restarts_break_no_less(norm: str) -> None:
         assert not (fewer & ~more).any()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_more_steps_of_one_size_break_no_less(norm: str) -> None:
     model = network()
     batch = samples(model)
@@ -126,7 +125,7 @@ def test_more_steps_of_one_size_break_no_less(norm: str) -> None:
     assert found[-1].sum() > found[0].sum()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 def test_a_larger_eps_breaks_no_less(norm: str) -> None:
     model = network()
     batch = samples(model)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.attacks import Batch, build
 from harness.attacks.square import _BLOCK, share_of_image
-from harness.threat import ThreatModel
+from harness.threat import ThreatModel, norms
 from harness.threat.rng import Draws
 from tests.support import PlainOracle, batch_of
 
@@ -158,8 +158,6 @@ def test_window_schedule_is_the_reference_s() -> None:
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 @pytest.mark.parametrize("height", [5, 8, 28, 32])
 def test_window_sides_are_the_reference_s(norm: str, height: int) -> None:
-    from harness.attacks._square import MOVES
-
     attack = reference.SquareAttack(None, norm=norm, p_init=0.8, resc_schedule=False)
     for query in (0, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001):
         expected = round(math.sqrt(attack.p_selection(query) * height * height))
@@ -168,7 +166,7 @@ def test_window_sides_are_the_reference_s(norm: str, height: int) -> None:
         else:
             expected = max(expected, 3)
             expected += expected % 2 == 0
-        assert MOVES[norm].side(share_of_image(query, 0.8), height, height) == min(expected, height)
+        assert norms.get(norm).moves().side(share_of_image(query, 0.8), height, height) == min(expected, height)
 
 
 @pytest.mark.parametrize(("norm", "order", "decay"), [("L2", 2, 2), ("L1", 1, 4)])
@@ -176,7 +174,7 @@ def test_window_sides_are_the_reference_s(norm: str, height: int) -> None:
 def test_bumps_are_the_reference_s(
     norm: str, order: int, decay: int, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.attacks._square import _pyramids
+    from harness.threat.norms._pyramids import _pyramids
 
     attack = reference.SquareAttack(None, norm=norm, device="cpu")
     ours = _pyramids(side, order, decay, torch.float64, torch.device("cpu")).view(2, side, side)

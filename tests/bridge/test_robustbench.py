@@ -40,7 +40,7 @@ def test_import_leaves_no_stand_in_behind() -> None:
 def test_a_zoo_network_needs_no_attack_engine_and_the_bridge_brings_it_later() -> None:
     lines = python(
         "import sys\n"
-        "from harness.models.sources.robustbench import import_package, zoo_names\n"
+        "from harness.models.sources._zoo import import_package, zoo_names\n"
         "assert 'Standard' in zoo_names('cifar10', 'Linf')\n"
         "print('harness.autoattack' in sys.modules)\n"
         "try:\n"

@@ -14,7 +14,7 @@ from tests.cli.conftest import Harness
 from tests.results.records import make_result, make_verdicts
 
 KINDS = {
-    "architectures": [*models.names(), *models.SOURCES],
+    "architectures": [*models.names(), *models.forms()],
     "attacks": attacks.names(),
     "datasets": datasets.names(),
     "regimes": regimes.names(),

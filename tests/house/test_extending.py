@@ -47,7 +47,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(root)):
             family, _, member = name.rpartition(".")
             del sys.modules[name]
-            vars(sys.modules[family]).pop(member, None)
+            if family:
+                vars(sys.modules[family]).pop(member, None)
 
 
 def test_there_is_an_example_for_every_family() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
 
-from harness.threat.norms import NORMS
+from harness.threat import norms
 
 Case = tuple[list[float], list[float], float]
 
@@ -32,7 +32,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def take(norm: str, case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     points, w, b = (torch.tensor([part], dtype=torch.float64) for part in case)
-    return points[0], w[0], b[0], NORMS[norm].hyperplane(points, w, b)[0]
+    return points[0], w[0], b[0], norms.get(norm).hyperplane(points, w, b)[0]
 
 
 def nearest_reachable(case: Case) -> float:
@@ -73,7 +73,7 @@ def shortest(norm: str, case: Case) -> float:
 @given(case=cases())
 def test_as_short_as_a_linear_program_finds(norm: str, case: Case) -> None:
     *_, step = take(norm, case)
-    assert float(NORMS[norm].size(step[None])) == pytest.approx(shortest(norm, case), abs=1e-6)
+    assert float(norms.get(norm).size(step[None])) == pytest.approx(shortest(norm, case), abs=1e-6)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -83,7 +83,7 @@ def test_as_short_as_halving_finds(case: Case) -> None:
     assert float(step.norm()) == pytest.approx(shortest("L2", case), abs=1e-6)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(case=cases())
 def test_in_the_box_and_as_close_as_it_allows(norm: str, case: Case) -> None:
@@ -93,7 +93,7 @@ def test_in_the_box_and_as_close_as_it_allows(norm: str, case: Case) -> None:
     assert float((w * (points + step)).sum()) == pytest.approx(nearest_reachable(case), abs=tolerance)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(case=cases(), seed=st.integers(0, 2**31))
 def test_no_random_step_that_gets_as_far_is_shorter(norm: str, case: Case, seed: int) -> None:
@@ -106,11 +106,11 @@ def test_no_random_step_that_gets_as_far_is_shorter(norm: str, case: Case, seed:
     there = (other * w).sum(dim=1) - b
     # drawn back towards the point until they only just reach the plane
     crosses = here * there < 0
-    rivals = (here / (here - there) * NORMS[norm].size(other - points))[crosses]
-    assert bool((rivals >= NORMS[norm].size(step[None]) - 1e-9).all())
+    rivals = (here / (here - there) * norms.get(norm).size(other - points))[crosses]
+    assert bool((rivals >= norms.get(norm).size(step[None]) - 1e-9).all())
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", norms.names())
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1.0, 1e12])
 def test_float32_stays_finite_and_in_the_box(norm: str, scale: float) -> None:
     """Vanishing and exploding slopes, and half of them zero."""
@@ -119,7 +119,7 @@ def test_float32_stays_finite_and_in_the_box(norm: str, scale: float) -> None:
     w = torch.randn(8, 50, generator=generator) * scale
     w[:, ::2] = 0
     for b in (torch.zeros(8), (w * points).sum(dim=1), torch.ones(8)):
-        step = NORMS[norm].hyperplane(points, w, b)
+        step = norms.get(norm).hyperplane(points, w, b)
         assert bool(step.isfinite().all())
         assert bool(((points + step >= 0) & (points + step <= 1)).all())
         assert not bool(step[:, ::2].any())

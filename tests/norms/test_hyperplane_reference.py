@@ -7,7 +7,8 @@ import torch
 from pyautoattack.fab_projections import projection_l1, projection_l2, projection_linf
 from torch import Tensor
 
-from harness.threat.norms import NORMS, _hyperplane
+from harness.threat import norms
+from harness.threat.norms import _hyperplane
 
 REFERENCE = {"Linf": projection_linf, "L2": projection_l2, "L1": projection_l1}
 N = 40
@@ -87,7 +88,7 @@ def draw(features: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_same_step(norm: str, kind, features: int) -> None:
     points, w, b = kind(*draw(features))
     expected = REFERENCE[norm](points, w, b)
-    torch.testing.assert_close(NORMS[norm].hyperplane(points, w, b), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(norms.get(norm).hyperplane(points, w, b), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -97,7 +98,7 @@ def test_same_step_from_the_fallback(norm: str, kind, monkeypatch: pytest.Monkey
     monkeypatch.setattr(_hyperplane, "_ROUNDS", 1)
     points, w, b = kind(*draw(192))
     expected = REFERENCE[norm](points, w, b)
-    torch.testing.assert_close(NORMS[norm].hyperplane(points, w, b), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(norms.get(norm).hyperplane(points, w, b), expected, rtol=0, atol=1e-10)
 
 
 def test_the_fallback_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_the_fallback_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     power = torch.arange(100, dtype=torch.float64)
     points, w = (64**-power).expand(3, -1), (64**power).expand(3, -1)
     b = torch.tensor([10.0, 99.5, 50.0], dtype=torch.float64)  # the gaps are 90, 0.5 and 50
-    step = NORMS["Linf"].hyperplane(points, w, b)
+    step = norms.get("Linf").hyperplane(points, w, b)
     assert rows == [2]
     torch.testing.assert_close(step, projection_linf(points, w, b), rtol=0, atol=1e-10)
 
@@ -123,7 +124,7 @@ def test_the_order_of_ties_does_not_matter(norm: str) -> None:
     """With equal slopes the reference takes any order; only the length is settled."""
     points, w, share = draw(64)
     points, w, b = plain(points, w.sign(), share)
-    size = NORMS[norm].size
-    step = NORMS[norm].hyperplane(points, w, b)
+    size = norms.get(norm).size
+    step = norms.get(norm).hyperplane(points, w, b)
     torch.testing.assert_close(size(step), size(REFERENCE[norm](points, w, b)), rtol=0, atol=1e-10)
     torch.testing.assert_close((w * (points + step)).sum(dim=1), b, rtol=0, atol=1e-10)

@@ -19,10 +19,11 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> NormLayer:
-    """The norm layer ``name``.
+    """The norm layer ``name``, or the one that ``FILE.py:NAME`` names.
 
     Raises:
         UnknownName: no norm layer of that name.
+        InvalidInput: a file that does not define a norm layer.
     """
-    member: NormLayer = plugins.lookup(__name__, name, "norm layer")
+    member: NormLayer = plugins.lookup(__name__, name, "norm layer", NormLayer)
     return member

@@ -16,14 +16,18 @@ arithmetic with signs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["hyperplane_l1", "hyperplane_l2", "hyperplane_linf"]
+__all__ = ["hyperplane_along", "hyperplane_l1", "hyperplane_l2", "hyperplane_linf"]
 
 # what L2 and L1 regard as no slope at all: dividing by it would only bring in noise
 _FLAT = 1e-8
+# keeps the time in which a coordinate that does not move meets the box finite
+_TINY = 1e-30
 # Newton rounds before the rows that have not settled are sorted
 _ROUNDS = 32
 # which share of the coordinates the L1 step tries first (at most _FEW), and how fast that grows; up to a
@@ -89,6 +93,29 @@ def hyperplane_l1(points: Tensor, w: Tensor, b: Tensor) -> Tensor:
         rows = rows[~settled]
         count *= _GROWTH
     return step
+
+
+def hyperplane_along(steepest: Callable[[Tensor], Tensor], points: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    """A step in the steepest direction, in which every coordinate moves until it meets the box.
+
+    That is the smallest step where the steepest direction tells how fast coordinates move together, as in Linf, L2 and
+    their weighted kin.
+
+    Args:
+        steepest: from gradients ``[n, ...]`` to directions, which have the signs of the gradients.
+        points: in [0, 1], ``[n, ...]``. w: ``[n, ...]``. b: ``[n]``.
+
+    Returns:
+        The step ``[n, ...]``; where the box does not reach the plane, the closest approach.
+    """
+    gap, facing = _facing(points.flatten(1), w.flatten(1), b)
+    direction = steepest(facing.view_as(points)).flatten(1)
+    sign, speed = direction.sign(), direction.abs()
+    room = _room(points.flatten(1), sign)
+    level = _level(speed * facing.abs(), room / speed.clamp(min=_TINY), gap)
+    # 0 * inf would be no number
+    level = level.clamp(max=torch.finfo(level.dtype).max)
+    return speed.mul_(level[:, None]).minimum(room).mul_(sign).view_as(points)
 
 
 def _facing(points: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

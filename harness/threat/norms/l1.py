@@ -15,13 +15,19 @@ from torch import Tensor
 
 from harness.threat.norms._base import Norm, column
 from harness.threat.norms._hyperplane import hyperplane_l1
+from harness.threat.norms._moves import Moves
+from harness.threat.norms._pyramids import Pyramids
 from harness.threat.rng import Draws
 
 __all__ = ["l1"]
 
+# keeps a projected point of a random search inside the ball when float32 rounds its distance
+_SHRINK = 1 - 1e-6
+
 
 class _L1(Norm):
     name: ClassVar[str] = "L1"
+    sparse: ClassVar[bool] = True
 
     def size(self, delta: Tensor) -> Tensor:
         return self.flat(delta).abs().sum(dim=1)
@@ -55,9 +61,6 @@ class _L1(Norm):
         step = torch.zeros_like(flat).scatter_(1, hit, flat.gather(1, hit).sign())
         return step.view_as(grad)
 
-    def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
-        return draws.normal(counter, tuple(x.shape[1:])).to(x)
-
     def start(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
         return self.project(x + self.noise(x, draws, counter), x, eps).clamp(0, 1)
 
@@ -86,7 +89,29 @@ class _L1(Norm):
         return points + move.view_as(points)
 
     def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        return hyperplane_l1(points, w, b)
+        return hyperplane_l1(self.flat(points), self.flat(w), b).view_as(points)
+
+    def moves(self) -> Moves:
+        return _Pyramids()
+
+
+class _Pyramids(Pyramids):
+    """As in Croce & Hein 2021: bumps overshoot and are projected onto ball and box."""
+
+    order = 1
+    decay = 4
+
+    def mass(self, delta: Tensor) -> Tensor:
+        return delta.abs().sum(dim=-1)
+
+    def height(self, mass: Tensor, channels: int) -> Tensor:
+        return mass * channels
+
+    def length(self, mass: Tensor) -> Tensor:
+        return mass
+
+    def finish(self, x: Tensor, delta: Tensor, eps: float) -> Tensor:
+        return l1.project(x + delta, x, eps * _SHRINK)
 
 
 def _shift(length: Tensor, over: Tensor, eps: float) -> Tensor:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from harness.threat.norms._base import Norm, column
+from harness.threat.norms._base import Norm
 from harness.threat.norms._hyperplane import hyperplane_l2
-from harness.threat.rng import Draws
+from harness.threat.norms._moves import Moves
+from harness.threat.norms._pyramids import Pyramids
 
 __all__ = ["l2"]
+
+_TINY = 1e-12
 
 
 class _L2(Norm):
@@ -22,25 +26,32 @@ class _L2(Norm):
     def dual_size(self, grad: Tensor) -> Tensor:
         return self.size(grad)
 
-    def project(self, points: Tensor, x: Tensor, eps: float) -> Tensor:
-        delta = points - x
-        radius = self.size(delta).clamp(max=eps)
-        return (x + self.normalize(delta) * column(radius, x)).clamp(0, 1)
-
     def steepest(self, grad: Tensor) -> Tensor:
         return self.normalize(grad)
 
-    def noise(self, x: Tensor, draws: Draws, counter: int) -> Tensor:
-        return draws.normal(counter, tuple(x.shape[1:])).to(x)
-
-    def inside(self, x: Tensor, eps: float, draws: Draws, counter: int) -> Tensor:
-        direction = self.normalize(self.noise(x, draws, counter))
-        # volume grows with radius ** d
-        radius = eps * draws.uniform(counter + 1, ()).to(x) ** (1 / x[0].numel())
-        return (x + column(radius, x) * direction).clamp(0, 1)
-
     def hyperplane(self, points: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        return hyperplane_l2(points, w, b)
+        return hyperplane_l2(self.flat(points), self.flat(w), b).view_as(points)
+
+    def moves(self) -> Moves:
+        return _Pyramids()
+
+
+class _Pyramids(Pyramids):
+    order = 2
+    decay = 2
+
+    def mass(self, delta: Tensor) -> Tensor:
+        return delta.square().sum(dim=-1)
+
+    def height(self, mass: Tensor, channels: int) -> Tensor:
+        return mass.sqrt()
+
+    def length(self, mass: Tensor) -> Tensor:
+        return mass.sqrt()
+
+    def finish(self, x: Tensor, delta: Tensor, eps: float) -> Tensor:
+        scale = eps / (self.length(self.mass(delta)) + _TINY)
+        return torch.addcmul(x, delta, scale[:, None]).clamp_(0, 1)
 
 
 l2 = _L2()
