@@ -17,13 +17,15 @@ def write_all(results: Path, output: Path) -> list[tuple[Board, list[Path]]]:
     """Rank the results in a folder and write every board; returns the boards with their files.
 
     Raises:
-        ResultError: no results, a damaged one, or a folder that cannot be written.
+        ResultError: no results that can be ranked.
+        StorageError: a folder that cannot be written.
     """
-    found = store.read_all(results)
+    found, left_out = store.read_all(results)
     if not found:
-        raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results")
+        why = "".join(f"; {reason}" for _, reason in left_out[:1])
+        raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results{why}")
     standard = {name: datasets.about(name).threats for name in datasets.names()}
-    boards = leaderboard.boards((result for _, result in found), standard)
+    boards = leaderboard.boards((result for _, result in found), standard, left_out=left_out)
     return [(board, leaderboard.write(board, output)) for board in boards]
 
 
@@ -47,6 +49,8 @@ def show(board: Board, paths: list[Path]) -> None:
     ]
     print_table(header, rows, right=("rank", "clean", *labels, "n"))
     print_line(f"ranked by {board.ranked_by}")
+    for _, reason in board.left_out:
+        print_line(f"left out: {reason}")
     for path in paths:
         print_line(f"written {path}")
     print_line()

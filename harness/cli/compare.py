@@ -69,7 +69,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
 
     if name.endswith(".json"):
         return Path(name)
-    stored = store.read_all(folder)
+    stored = store.read_all(folder).results
     found = [(path, result) for path, result in stored if name.removesuffix(".pt") in (result.checkpoint, result.label)]
     if not found:
         raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})

@@ -51,6 +51,7 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
                     "ranked_by": board.ranked_by,
                     "files": [str(path.resolve()) for path in files],
                     "rows": [board.cells(row) for row in board.rows],
+                    "left_out": [left_out._asdict() for left_out in board.left_out],
                 }
                 for board, files in boards
             ]

@@ -34,6 +34,7 @@ from harness.results import formats, measures, stats
 from harness.results.formats import Accuracy, Board, Row
 from harness.results.measures import Measure
 from harness.results.record import Result
+from harness.results.store import LeftOut
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
 
@@ -42,18 +43,25 @@ __all__ = ["boards", "write"]
 _Key = tuple[str, str, int, str, float, bool, str]
 
 
-def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatModel]] | None = None) -> list[Board]:
+def boards(
+    results: Iterable[Result],
+    standard: Mapping[str, Sequence[ThreatModel]] | None = None,
+    *,
+    left_out: Iterable[LeftOut] = (),
+) -> list[Board]:
     """Rank results into boards, sorted by name; the order of ``results`` does not matter.
 
     Args:
         standard: per data set the threat models whose board is called by the norm alone (``digits-Linf``);
             all others carry their eps (``digits-Linf-0.3``).
+        left_out: files that hold no result to be trusted; every board names them.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     for result in sorted(results, key=lambda result: (result.checkpoint, result.model_dump_json())):
         grouped[_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
+    unused = tuple(sorted(left_out))
     made = []
     for key, members in grouped.items():
         name = names[key]
@@ -71,6 +79,7 @@ def boards(results: Iterable[Result], standard: Mapping[str, Sequence[ThreatMode
                 size=first.dataset.size,
                 partial=first.partial,
                 measures=found,
+                left_out=unused,
                 rows=_rows(members, measures.ranking(found)),
             )
         )

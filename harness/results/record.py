@@ -122,6 +122,8 @@ class Result(Record):
     model_seconds: float
     overhead: float | None = Field(description="seconds over seconds inside model passes, per worker")
     samples: str | None = Field(default=None, description="file of the per-sample verdicts, beside this one")
+    samples_sha256: str | None = Field(default=None, description="hash of that file")
+    content_sha256: str | None = Field(default=None, description="hash of all other fields")
     harness_version: str
 
     @property

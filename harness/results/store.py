@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import re
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-from pydantic import ValidationError
-
-from harness.errors import HarnessError, ResultError
+from harness.errors import ResultError
+from harness.results import _verdict_file
+from harness.results._evidence import content_sha256, contradiction, contradiction_of_verdicts
 from harness.results._upgrade import upgraded
 from harness.results.record import SCHEMA_VERSION, Result, Verdicts
 from harness.util.files import write_atomically
+from harness.util.reading import parse_json, read_bounded
+from harness.util.validation import validate
 
-__all__ = [
-    "find",
-    "read",
-    "read_all",
-    "read_verdicts",
-    "save",
-]
+__all__ = ["Folder", "LeftOut", "find", "read", "read_all", "read_verdicts", "save"]
+
+_LARGEST = 1 << 22
+"""Bytes of a result file; usual ones have a thousandth of it."""
+
+
+class LeftOut(NamedTuple):
+    """A result file that is not used, and why."""
+
+    file: str
+    reason: str
+
+
+class Folder(NamedTuple):
+    """The results in a folder, by file name, and the files that are left out."""
+
+    results: list[tuple[Path, Result]]
+    left_out: list[LeftOut]
 
 
 def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False) -> Path:
@@ -38,16 +48,12 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
         ResultError: the verdicts do not belong to the result, or the file that is there is damaged.
         StorageError: the folder cannot be written.
     """
-    if len(verdicts) != result.n or int(verdicts.robust.sum()) != round(result.robust_acc * result.n):
-        raise ResultError(
-            f"the verdicts do not belong to this result: {len(verdicts)} samples, "
-            f"{int(verdicts.robust.sum())} robust; n = {result.n}, robust_acc = {result.robust_acc}"
-        )
-    stem = _stem(result)
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **_arrays(verdicts))
+    wrong = contradiction(result) or contradiction_of_verdicts(result, verdicts)
+    if wrong:
+        raise ResultError(f"this result cannot be stored, it contradicts itself or its verdicts: {wrong}")
+    stem, packed = _stem(result), _verdict_file.packed(verdicts)
     path, number = root / f"{stem}.json", 1
-    while path.exists() or not _save_as(path, result, packed.getvalue()):
+    while path.exists() or not _save_as(path, result, packed):
         if not force and read(path).evaluation_id == result.evaluation_id:
             break
         number += 1
@@ -58,10 +64,12 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
 def _save_as(path: Path, result: Result, verdicts: bytes) -> bool:
     """Store both files, the result as ``path``; False if another process took that name meanwhile."""
     beside = _save_verdicts(path, verdicts)
-    content = result.model_copy(update={"samples": beside.name}).model_dump_json(indent=2) + "\n"
+    named = {"samples": beside.name, "samples_sha256": hashlib.sha256(verdicts).hexdigest()}
+    content = result.model_copy(update=named).model_dump(mode="json")
+    content["content_sha256"] = content_sha256(content)
     # the JSON comes last: where it exists, the evaluation is complete
     try:
-        write_atomically(path, content.encode(), replace=False)
+        write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), replace=False)
     except FileExistsError:
         if read(path).samples != beside.name:
             beside.unlink(missing_ok=True)
@@ -93,17 +101,50 @@ def find(root: Path, evaluation_id: str) -> Path | None:
 
 
 def read(path: Path) -> Result:
-    """A result file.
+    """A result file, checked against itself and against its verdicts.
 
     Raises:
-        ResultError: it is missing, damaged, of another schema version or not a result.
+        ResultError: it or its verdicts are missing, damaged, changed, of another schema version, or no result.
     """
+    return _checked(path)[0]
+
+
+def read_verdicts(path: Path) -> Verdicts:
+    """The per-sample verdicts of the result file ``path``.
+
+    Raises:
+        ResultError: as `read`.
+    """
+    result, content = _checked(path)
+    return _unpacked(path, result, content)
+
+
+def read_all(root: Path) -> Folder:
+    """All result files in a folder; one that is damaged or changed is left out.
+
+    Raises:
+        ResultError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise ResultError(f"no results folder {root}: run 'harness evaluate' or name one with --results")
+    results, left_out = [], []
+    for path in sorted(root.glob("*.json")):
+        if not path.name.startswith("."):
+            try:
+                results.append((path, read(path)))
+            except ResultError as error:
+                left_out.append(LeftOut(path.name, str(error).replace(str(path), path.name)))
+    return Folder(results, left_out)
+
+
+def _checked(path: Path) -> tuple[Result, bytes]:
+    """A result and the content of its verdict file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bounded(path, _LARGEST))
     except OSError as error:
         raise ResultError(f"cannot read the result {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ResultError(f"the result {path} is damaged: it is not JSON ({error})") from error
+        raise ResultError(f"the result {path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ResultError(f"{path} is not a result: expected a JSON object, got {type(content).__name__}")
     version = content.get("schema_version")
@@ -111,53 +152,44 @@ def read(path: Path) -> Result:
         raise ResultError(
             f"the result {path} has schema version {version!r}; this harness reads versions 1 to {SCHEMA_VERSION}"
         )
-    try:
-        return Result.model_validate(upgraded(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ResultError(f"the result {path} is damaged: {where}: {first['msg']}") from error
+    result = validate(Result, upgraded(content), f"the result {path} is damaged", raises=ResultError, strict=True)
+    hashed = version == SCHEMA_VERSION
+    # version 1 had no hash, and a file that has one was not written as version 1
+    if result.content_sha256 != (content_sha256(content) if hashed else None):
+        raise ResultError(f"the result {path} was changed after it was written: its content does not have its hash")
+    wrong = contradiction(result)
+    if wrong:
+        raise ResultError(f"the result {path} contradicts itself: {wrong}")
+    verdicts = _verdict_content(path, result)
+    if not hashed:
+        _unpacked(path, result, verdicts)
+    elif hashlib.sha256(verdicts).hexdigest() != result.samples_sha256:
+        raise ResultError(f"the verdicts {result.samples} of the result {path} were changed after they were written")
+    return result, verdicts
 
 
-def read_all(root: Path) -> list[tuple[Path, Result]]:
-    """All result files in a folder, by file name.
-
-    Raises:
-        ResultError: there is no such folder, or a file in it cannot be read (the error names it).
-    """
-    if not root.is_dir():
-        raise ResultError(f"no results folder {root}: run 'harness evaluate' or name one with --results")
-    return [(path, read(path)) for path in sorted(root.glob("*.json")) if not path.name.startswith(".")]
-
-
-def read_verdicts(path: Path) -> Verdicts:
-    """The per-sample verdicts of the result file ``path``.
-
-    Raises:
-        ResultError: the result names none, or they are missing, damaged or of another evaluation.
-    """
-    result = read(path)
+def _verdict_content(path: Path, result: Result) -> bytes:
     if result.samples is None or Path(result.samples).name != result.samples:
         raise ResultError(f"the result {path} names no verdicts beside it, got {result.samples!r}")
-    beside = path.with_name(result.samples)
     try:
-        with np.load(beside, allow_pickle=False) as arrays:
-            verdicts = Verdicts(**{name: arrays[name] for name in arrays.files})
+        return read_bounded(path.with_name(result.samples), _verdict_file.largest(result.n))
     except OSError as error:
-        raise ResultError(f"cannot read the verdicts {beside}: {error.strerror or error}") from error
-    except (HarnessError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ResultError(f"the verdicts {beside} are damaged: {error}") from error
-    if len(verdicts) != result.n:
-        raise ResultError(f"the verdicts {beside} hold {len(verdicts)} samples, the result n = {result.n}")
+        raise ResultError(
+            f"cannot read the verdicts {result.samples} of the result {path}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise ResultError(f"the verdicts {result.samples} of the result {path} are damaged: {error}") from error
+
+
+def _unpacked(path: Path, result: Result, content: bytes) -> Verdicts:
+    try:
+        verdicts = _verdict_file.unpacked(content, result.n)
+    except ValueError as error:
+        raise ResultError(f"the verdicts {result.samples} of the result {path} are damaged: {error}") from error
+    wrong = contradiction_of_verdicts(result, verdicts)
+    if wrong:
+        raise ResultError(f"the result {path} contradicts its verdicts {result.samples}: {wrong}")
     return verdicts
-
-
-def _arrays(verdicts: Verdicts) -> dict[str, Any]:
-    cast: dict[str, Callable[[Any], Any]] = {"robust": lambda array: array.astype(np.bool_)}
-    return {
-        name: cast.get(name, lambda array: array.astype("<i8"))(np.asarray(array))
-        for name, array in verdicts.arrays().items()
-    }
 
 
 def _stem(result: Result) -> str:

@@ -21,18 +21,26 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def validate(kind: type[R], table: Mapping[str, Any], what: str, *, raises: type[HarnessError] = InvalidInput) -> R:
+def validate(
+    kind: type[R],
+    table: Mapping[str, Any],
+    what: str,
+    *,
+    raises: type[HarnessError] = InvalidInput,
+    strict: bool = False,
+) -> R:
     """``table`` as a ``kind``.
 
     Args:
         what: begins the error, for example "the regime my.toml".
         raises: the class of the error.
+        strict: whether values must have the types of the fields, so that true is no 1 and "1" is none either.
 
     Raises:
         HarnessError: the first problem: an unknown field with the nearest known one, or a wrong value.
     """
     try:
-        return kind.model_validate(dict(table))
+        return kind.model_validate(dict(table), strict=strict or None)
     except ValidationError as error:
         raise raises(f"{what}: {_explain(kind, error)}") from error
 

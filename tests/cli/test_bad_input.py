@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -173,7 +174,22 @@ def test_leaderboard_of_a_damaged_result(harness: Harness, folder: Path) -> None
     store.save(good, make_verdicts(good), folder / "results")
     path = store.save(bad, make_verdicts(bad), folder / "results")
     path.write_text(path.read_text()[:300])
-    harness("leaderboard", "--results", "results").refused(path.name, "damaged")
+    code, out, _ = harness("leaderboard", "--results", "results")
+    assert code == 0
+    assert f"left out: the result {path.name} is damaged" in out
+    for file in ("digits-Linf.csv", "digits-Linf.md"):
+        text = (folder / "leaderboards" / file).read_text(encoding="utf-8")
+        assert "good" in text
+        assert path.name.replace("_", "") in text.replace("\\_", "").replace("_", "")
+    (left_out,) = json.loads(harness("leaderboard", "--results", "results", "--json").out)[0]["left_out"]
+    assert (left_out["file"], "damaged" in left_out["reason"]) == (path.name, True)
+
+
+def test_leaderboard_of_damaged_results_alone(harness: Harness, folder: Path) -> None:
+    bad = make_result("bad")
+    path = store.save(bad, make_verdicts(bad), folder / "results")
+    path.write_text(path.read_text()[:300])
+    harness("leaderboard", "--results", "results").refused("no results in results", path.name, "damaged")
     assert not (folder / "leaderboards").exists()
 
 

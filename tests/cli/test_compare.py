@@ -23,7 +23,7 @@ def test_a_pair_of_shipped_checkpoints(harness: Harness) -> None:
 
 
 def test_several_as_json_and_by_file(harness: Harness) -> None:
-    file = next(path for path, r in store.read_all(ROOT / "leaderboards" / "results") if r.label == "at_full")
+    file = next(path for path, r in store.read_all(ROOT / "leaderboards" / "results").results if r.label == "at_full")
     names = ("bn_ft.pt", "natural", str(file))
     printed = json.loads(harness("compare", *names, "--suite", "autoattack", *SHIPPED, "--json").out)
     pairs = printed["pairs"]

@@ -31,6 +31,7 @@ def make_result(
 ) -> Result:
     """A result that differs from others in what is given."""
     threat_model = ThreatModel.parse(threat)
+    robust = clean if suite == "clean" else robust
     weights = weights or hashlib.sha256(checkpoint.encode()).hexdigest()
     inputs = f"{weights}{suite}{threat}{data}{n}{seed}"
     facts: dict[str, Any] = {"regime": "bn-ft", "parent": "natural", "trained_parameters": 448, **model}

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import InvalidInput, ResultError, StorageError
 from harness.results import store
+from harness.results._evidence import content_sha256
 from harness.results.record import Verdicts
 from harness.util.files import write_atomically
 from tests.results.records import make_result, make_verdicts
@@ -26,7 +27,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     verdicts = make_verdicts(result)
     path = store.save(result, verdicts, tmp_path / "a" / "b")
     back = store.read(path)
-    assert back.model_copy(update={"samples": None}) == result
+    assert back.model_copy(update=dict.fromkeys(("samples", "samples_sha256", "content_sha256"))) == result
     assert path.with_name(str(back.samples)).is_file()
     for name, array in store.read_verdicts(path).arrays().items():
         np.testing.assert_array_equal(array, verdicts.arrays()[name])
@@ -82,7 +83,7 @@ def test_of_two_at_once_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (path != theirs[0]) == force
     assert round(store.read_verdicts(path).robust.sum()) == (robust if force else 40)
     # nothing is left over
-    stored = store.read_all(tmp_path)
+    stored = store.read_all(tmp_path).results
     assert len(stored) == 1 + force
     assert {f.name for f in tmp_path.iterdir()} == {p.name for p, _ in stored} | {r.samples for _, r in stored}
 
@@ -151,7 +152,7 @@ def test_a_crash_between_the_files_leaves_no_result(tmp_path: Path, monkeypatch:
 
 
 def test_verdicts_of_another_result_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="do not belong"):
+    with pytest.raises(ResultError, match="41 samples are robust, but robust_acc is"):
         store.save(make_result(robust=40), make_verdicts(make_result(robust=41)), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -165,15 +166,15 @@ def test_verdicts_need_one_shape() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda text: text[: len(text) // 2], "not JSON"),
-        (lambda text: "", "not JSON"),
-        (lambda text: "\x00\xff", "not JSON"),
+        (lambda text: text[: len(text) // 2], "damaged: "),
+        (lambda text: "", "damaged: "),
+        (lambda text: "\x00\xff", "damaged: "),
         (lambda text: "[]", "not a result"),
         (lambda text: "{}", "schema version None"),
         (lambda text: text.replace('"schema_version": 2', '"schema_version": 3'), "schema version 3"),
         (lambda text: text.replace('"n": 100', '"n": 100, "extra": 1'), "extra"),
         (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": 9.8'), "clean_acc"),
-        (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": NaN'), "clean_acc"),
+        (lambda text: text.replace('"clean_acc": 0.98', '"clean_acc": NaN'), "NaN is no number"),
         (lambda text: text.replace('"n": 100', '"n": 0'), "damaged: n"),
         (lambda text: text.replace('"n": 100', '"n": "many"'), "damaged: n"),
     ],
@@ -184,9 +185,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: object, message: str) -
     damaged = damage(text)  # type: ignore[operator]
     assert damaged != text
     path.write_text(damaged)
-    with pytest.raises(ResultError, match=message) as caught:
-        store.read_all(tmp_path)
-    assert path.name in str(caught.value)
+    with pytest.raises(ResultError, match=message):
+        store.read(path)
+    other = saved(tmp_path, checkpoint="other")
+    stored = store.read_all(tmp_path)
+    assert [found for found, _ in stored.results] == [other]
+    ((name, reason),) = stored.left_out
+    assert name == path.name
+    assert name in reason
+    assert str(tmp_path) not in reason
 
 
 def test_read_all_says_that_there_is_no_folder(tmp_path: Path) -> None:
@@ -198,7 +205,7 @@ def test_read_all_in_order_of_names(tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         saved(tmp_path, checkpoint=name)
     (tmp_path / ".b.json.123.tmp").write_text("{")
-    assert [result.checkpoint for _, result in store.read_all(tmp_path)] == ["a", "b", "c"]
+    assert [result.checkpoint for _, result in store.read_all(tmp_path).results] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("samples", ["../elsewhere.npz", "/etc/passwd", None])
@@ -206,7 +213,7 @@ def test_verdicts_are_only_read_from_beside_the_result(tmp_path: Path, samples: 
     path = saved(tmp_path / "results")
     content = json.loads(path.read_text())
     content["samples"] = samples
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content | {"content_sha256": content_sha256(content)}))
     with pytest.raises(ResultError, match="names no verdicts beside it"):
         store.read_verdicts(path)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.audit.flags import Flag
 from harness.results.measures import Measure, ranking
+from harness.results.store import LeftOut
 
 __all__ = ["Accuracy", "Board", "Cell", "Format", "Row"]
 
@@ -57,6 +58,7 @@ class Board:
         partial: whether the rows are runs on fewer samples than that.
         measures: what robust accuracy was measured by, in the order of the columns.
         rows: in order of rank; in a partial board ranks restart for every set of samples.
+        left_out: files of the folder that hold no result to be trusted.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Board:
     partial: bool
     measures: tuple[Measure, ...]
     rows: tuple[Row, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def ranked_by(self) -> str:

@@ -1,4 +1,7 @@
-"""Comma-separated values: one header line, accuracies as fractions, empty where nothing is known."""
+"""Comma-separated values: one header line, accuracies as fractions, empty where nothing is known.
+
+Files that were left out are the last lines: they have a name and a reason, and no rank.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ def _render(board: Board) -> str:
     text = io.StringIO()
     lines = writer.writer(text, lineterminator="\n")
     rows = [board.cells(row) for row in board.rows]
-    for names in rows[:1]:
-        lines.writerow(_cell(name) for name in names)
+    names = list(rows[0])
+    lines.writerow(map(_cell, names))
+    rows += [{"checkpoint": file, "flags": f"left out: {reason}"} for file, reason in board.left_out]
     for row in rows:
-        lines.writerow(_cell(value) for value in row.values())
+        lines.writerow(_cell(row.get(name)) for name in names)
     return text.getvalue()
 
 

@@ -1,0 +1,64 @@
+"""The file of per-sample verdicts: NumPy arrays in a ZIP archive, read without trusting what it says of its size."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from harness.results.record import Verdicts
+
+__all__ = ["largest", "packed", "unpacked"]
+
+_TYPES = {field.name: np.dtype("?" if field.name == "robust" else "<i8") for field in fields(Verdicts)}
+_HEADER = 1024
+
+
+def largest(n: int) -> int:
+    """The most bytes that a file of ``n`` samples may have."""
+    return len(_TYPES) * (8 * n + 2 * _HEADER) + _HEADER
+
+
+def packed(verdicts: Verdicts) -> bytes:
+    """The content of the file; the same bytes for the same verdicts."""
+    stream = io.BytesIO()
+    arrays = {name: np.asarray(array).astype(_TYPES[name]) for name, array in verdicts.arrays().items()}
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def unpacked(content: bytes, n: int) -> Verdicts:
+    """Verdicts of ``n`` samples.
+
+    Raises:
+        ValueError: the content is anything else; no more is allocated than such verdicts need.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            found = sorted(info.filename for info in archive.infolist())
+            if found != sorted(f"{name}.npy" for name in _TYPES):
+                raise ValueError(f"expected the arrays {', '.join(_TYPES)}")
+            return Verdicts(**{name: _array(archive, name, n) for name in _TYPES})
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as error:
+        raise ValueError(f"they are no archive of arrays ({error})") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str, n: int) -> np.ndarray[Any, Any]:
+    wanted = _TYPES[name]
+    size = n * wanted.itemsize
+    with archive.open(f"{name}.npy") as stream:
+        head = io.BytesIO(stream.read(_HEADER + size + 1))
+        version = npy.read_magic(head)
+        if version != (1, 0):
+            raise ValueError(f"{name} has the array format {version}")
+        shape, _, dtype = npy.read_array_header_1_0(head)
+        if shape != (n,) or dtype != wanted:
+            raise ValueError(f"{name} has shape {list(shape)} and type {dtype}, expected [{n}] and {wanted}")
+        values = head.read()
+    if len(values) != size:
+        raise ValueError(f"{name} has {len(values):,} bytes, expected {size:,}")
+    return np.frombuffer(values, dtype=wanted)

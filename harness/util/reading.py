@@ -1,0 +1,98 @@
+"""Reading files that anyone may have written: bounded in size, and meaning one thing only."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+__all__ = ["parse_json", "read_bounded"]
+
+_LARGEST_INTEGER = 1 << 64
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or a pipe, a device or a folder.
+    """
+    # without waiting for the other end of a pipe
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no regular file")
+        if about.st_size > most:
+            raise ValueError(f"it has {about.st_size:,} bytes, at most {most:,} are expected")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
+def parse_json(content: bytes, *, deepest: int = 32) -> Any:
+    """JSON in UTF-8, with what two readers could understand differently refused.
+
+    Args:
+        deepest: how many lists and objects may lie inside each other.
+
+    Raises:
+        ValueError: it is no JSON, holds a key twice, a number that is not finite or longer than 64 bits, text that is
+            no Unicode, or is nested too deeply.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_integer,
+        )
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {deepest} deep") from error
+    level, depth = [value], 0
+    while level:
+        inner: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                inner += [*part, *part.values()]
+            elif isinstance(part, list):
+                inner += part
+            elif isinstance(part, str):
+                part.encode("utf-8")  # half a surrogate pair is no text
+        depth += any(isinstance(part, dict | list) for part in level)
+        if depth > deepest:
+            raise ValueError(f"it is nested more than {deepest} deep")
+        level = inner
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = max(made, key=[key for key, _ in pairs].count)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    value = int(text) if len(text) <= 21 else _LARGEST_INTEGER
+    if abs(value) >= _LARGEST_INTEGER:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
