@@ -1,0 +1,216 @@
+"""``harness bn-swap``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from harness.cli import _options as options
+from harness.cli._render import percent, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from harness.batchnorm.attribution import Attribution
+    from harness.batchnorm.swap import Swap
+
+__all__ = ["bn_swap"]
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@options.checkpoint_dir
+@click.option(
+    "--suite",
+    default="pgd-20",
+    show_default=True,
+    metavar="SUITE",
+    help="See 'harness list suites'; one that ends in weak attacks overstates what single parts carry.",
+)
+@click.option("--dataset", metavar="NAME", help="As in 'harness evaluate'; the one of A if not given.")
+@options.data_dir
+@options.download
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")
+@options.norm
+@options.eps
+@options.eps_units
+@click.option("--by-layer", is_flag=True, help="Also swap every layer alone, and all layers but one.")
+@click.option(
+    "--path-points",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Networks on the straight line from A to B, both ends counted; 0 for none.",
+)
+@options.device
+@options.seed
+@click.option(
+    "--workers",
+    type=options.CountOrAuto(),
+    default="auto",
+    show_default=True,
+    help="Processes on a CPU; no verdict depends on it.",
+)
+@click.option(
+    "--output", type=options.folder, metavar="DIR", default="bn-swap", show_default=True, help="Where the files go."
+)
+@options.as_json
+def bn_swap(a: str, b: str, output: Path, as_json: bool, **request: Any) -> None:
+    """Find out which BN values carry what checkpoint B gained over A.
+
+    Puts gamma, beta, mean and variance of B's BN layers into A, each alone and in every combination, evaluates
+    each of these networks, and attributes the gain in accuracy to the four parts. Also follows the straight line
+    from A to B. Writes all figures as CSV and as one picture.
+    """
+    from harness.util import files
+
+    if request["eps_units"] == "normalized" and request["eps"] is None:
+        raise click.UsageError("--eps-units normalized needs --eps")
+    files.check_writable(output)
+    with redirect_stdout(sys.stderr):
+        told, swap, attributions = _swap(a, b, **request)
+    written = _write(told, swap, attributions[-1], output)
+    if as_json:
+        print_json(_object(told, swap, attributions) | {"files": written})
+        return
+    _show(told, swap, attributions)
+    for path in written.values():
+        print_line(f"written {path}")
+
+
+def _swap(
+    a: str,
+    b: str,
+    *,
+    checkpoint_dir: Path | None,
+    suite: str,
+    dataset: str | None,
+    data_dir: Path | None,
+    download: bool,
+    limit: int | None,
+    norm: str | None,
+    eps: str | None,
+    eps_units: str,
+    by_layer: bool,
+    path_points: int,
+    device: str | None,
+    seed: int,
+    workers: int | str,
+) -> tuple[dict[str, Any], Swap, tuple[Attribution, Attribution]]:
+    """What was swapped, for people and programs, what came of it, and the parts it belongs to."""
+    import torch
+
+    from harness import checkpoints, datasets, evaluation, suites
+    from harness.audit.flags import Flag, unique
+    from harness.batchnorm import swap as swapping
+    from harness.batchnorm.attribution import attribute
+    from harness.cli import _threats
+    from harness.errors import InvalidInput
+    from harness.models import Model
+    from harness.results.record import Verdicts
+
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir) for name in (a, b))
+    swapping.parts_of(first.model, second.model)  # before the data set is fetched
+    wanted = dataset or first.manifest.dataset
+    if wanted is None:
+        raise InvalidInput(f"the manifest of {first.name} names no data set: say which with --dataset")
+    data = datasets.load(wanted, data_dir=data_dir, download=download, limit=limit)
+    there, needed = (data.shape, len(data.classes)), (tuple(first.manifest.shape), first.manifest.classes)
+    if there != needed:
+        raise InvalidInput(
+            f"{first.name} takes images of shape {list(needed[0])} in {needed[1]} classes, the data set "
+            f"{data.name} has {list(there[0])} in {there[1]}: choose another with --dataset"
+        )
+    threat = _threats.choose(first.manifest, data, norm=norm, eps=eps, eps_units=eps_units)
+    chosen = suites.get(suite, threat)
+    flags: list[Flag] = []
+
+    def judge(model: Model) -> Verdicts:
+        done = evaluation.examine(
+            model, data.x, data.y, threat=threat, suite=chosen, seed=seed, device=place, workers=workers
+        )
+        flags.extend(done.result.flags)
+        return done.verdicts
+
+    swap = swapping.bn_swap(
+        first.model,
+        second.model,
+        judge,
+        by_layer=by_layer,
+        path_points=path_points,
+        report=lambda label: print_line(f"evaluating: from {second.name}: {label}", err=True),
+    )
+    told = {
+        "a": first.name,
+        "b": second.name,
+        "weights": [first.manifest.weights_sha256, second.manifest.weights_sha256],
+        "rest_equal": swap.rest_equal,
+        "dataset": data.name,
+        "split": data.split,
+        "n": len(data),
+        "suite": chosen.name,
+        "threat": str(threat),
+        "seed": seed,
+        "flags": [flag.model_dump() for flag in unique(flags)],
+        "caption": f"{len(data):,} {data.name} {data.split} images, {chosen.name}, {threat}, seed {seed}",
+    }
+    return told, swap, (attribute(swap, "clean", seed=seed), attribute(swap, "robust", seed=seed))
+
+
+def _write(told: dict[str, Any], swap: Swap, robust: Attribution, output: Path) -> dict[str, str]:
+    from harness.batchnorm.swap_picture import swap_picture
+    from harness.batchnorm.swap_table import swap_table
+    from harness.util.files import write_atomically
+
+    stem = output / f"{told['a']}__{told['b']}__{told['dataset']}"
+    picture = swap_picture(swap, robust, first=told["a"], second=told["b"], caption=told["caption"])
+    content = {"table": (".csv", swap_table(swap).encode()), "picture": (".png", picture)}
+    for suffix, data in content.values():
+        write_atomically(stem.with_name(stem.name + suffix), data)
+    return {kind: str(stem.with_name(stem.name + suffix)) for kind, (suffix, _) in content.items()}
+
+
+def _object(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from harness.batchnorm.swap_table import swap_cells
+
+    return {
+        **told,
+        "parts": swap.parts,
+        "layers": swap.layers,
+        "rows": [swap_cells(row) for row in swap.rows],
+        "attributions": [{**asdict(one), "leader": one.leader, "sentence": one.sentence} for one in attributions],
+    }
+
+
+def _show(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> None:
+    from harness.batchnorm.swap_table import swap_cells
+
+    print_line(f"BN values of {told['b']} in {told['a']}: {told['caption']}")
+    if swap.rest_equal:
+        print_line("A and B are equal outside of their BN layers, so all values from B make B itself")
+    else:
+        print_line("A and B differ in more than BN: B itself is a row of its own, and all values from B do not make it")
+    print_line()
+    rows = []
+    for row in swap.rows:
+        cells = swap_cells(row)
+        shown = [row.mix.label]
+        for name in ("clean", "robust"):
+            low, high = (100 * float(cells[f"{name}_acc_{bound}"] or 0) for bound in ("low", "high"))
+            shown += [percent(float(cells[f"{name}_acc"] or 0)), f"{low:.1f} to {high:.1f}"]
+        rows.append(shown)
+    header = ("from B", "clean", "95 %", "robust", "95 % ")
+    print_table(header, rows, right=header[1:])
+    print_line()
+    for one in attributions:
+        print_line(one.sentence)
+    for flag in told["flags"]:
+        print_line(f"{flag['severity']:7}{flag['text']}")
+    print_line()

@@ -1,0 +1,66 @@
+"""``harness bn-swap``: what is evaluated, printed and written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import checkpoints, models
+from tests.cli.conftest import Harness
+from tests.registry.material import registered, small
+
+COMMAND = ("bn-swap", "natural", "bn_ft", "--limit", "20", "--suite", "fgsm", "--workers", "1")
+
+
+def test_files_and_figures(harness: Harness, folder: Path) -> None:
+    code, out, err = harness(*COMMAND, "--path-points", "3")
+    assert code == 0
+    assert "BN values of bn_ft in natural: 20 digits test images, fgsm, Linf:0.15, seed 0" in out
+    assert "A and B are equal outside of their BN layers" in out
+    assert "all BN values of B change A by" in out
+    assert "evaluating: from bn_ft: gamma + beta" in err
+    written = sorted(path.name for path in (folder / "bn-swap").iterdir())
+    assert written == ["natural__bn_ft__digits.csv", "natural__bn_ft__digits.png"]
+    rows = list(csv.DictReader((folder / "bn-swap" / written[0]).open()))
+    assert [row["kind"] for row in rows] == ["combination"] * 16 + ["path"] * 3
+
+
+def test_json(harness: Harness, folder: Path) -> None:
+    printed = json.loads(harness(*COMMAND, "--path-points", "0", "--output", "here", "--json").out)
+    wanted = {"a": "natural", "b": "bn_ft", "suite": "fgsm", "n": 20, "seed": 0, "threat": "Linf:0.15"}
+    assert {key: printed[key] for key in wanted} == wanted
+    assert printed["weights"][1] == checkpoints.load("bn_ft").manifest.weights_sha256
+    assert printed["rest_equal"] is True
+    assert len(printed["rows"]) == 16
+    assert [one["measure"] for one in printed["attributions"]] == ["clean", "robust"]
+    robust = printed["attributions"][1]
+    total = sum(effect["share"][0] for effect in robust["effects"])
+    assert total == pytest.approx(robust["gain"][0])
+    assert robust["after"] - robust["before"] == pytest.approx(robust["gain"][0])
+    assert all((folder / path).is_file() for path in printed["files"].values())
+
+
+def test_another_head(harness: Harness) -> None:
+    code, out, _ = harness(*COMMAND[:2], "bn_head_ft", *COMMAND[3:], "--path-points", "0")
+    assert code == 0
+    assert "A and B differ in more than BN" in out
+    assert "B itself" in out
+
+
+def test_asked_wrongly(harness: Harness, folder: Path) -> None:
+    harness("bn-swap", "natural").refused("B", code=2)
+    harness("bn-swap", "natural", "nothing").refused("unknown checkpoint 'nothing'")
+    harness("bn-swap", "natural", "natural").refused("equal to the last bit")
+    harness(*COMMAND, "--suite", "nothing").refused("unknown suite 'nothing'")
+    harness(*COMMAND, "--path-points", "1").refused("at least 2 points")
+    harness(*COMMAND, "--eps-units", "normalized").refused("--eps", code=2)
+    lenet = models.build("lenet5", classes=10, shape=(1, 8, 8), seed=0).eval()
+    registered(folder / "checkpoints", "lenet", lenet)
+    harness("bn-swap", "natural", "lenet").refused("lenet5", "choose two checkpoints of one architecture")
+    harness("bn-swap", "lenet", "lenet").refused("has no BN layer")
+    registered(folder / "checkpoints", "unknown", small(), dataset=None)
+    harness("bn-swap", "unknown", "natural").refused("--dataset")
+    harness(*COMMAND, "--dataset", "digits", "--output", "checkpoints/lenet.toml").refused("is not a folder")
