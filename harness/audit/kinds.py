@@ -13,6 +13,7 @@ __all__ = [
     "EPS_CONVERTED",
     "FEWER_TARGETS",
     "GRADIENT_MASKING",
+    "IMPORT_ASSUMED",
     "LEGACY",
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
@@ -99,6 +100,12 @@ BN_STATS_SEEN = define(
     "warn",
     "BN statistics were estimated on some of the images evaluated",
     "bn-stats {kind}: {seen} of the {of} images evaluated are among those that the statistics were estimated on",
+)
+IMPORT_ASSUMED = define(
+    "import-assumed",
+    "warn",
+    "the import of the checkpoint concluded something that it was not told",
+    "when the checkpoint was imported it was assumed that {what}",
 )
 LINEAGE_UNVERIFIED = define(
     "lineage-unverified",

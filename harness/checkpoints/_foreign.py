@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,17 @@ from typing import Any
 import torch
 
 from harness import datasets, models
+from harness.checkpoints._constants import for_bytes, scaled
 from harness.checkpoints._manifest import build_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS, normalization_of
 from harness.checkpoints._registry import fill, load, save
-from harness.checkpoints._tensors import plain_tensors, read_bytes, unpack
-from harness.checkpoints._unwrap import fit_names, own_normalization, settle_counters, unwrap
+from harness.checkpoints._tensors import some
+from harness.checkpoints._weights import Weights, find_weights
+from harness.checkpoints.reading import open_weights_or_shards, source_sha256
 from harness.errors import CheckpointError, InvalidInput
 from harness.models import Model, Normalization
 from harness.util.choices import FileFormat
+from harness.util.text import printable
 
 __all__ = ["import_file"]
 
@@ -42,14 +44,15 @@ def import_file(
     training: Mapping[str, Any] | None = None,
     entry: str | None = None,
     file_format: FileFormat = "pt",
+    renames: Sequence[tuple[str, str]] = (),
     checkpoint_dir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Register a foreign ``.pt``, ``.pth``, ``.th`` or ``.safetensors`` file as ``directory/NAME.pt``.
+    """Register foreign weights as ``directory/NAME.pt``: a file of torch.save, a ``.safetensors`` file, or a folder
+    or index of several.
 
-    The registered copy is a plain state dict under the architecture's names; the hash of the file it came
-    from and everything that had to be changed stand in the manifest. The usual wrappers (``state_dict``,
-    ``model``, ``module.`` before every name, ...) are known.
+    The weights may lie in any entry of the file and behind any prefix. The registered copy is a plain state dict
+    under the architecture's names; the manifest has the hash of the file it came from and all that had to be changed.
 
     Args:
         architecture: as `harness.models.build` takes it. May be left out, like all that follows, where the
@@ -59,7 +62,8 @@ def import_file(
             `NORMALIZATIONS` ("none" for none); ``mean`` and ``std`` say the same. May be left out where the
             file brings its own constants.
         parent: path or name of the registered checkpoint that these weights were trained from.
-        entry: which entry of the file holds the weights, where several could.
+        entry: which entry of the file to take, where several hold weights that fit (``state_dict_ema``).
+        renames: parts of names in the file and what the architecture calls them, such as ``("head.fc", "fc")``.
         checkpoint_dir: where to look for ``parent`` first.
 
     Raises:
@@ -67,47 +71,37 @@ def import_file(
         UnknownName, InvalidInput: an architecture, data set, threat model or normalisation that is not known.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"no such file: {path}")
-    content, where = read_bytes(path), str(path)
-    held, metadata = unpack(content, where, safetensors_format=path.suffix == ".safetensors")
-    tensors = plain_tensors(unwrap(held, where, entry=entry), where)
-
-    said = _own_words(metadata, where)
-    if dataset is not None:
-        about = datasets.about(dataset)
-        said |= {"dataset": dataset, "classes": len(about.classes), "shape": about.shape}
-        said |= {"threat": str(about.threats[0])} if about.threats else {}
-    asked = {"classes": classes, "shape": shape, "norm_layer": norm_layer, "threat": threat, "regime": regime}
-    said |= {key: value for key, value in asked.items() if value is not None}
-    said |= {"architecture": _absolute(architecture)} if architecture is not None else {}
-    missing = [key for key in ("architecture", "classes", "shape") if key not in said]
-    if missing:
-        options = ", ".join(f"--{key}" for key in missing)
-        raise InvalidInput(f"{path} does not say what it is: give {options} (a data set says classes and shape)")
-
-    model = models.build(
-        said["architecture"],
-        classes=said["classes"],
-        shape=said["shape"],
-        norm_layer=said.get("norm_layer", models.OWN),
-        seed=0,
-    )
-    expected = model.network.state_dict()
-    tensors, constants, taken = own_normalization(tensors, expected, said["shape"][0])
-    tensors, notes = fit_names(tensors, expected)
-    tensors, settled = settle_counters(tensors, expected)
+    where = str(path)
+    with open_weights_or_shards(path) as file:
+        said = _own_words(file.metadata, where)
+        if dataset is not None:
+            about = datasets.about(dataset)
+            said |= {"dataset": dataset, "classes": len(about.classes), "shape": about.shape}
+            said |= {"threat": str(about.threats[0])} if about.threats else {}
+        asked = {"classes": classes, "shape": shape, "norm_layer": norm_layer, "threat": threat, "regime": regime}
+        said |= {key: value for key, value in asked.items() if value is not None}
+        said |= {"architecture": _absolute(architecture)} if architecture is not None else {}
+        missing = [key for key in ("architecture", "classes", "shape") if key not in said]
+        if missing:
+            options = ", ".join(f"--{key}" for key in missing)
+            raise InvalidInput(f"{path} does not say what it is: give {options} (a data set says classes and shape)")
+        model = models.build(
+            said["architecture"],
+            classes=said["classes"],
+            shape=said["shape"],
+            norm_layer=said.get("norm_layer", models.OWN),
+            seed=0,
+        )
+        found = find_weights(file, model.network, model.architecture, said["shape"][0], entry=entry, renames=renames)
     told = _told(normalization, mean, std)
-    chosen = _agreed(told if told is not None else said.get("normalization"), constants, taken, where)
+    chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where)
     channels = said["shape"][0]
     if chosen is not None and len(chosen.mean) != channels:
         raise InvalidInput(
             f"the normalization has {len(chosen.mean)} channels and the images have {channels}; give one mean and "
             "one deviation a channel"
         )
-    if taken:
-        notes.append(f"moved the normalization ({', '.join(taken)}) into the manifest")
-    fill(model, tensors, where)
+    fill(model, found.tensors, where)
     model = Model(
         model.network,
         architecture=model.architecture,
@@ -126,9 +120,10 @@ def import_file(
         dataset=said.get("dataset"),
         threat=said.get("threat"),
         training=training,
-        source=source if source is not None else path.name,
-        source_sha256=hashlib.sha256(content).hexdigest(),
-        notes=(*notes, *settled),
+        source=source if source is not None else printable(path.name),
+        source_sha256=source_sha256(path),
+        notes=found.notes,
+        assumed=assumed,
         file_format=file_format,
         overwrite=overwrite,
     )
@@ -136,7 +131,7 @@ def import_file(
 
 def _own_words(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a file of this package says of itself. Its word is not enough to run somebody's code."""
-    if not metadata:
+    if not {"name", "architecture", "classes", "shape"} <= set(metadata):
         return {}
     rest = {"file": "any.pt", "sha256": "0" * 64, "weights_sha256": "0" * 64, "parameters": 0}
     manifest = build_manifest(f"the metadata in {where}", {**metadata, **rest})
@@ -165,22 +160,34 @@ def _told(
 
 
 def _agreed(
-    told: Normalization | str | None, constants: Normalization | None, taken: Sequence[str], where: str
-) -> Normalization | None:
-    """The one normalisation that the caller and the file agree on."""
-    if told is None and constants is None:
+    told: Normalization | str | None, found: Weights, where: str
+) -> tuple[Normalization | None, tuple[str, ...]]:
+    """The one normalisation that the caller and the file agree on, and what had to be assumed for that."""
+    if isinstance(told, Normalization) and for_bytes(told):
+        here = scaled(told)
+        mean, std = (",".join(f"{value:.6g}" for value in values) for values in (here.mean, here.std))
         raise InvalidInput(
-            f"{where} does not say how its images are normalised: give --normalization "
-            f"{'|'.join(NORMALIZATIONS)}, or --mean and --std"
+            f"the normalization given (mean {list(told.mean)}, std {list(told.std)}) is for images in 0..255, and "
+            f"images are in [0, 1] here: give --mean {mean} --std {std}"
         )
-    if constants is None:
-        return told if isinstance(told, Normalization) else None
+    if told is None and len(found.normalizations) != 1:
+        named = some(name for names in found.normalizations.values() for name in names)
+        says = f"holds several normalizations ({named})" if named else "does not say how its images are normalised"
+        raise InvalidInput(f"{where} {says}: give --normalization {'|'.join(NORMALIZATIONS)}, or --mean and --std")
+    if len(found.normalizations) != 1:
+        return told if isinstance(told, Normalization) else None, ()
+    ((constants, names),) = found.normalizations.items()
+    if isinstance(told, Normalization) and told.close_to(scaled(constants)):
+        return told, ()
     if told is not None and told != constants:
         raise InvalidInput(
-            f"{where} normalises by mean {list(constants.mean)} and std {list(constants.std)} ({', '.join(taken)}), "
-            f"which is not the normalization given: leave it out, or give those"
+            f"{where} normalises by mean {list(constants.mean)} and std {list(constants.std)} ({', '.join(names)}), "
+            "which is not the normalization given: leave it out, or give those"
         )
-    return constants
+    if for_bytes(constants):
+        text = f"the normalization in the file (mean {list(constants.mean)}, std {list(constants.std)}) is for images "
+        return scaled(constants), (f"{text}in 0..255, and divided by 255 it is right for images in [0, 1]",)
+    return constants, ()
 
 
 def _try(model: Model, where: str) -> None:

@@ -70,6 +70,9 @@ class Manifest(Record):
     source: str | None = Field(default=None, description="where foreign weights come from")
     source_sha256: str | None = Field(default=None, pattern=_HASH, description="of the file that was imported")
     notes: tuple[str, ...] = Field(default=(), description="what an import had to change")
+    assumed: tuple[str, ...] = Field(
+        default=(), description="what the import concluded without being told; every result carries it as a flag"
+    )
     training: dict[str, Any] = Field(default_factory=dict, description="facts: seed, epochs, attack, ...")
 
     @field_validator("name")

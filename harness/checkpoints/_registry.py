@@ -13,19 +13,13 @@ from torch import Tensor, nn
 from harness import models
 from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
 from harness.checkpoints._places import find
-from harness.checkpoints._tensors import (
-    check_finite,
-    differences,
-    hash_tensors,
-    pack,
-    plain_tensors,
-    read_bytes,
-    unpack,
-)
+from harness.checkpoints._tensors import check_finite, differences, hash_tensors, pack, some
+from harness.checkpoints.reading import StoredTensor, WeightsFile, kind_of, open_regular, open_weights
 from harness.errors import CheckpointError, HarnessError
 from harness.models import Model
 from harness.util.choices import FileFormat
 from harness.util.files import write_together
+from harness.util.text import printable
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 
@@ -33,6 +27,10 @@ __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 _SELF_DESCRIPTION = (
     "name", "architecture", "classes", "shape", "norm_layer", "normalization", "regime", "parent", "dataset", "threat",
 )  # fmt: skip
+
+
+_LARGEST = 4 << 30
+"""A registered file is hashed whole before it is opened: so many bytes at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,26 +84,58 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
     manifest = read_manifest(beside)
     if manifest.file != path.name:
         raise CheckpointError(f"the manifest {beside} belongs to {manifest.file}, not to {path.name}")
-    content = read_bytes(path)
-    found = hashlib.sha256(content).hexdigest()
+    found = _file_sha256(path)
     if found != manifest.sha256:
         raise CheckpointError(
             f"{path} is not the file that its manifest describes: sha256 is {found[:12]}..., expected "
             f"{manifest.sha256[:12]}...; fetch it again, or import it anew"
         )
-    held, _ = unpack(content, str(path), safetensors_format=path.suffix == ".safetensors")
-    if path.suffix != ".safetensors":
-        if not isinstance(held, dict) or "state_dict" not in held:
-            raise CheckpointError(f"{path} has no entry 'state_dict': register it with 'harness import'")
-        held = held["state_dict"]
-    model = _empty_model(manifest, path)
-    fill(model, plain_tensors(held, str(path)), str(path))
+    with open_weights(path) as file:
+        tensors = _plain(file)
+        model = _empty_model(manifest, path)
+        _check_fit(model, tensors, str(path))
+        fill(model, file.read(tensors), str(path))
     if weights_sha256(model) != manifest.weights_sha256:
         raise CheckpointError(f"the weights in {path} have another hash than its manifest says: import it anew")
     parameters = sum(p.numel() for p in model.parameters())
     if parameters != manifest.parameters:
         raise CheckpointError(f"{path} has {parameters} parameters, its manifest says {manifest.parameters}")
     return Checkpoint(path, manifest, model.eval().to(device))
+
+
+def _file_sha256(path: Path) -> str:
+    with open_regular(path, largest=_LARGEST) as (stream, _):
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _plain(file: WeightsFile) -> dict[str, StoredTensor]:
+    """The tensors of a registered file, which holds nothing but them and this package's metadata.
+
+    Raises:
+        CheckpointError: anything else is in it.
+    """
+    held = file.value
+    if file.objects:
+        raise CheckpointError(
+            f"{file.path} holds Python objects ({some(file.objects)}), which no registered checkpoint does; they were "
+            "not opened"
+        )
+    if file.path.suffix != ".safetensors":
+        if type(held) is not dict or "state_dict" not in held:
+            raise CheckpointError(f"{file.path} has no entry 'state_dict': register it with 'harness import'")
+        held = held["state_dict"]
+    if type(held) is not dict:
+        raise CheckpointError(f"{file.path} holds {kind_of(held)}, expected a dictionary of names and tensors")
+    if not held:
+        raise CheckpointError(f"{file.path} holds no tensors")
+    for name, value in held.items():
+        if type(name) is not str or not isinstance(value, StoredTensor):
+            raise CheckpointError(
+                f"{file.path}: expected names and tensors only, got {printable(kind_of(value))} at {printable(name)!r}"
+            )
+        if value.defect:
+            raise CheckpointError(f"{file.path}: the tensor {printable(name)!r} {value.defect}")
+    return held
 
 
 def _empty_model(manifest: Manifest, path: Path) -> Model:
@@ -130,14 +160,18 @@ def fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         CheckpointError: names, shapes or dtypes differ (listed), or a value is not finite.
     """
-    differ = differences(model.network.state_dict(), tensors)
-    if differ:
-        raise CheckpointError(f"{where} does not fit the architecture {model.architecture}: {'; '.join(differ)}")
+    _check_fit(model, tensors, where)
     check_finite(tensors, where)
     try:
         model.network.load_state_dict(dict(tensors), strict=True)
     except Exception as error:  # modules may read extra state of their own, and fail at it in any way
         raise CheckpointError(f"{where} does not fit {model.architecture}: {' '.join(str(error).split())}") from error
+
+
+def _check_fit(model: Model, tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], where: str) -> None:
+    differ = differences(model.network.state_dict(), tensors)
+    if differ:
+        raise CheckpointError(f"{where} does not fit the architecture {model.architecture}: {'; '.join(differ)}")
 
 
 def save(
@@ -155,6 +189,7 @@ def save(
     source: str | None = None,
     source_sha256: str | None = None,
     notes: Sequence[str] = (),
+    assumed: Sequence[str] = (),
     file_format: FileFormat = "pt",
     overwrite: bool = False,
 ) -> Path:
@@ -187,6 +222,7 @@ def save(
         "source": source,
         "source_sha256": source_sha256,
         "notes": tuple(notes),
+        "assumed": tuple(assumed),
         "training": dict(training or {}),
     }
     where = f"cannot register {name!r}"

@@ -37,6 +37,16 @@ def _shape(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     return channels, height, width
 
 
+def _renames(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for value in values:
+        old, equals, new = (part.strip() for part in value.partition("="))
+        if not old or not equals:
+            raise click.BadParameter(f"expected OLD=NEW such as head.fc=fc, got {value!r}")
+        pairs.append((old, new))
+    return tuple(pairs)
+
+
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", required=True, metavar="NAME", help="What it is to be called.")
@@ -60,7 +70,19 @@ def _shape(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--regime", metavar="NAME", help="How it was trained; see 'harness list regimes'.")
 @click.option("--parent", metavar="NAME", help="The registered checkpoint it was trained from.")
 @click.option("--source", metavar="TEXT", help="Where it comes from; the file's name if not given.")
-@click.option("--entry", metavar="NAME", help="Which entry of FILE holds the weights, where several could.")
+@click.option(
+    "--entry",
+    metavar="NAME",
+    help="Which entry of FILE to take, where several have weights that fit; . is FILE itself.",
+)
+@click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    callback=_renames,
+    metavar="OLD=NEW",
+    help="Parts of names in FILE, and what the architecture calls them, such as head.fc=fc.",
+)
 @click.option(
     "--format",
     "file_format",
@@ -95,6 +117,7 @@ def import_(
     source: str | None,
     entry: str | None,
     file_format: FileFormat,
+    renames: tuple[tuple[str, str], ...],
     output: Path | None,
     checkpoint_dir: Path | None,
     overwrite: bool,
@@ -102,8 +125,9 @@ def import_(
 ) -> None:
     """Register the weights in FILE as a checkpoint.
 
-    FILE is a .pt, .pth, .th or .safetensors file with a state dict, plain or inside the usual wrappers. It
-    is checked tensor by tensor against the architecture and never run as code.
+    FILE is what torch.save wrote (.pt, .pth, ...), a .safetensors file, or a folder or index of several. The weights
+    are found in any entry and behind any prefix, checked tensor by tensor against the architecture, and nothing in
+    FILE is ever run as code.
     """
     from harness import checkpoints
 
@@ -125,6 +149,7 @@ def import_(
         parent=parent,
         source=source,
         entry=entry,
+        renames=renames,
         file_format=file_format,
         checkpoint_dir=checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None,
         overwrite=overwrite,
@@ -141,4 +166,6 @@ def _show(path: Path, manifest: Manifest) -> None:
     print_line(f"  {manifest.architecture}, {manifest.parameters:,} parameters, weights {manifest.weights_sha256[:12]}")
     for note in manifest.notes:
         print_line(f"  {note}")
+    for text in manifest.assumed:
+        print_line(f"  warning: it was assumed that {text}")
     print_line(f"evaluate it with: harness evaluate --checkpoint {path}")

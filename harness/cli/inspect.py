@@ -89,6 +89,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "command": manifest.training.get("command"),
         "source": manifest.source,
         "notes": "; ".join(manifest.notes),
+        "assumed": "; ".join(manifest.assumed),
         "weights": manifest.weights_sha256,
     }
     return {name: str(value) for name, value in facts.items() if value}

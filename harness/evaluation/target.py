@@ -117,7 +117,8 @@ class Subject:
             sha256=dataset.sha256,
         )
         index = dataset.indices.numpy().astype(np.int64)
-        flags = (*_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
+        assumed = (kinds.IMPORT_ASSUMED(what=text) for text in manifest.assumed)
+        flags = (*assumed, *_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
         return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, flags)
 
 

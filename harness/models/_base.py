@@ -48,6 +48,11 @@ class Normalization:
         if min(self.std) <= 0:
             raise InvalidInput(f"a normalization's deviations are positive, got {list(self.std)}")
 
+    def close_to(self, other: Normalization) -> bool:
+        """Whether both are the same up to the digits that people write down."""
+        pairs = zip((*self.mean, *self.std), (*other.mean, *other.std), strict=True)
+        return len(self.mean) == len(other.mean) and all(math.isclose(a, b, rel_tol=2e-3) for a, b in pairs)
+
 
 def _numbers(what: str, values: Iterable[float]) -> tuple[float, ...]:
     try:

@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,9 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
     ("empty", lambda: b"", "is empty"),
     ("text", lambda: b"these are no weights", "no file of weights"),
     ("html", lambda: b"<!DOCTYPE html><html>404</html>", "no file of weights"),
-    ("code", lambda: packed({"state_dict": weights(), "metadata": Trap()}), r"Python objects \(getattr\)"),
-    ("bare pickle with code", lambda: pickle.dumps(Trap()), "Python objects"),
-    ("whole model", whole_model, r"Python objects \(harness\.models\._base\.Model\)"),
+    ("code", lambda: packed({"state_dict": weights(), "metadata": Trap()}), r"Python objects \(.*getattr"),
+    ("bare pickle with code", lambda: pickle.dumps(Trap()), "torch.save did not write"),
+    ("whole model", whole_model, r"Python objects \(harness\.models\._base\.Model, "),
     ("truncated", lambda: packed({"state_dict": weights()})[:-200], "cut short"),
     ("half", lambda: packed({"state_dict": weights()})[:9000], "cut short"),
     ("no state dict", lambda: packed(weights()), "no entry 'state_dict'"),
@@ -87,7 +86,7 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
     ("list inside", lambda: packed({"state_dict": [torch.zeros(2)]}), "expected a dictionary"),
     ("nothing inside", lambda: packed({"state_dict": {}}), "holds no tensors"),
     ("number for a tensor", lambda: packed({"state_dict": with_first(lambda t: 1.5)}), "got a value of type float"),
-    ("number for a name", lambda: packed({"state_dict": {5: torch.zeros(1)}}), "got a tensor at 5"),
+    ("number for a name", lambda: packed({"state_dict": {5: torch.zeros(1)}}), "got a tensor at '5'"),
     ("NaN", lambda: packed({"state_dict": with_first(with_nan)}), "NaN or infinite values in"),
     ("infinite", lambda: packed({"state_dict": with_first(lambda t: t / 0)}), "NaN or infinite values in"),
     ("complex", lambda: packed({"state_dict": with_first(lambda t: t.to(torch.complex64))}), "is complex"),
@@ -152,7 +151,7 @@ def safetensors_bytes(header: str, data: bytes) -> bytes:
     [
         (b"\x00", "damaged"),
         (safetensors_bytes("{", b""), "damaged"),
-        (safetensors_bytes('{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}', b"\0" * 8), "damaged"),
+        (safetensors_bytes('{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}', b"\0" * 8), "cut short"),
         (
             safetensors_bytes(
                 '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
@@ -176,20 +175,6 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: 1 << 13])
     with pytest.raises(CheckpointError, match="fetch it again"):
         checkpoints.load(path)
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("legacy", [False, True])
-def test_ordinary_files_are_not_suspected(protocol: int, legacy: bool, tmp_path: Path) -> None:
-    tied = torch.ones(3)
-    content = OrderedDict(
-        weights() | {"numbers": {"a": 1, "b": [1, (2, 3)], "c": {"a": 1}}, "tied": tied, "again": tied}  # type: ignore[dict-item]
-    )
-    buffer = io.BytesIO()
-    torch.save(content, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
-    from harness.checkpoints._duplicates import repeated_names
-
-    assert repeated_names(buffer.getvalue(), safetensors=False) == []
 
 
 def test_weights_in_another_memory_format_are_the_same_weights(tmp_path: Path) -> None:
