@@ -16,10 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from harness.util.text import printable
+
 if TYPE_CHECKING:
     from harness.engine.types import AttackProgress
 
 __all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
+
+_LONGEST = 10_000
 
 _PAUSE = 30.0
 """Seconds between two lines of one step where there is no terminal: a log shows that a long step lives."""
@@ -31,8 +35,11 @@ def print_json(value: Any) -> None:
 
 
 def print_line(text: str = "", *, err: bool = False) -> None:
-    """A line as it is: no markup, no wrapping, so that paths stay whole."""
-    print(text, file=sys.stderr if err else sys.stdout)
+    """A line without markup or wrapping, so that paths stay whole; characters that a terminal acts on are escaped."""
+    print(
+        "\n".join(printable(line, longest=_LONGEST) for line in text.split("\n")),
+        file=sys.stderr if err else sys.stdout,
+    )
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -43,7 +50,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, righ
         table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=position == 0)
     for row in rows:
         # Text, because names come from files and may look like markup
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(cell, longest=_LONGEST)) for cell in row))
     # into a file or a pipe there is no width to respect, and one row stays one line
     width = Console().width if sys.stdout.isatty() else 10_000
     text = io.StringIO()

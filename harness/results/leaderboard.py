@@ -152,8 +152,8 @@ def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:
         return tuple(-1 if figure is None else round(figure.value * row.n) for figure in figures)
 
     rows = sorted(rows, key=lambda row: (tuple(-count for count in merit(row)), row.checkpoint))
-    merits = [merit(row) for row in rows]
-    return [replace(row, rank=1 + merits.index(merits[i])) for i, row in enumerate(rows)]
+    ranks: dict[tuple[int, ...], int] = {}
+    return [replace(row, rank=ranks.setdefault(merit(row), place)) for place, row in enumerate(rows, 1)]
 
 
 def _row(results: list[Result]) -> Row:

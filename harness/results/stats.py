@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +48,11 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise InvalidInput(f"a proportion needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    interval = binomtest(successes, n).proportion_ci(confidence_level=confidence, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
+    # in closed form, as scipy searches for a p-value besides, which takes a thousand times as long
+    z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
+    return Interval(0.0 if successes == 0 else middle - half, 1.0 if successes == n else middle + half)
 
 
 def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:

@@ -26,7 +26,8 @@ from harness.util.user_file import is_in_file
 __all__ = ["ThreatModel"]
 
 _NORMALIZED = "normalized"
-_NUMBER = re.compile(r"\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?")
+# as short as any that means something: the fraction of a number with a huge exponent would take all memory
+_NUMBER = re.compile(r"(?=.{1,40}$)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ FIGURES = {
     "steps.0.forward": -1,
     "threat.radius": 0.1,
     "threat.eps": "0.1",
-    "threat.norm": "L9",
+    "threat.norm": 9,
     "dataset.size": 10,
     "dataset.classes": 3,
     "seed": True,

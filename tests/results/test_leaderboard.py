@@ -15,6 +15,7 @@ from harness.results import formats, leaderboard, measures
 from harness.results.formats import Board, Cell
 from harness.results.stats import wilson
 from harness.threat import ThreatModel
+from harness.util.text import printable
 from tests.results.records import make_result
 
 STANDARD = {"digits": (ThreatModel("Linf", "0.15"),), "cifar10": (ThreatModel("Linf", "8/255"),)}
@@ -269,6 +270,10 @@ HOSTILE = [
     "`code`",
     '"quoted", comma',
     "back\\slash|",
+    "line\rover",
+    "\x1b[31mred\x1b[0m",
+    "evil\u202egnp.exe",
+    "zero\u200bwidth\x00",
 ]
 
 
@@ -278,15 +283,16 @@ def test_csv_runs_nothing(text: str, field: str) -> None:
     fields = {"flags": (text,)} if field == "flag" else {field: text}
     board = only(make_result(weights="w" * 64, **fields))  # type: ignore[arg-type]
     lines = list(csv.reader(io.StringIO(formats.get("csv").render(board))))
+    shown = printable(text)
     assert len(lines) == 2
     assert len(lines[0]) == len(lines[1]) == len(board.cells(board.rows[0]))
     for cell in lines[0] + lines[1]:
         assert not cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     if field == "suite":
-        assert {f"{text}_acc", f"'{text}_acc"} & set(lines[0])
+        assert {f"{shown}_acc", f"'{shown}_acc"} & set(lines[0])
     else:
         cell = lines[1][lines[0].index("flags" if field == "flag" else field)]
-        assert cell in (text, f"'{text}")
+        assert cell in (shown, f"'{shown}")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -301,6 +307,7 @@ def test_markdown_keeps_its_cells(text: str, field: str) -> None:
         # what ends a cell: a pipe behind an even number of backslashes
         ends = [i for i, c in enumerate(line) if c == "|" and (i - len(line[:i].rstrip("\\"))) % 2 == 0]
         assert len(ends) == 12
+    assert not set(rendered) & set("\r\x1b\x00\u202e\u200b")
     assert "<" not in rendered
     assert "](" not in rendered.replace("\\](", "")
 

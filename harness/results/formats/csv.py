@@ -9,10 +9,12 @@ import csv as writer
 import io
 
 from harness.results.formats._base import Board, Cell, Format
+from harness.util.text import printable
 
 __all__ = ["csv"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = ("=", "+", "-", "@")
+_LONGEST = 10_000
 
 
 def _render(board: Board) -> str:
@@ -34,7 +36,9 @@ def _cell(value: Cell) -> str:
         return f"{value:.6f}"
     if isinstance(value, int):
         return str(value)
-    # a spreadsheet runs what looks like a formula; names and flags come from strangers' files
+    # names and flags come from strangers' files: nothing hidden, no line break, and nothing that a spreadsheet would
+    # run as a formula
+    value = printable(value, longest=_LONGEST)
     return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
 
 

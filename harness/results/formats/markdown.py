@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from harness.results.formats._base import Accuracy, Board, Format, Row
+from harness.util.text import printable
 
 __all__ = ["markdown"]
 
@@ -64,7 +65,12 @@ def _percent(accuracy: Accuracy | None) -> str:
 
 def _text(value: str) -> str:
     # names and flags come from strangers' files: no cell may end early, hold HTML, a link or an emphasis
-    value = re.sub(r"\s+", " ", value).strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    value = (
+        printable(re.sub(r"\s+", " ", value).strip(), longest=10_000)
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+    )
     value = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", value)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", value)
 
