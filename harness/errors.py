@@ -8,6 +8,7 @@
     ├── CheckpointError          a checkpoint or manifest that is missing, damaged or does not fit
     ├── ModelError               the model under attack misbehaved: raised, wrong shape, NaN, changing state
     │   └── NoGradient           its output does not depend on its input in a way that can be differentiated
+    ├── ContractError            a plug-in that does not keep to what its family promises
     ├── AttackError              an attack proposed a point outside its threat model (a bug, never a success)
     ├── ResultError              a result file that cannot be read or reconciled
     └── StorageError             a file that cannot be written: no space, no permission, no such folder
@@ -24,6 +25,7 @@ from collections.abc import Iterable
 __all__ = [
     "AttackError",
     "CheckpointError",
+    "ContractError",
     "HarnessError",
     "InvalidInput",
     "ModelError",
@@ -66,6 +68,10 @@ class ModelError(HarnessError):
 
 class NoGradient(ModelError):
     """The model's output has no gradient with respect to its input."""
+
+
+class ContractError(HarnessError):
+    """A plug-in that does not keep to what its family promises."""
 
 
 class AttackError(HarnessError):

@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
 from harness.util.text import printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from harness.engine.types import AttackProgress
 
 __all__ = ["percent", "print_json", "print_line", "print_table", "progress"]
@@ -44,6 +40,12 @@ def print_line(text: str = "", *, err: bool = False) -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """A table on stdout; columns named in ``right`` are aligned to the right. None is left empty."""
+    # most commands print no table, and help never does
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
         justify: Literal["left", "right"] = "right" if name in right else "left"
@@ -70,6 +72,9 @@ def progress(label: str) -> Iterator[Callable[[AttackProgress], None]]:
     if not sys.stderr.isatty():
         yield _Lines(label)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),

@@ -20,12 +20,14 @@ import pkgutil
 import sys
 from collections import defaultdict
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidInput, UnknownName
 from harness.util.user_file import from_file, is_in_file, one_line, read_source
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["fingerprint", "is_member", "lookup", "members", "summaries"]
 
@@ -110,6 +112,8 @@ def _installed(package: str) -> dict[str, tuple[EntryPoint, ...]]:
 @cache
 def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, tuple[EntryPoint, ...]]:
     # reading what is installed takes a tenth of a second; it is another set only where the import path is another
+    from importlib.metadata import entry_points
+
     found: dict[str, list[EntryPoint]] = defaultdict(list)
     for point in entry_points(group=group):
         found[point.name].append(point)

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("attacks", "datasets", "models", "regimes", "results"),
     ("backends", "suites"),
     ("batchnorm", "checkpoints", "engine", "representations"),
-    ("evaluation", "training"),
+    ("contracts", "evaluation", "training"),
     ("autoattack", "studies"),
     ("robustbench",),
     ("cli",),

@@ -1,0 +1,54 @@
+"""What the program imports before it does anything: help and lists are there at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.house._tree import ROOT
+
+# each of these takes longer to import than the whole program may
+HEAVY = {"matplotlib", "numpy", "pandas", "pydantic", "robustbench", "safetensors", "scipy", "sklearn", "torch"}
+
+SCRIPT = """
+import contextlib, io, json, sys
+from harness.cli import run
+with contextlib.redirect_stdout(io.StringIO()):
+    code = run(sys.argv[1:])
+print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The packages that a process has imported after a command."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=True
+    )
+    code, names = json.loads(done.stdout)
+    assert code == 0, done.stderr
+    return set(names)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["evaluate", "--help"],
+        ["train", "--help"],
+        ["study", "--help"],
+        *(["list", kind] for kind in ("attacks", "datasets", "formats", "norm-layers", "norms", "sources", "suites")),
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    assert imported(*arguments) & HEAVY == set()
+
+
+def test_it_would_be_noticed() -> None:
+    assert {"torch", "numpy"} <= imported("list", "architectures")
