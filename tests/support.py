@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from harness import models
 from harness.attacks import Attack, Batch, Proposal, State
 from harness.attacks._base import Loss
+from harness.backends import Backend
+from harness.backends.choose import Choice, Spent
+from harness.engine import preflight
 from harness.threat.rng import Draws, sample_keys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -93,3 +98,25 @@ def linear_model(
         layer.weight.copy_(torch.randn(classes, features, generator=generator, dtype=dtype))
         layer.bias.copy_(torch.randn(classes, generator=generator, dtype=dtype) * 0.1)
     return nn.Sequential(nn.Flatten(), layer).requires_grad_(False)
+
+
+def trained_looking(name: str) -> nn.Module:
+    """An architecture whose batch norms have seen data."""
+    shape = {"digits-resnet": (1, 8, 8), "lenet5": (1, 28, 28)}.get(name, (3, 32, 32))
+    model = models.build(name, classes=10, shape=shape, norm_layer="none" if name == "lenet5" else "batch", seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return model.eval()
+
+
+def fix_choice(monkeypatch: pytest.MonkeyPatch, micro_batch: int = 24) -> None:
+    """Take the copies in the order in which they are made, with so many rows, instead of timing them."""
+
+    def fixed(plain: Backend, copies: list[Backend], images: Tensor, *, largest: int) -> tuple[list[Choice], Spent]:
+        rows = min(micro_batch, largest)
+        return [Choice(backend, rows, list(backend.notes)) for backend in (*copies, plain)], Spent(0, 0)
+
+    monkeypatch.setattr(preflight, "choose", fixed)

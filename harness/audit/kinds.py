@@ -18,6 +18,7 @@ __all__ = [
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
     "LOSS_REPLACED",
+    "PASSES_REPLACED",
     "PROBABILITIES",
     "RANDOMISED",
     "RANKED_NOT_LOWEST",
@@ -45,6 +46,13 @@ STATE_KEPT = define(
     "the model answers the same image differently after the attack than before it",
     "the model no longer answers as it did before the attack: it keeps state between calls, so that its verdicts "
     "depend on the passes before them",
+)
+PASSES_REPLACED = define(
+    "passes-replaced",
+    "note",
+    "a fast copy of the model disagreed with it at points of the attack, and the step was run again without the copy",
+    "the fast copy disagreed with the model at points of the attack; the step was run again, and all that followed, "
+    "with the plain model",
 )
 PROBABILITIES = define(
     "probabilities",

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.attacks import Oracle
 from harness.attacks._base import Loss
-from harness.backends import full_float32
+from harness.backends.precision import full_float32
 from harness.errors import ModelError, NoGradient
 
-__all__ = ["ChunkOracle", "Padded", "Passes", "Tally", "checked_logits", "out_of_memory"]
+__all__ = ["ChunkOracle", "Passes", "Tally", "checked_logits", "out_of_memory"]
 
 
 @dataclass
@@ -50,50 +49,6 @@ class Tally:
         self.backward += other.backward
         self.flat |= other.flat
         self.model_seconds += other.model_seconds
-
-
-class Padded(nn.Module):
-    """A network that only ever sees a few batch sizes, as compiled code and CUDA graphs want it.
-
-    Batches are padded with zeros to the next size; a sample's output does not depend on the rest of its
-    batch in eval mode, so the padding is cut off again.
-
-    Args:
-        network: from images to logits.
-        largest: the largest batch; the sizes are this divided into ``sizes`` equal steps.
-        graphs: replay each size as a CUDA graph, so that a pass is one launch.
-    """
-
-    def __init__(self, network: nn.Module, *, largest: int, sizes: int, graphs: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.step = -(-largest // sizes)
-        self.graphs = graphs
-        self._captured: dict[tuple[int, ...], Callable[..., Any]] = {}
-        # outputs and gradients are copied at once, so that all sizes may work in the same memory
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        missing = -len(x) % self.step
-        padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)) if missing else x
-        out: Tensor = self._captured_for(padded)(padded) if self.graphs else self.network(padded)
-        # the output of a graph is memory that its next replay overwrites
-        return out[: len(x)].clone()
-
-    def _captured_for(self, x: Tensor) -> Callable[..., Any]:
-        shape = tuple(x.shape)
-        if shape not in self._captured:
-
-            def call(images: Tensor) -> Tensor:
-                # a function, because a module would have its forward replaced by that of this one size
-                out: Tensor = self.network(images)
-                return out
-
-            sample = torch.zeros_like(x, memory_format=torch.preserve_format).requires_grad_()
-            # the first pass of a size may be one without gradients, and a graph of it would have no way back
-            with torch.enable_grad():
-                self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,), pool=self._pool)
-        return self._captured[shape]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -133,8 +88,8 @@ class Passes:
         limit: the largest batch that goes through at once; halved when memory runs out.
         precision: fp32, tf32 or bf16.
         layout: the memory format that the network likes.
-        portion: so many rows at once cost least, row by row; larger batches go through in equal parts, without a way
-            back in parts of up to `forward_portion`. None where more are never dearer.
+        micro_batch: the number of rows at which a row costs least; larger batches go through in equal parts, without a
+            backward pass in parts of up to `forward_micro_batch`. None where more rows never cost more.
     """
 
     network: nn.Module
@@ -142,20 +97,20 @@ class Passes:
     limit: int
     precision: str = "fp32"
     layout: torch.memory_format = torch.contiguous_format
-    portion: int | None = None
+    micro_batch: int | None = None
     seconds: float = 0.0
     retreats: int = 0
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
 
     @property
-    def forward_portion(self) -> int | None:
-        """`portion` for passes without a way back, which keep less in memory."""
-        return None if self.portion is None else self.portion * 7 // 6
+    def forward_micro_batch(self) -> int | None:
+        """`micro_batch` of passes without a backward pass, which keep less in memory."""
+        return None if self.micro_batch is None else self.micro_batch * 7 // 6
 
     def logits(self, x: Tensor, call: str) -> Tensor:
         """Forward passes: ``[m, ...] -> [m, classes]``."""
         with torch.no_grad():
-            return self._split(x, lambda part: (self._call(x[part], call),), self.forward_portion)[0]
+            return self._split(x, lambda part: (self._call(x[part], call),), self.forward_micro_batch)[0]
 
     def gradient(self, x: Tensor, loss: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
         """Forward and backward passes: logits ``[m, classes]``, loss ``[m]``, gradient ``[m, ...]``."""
@@ -165,7 +120,7 @@ class Passes:
             (grad,) = torch.autograd.grad(values.sum(), leaf)
             return logits.detach(), values.detach(), _own(grad)
 
-        logits, values, grad = self._split(x, one, self.portion)
+        logits, values, grad = self._split(x, one, self.micro_batch)
         return logits, values, grad
 
     def gradients(self, x: Tensor, losses: Loss, call: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,7 +135,7 @@ class Passes:
             ]
             return logits.detach(), values.detach(), torch.stack(grads, dim=1)
 
-        logits, values, grads = self._split(x, one, self.portion)
+        logits, values, grads = self._split(x, one, self.micro_batch)
         return logits, values, grads
 
     def drain(self) -> float:
@@ -216,11 +171,13 @@ class Passes:
             raise ModelError(_raised(call, x, error)) from error
         return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)
 
-    def _split(self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], portion: int | None) -> tuple[Tensor, ...]:
+    def _split(
+        self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], micro_batch: int | None
+    ) -> tuple[Tensor, ...]:
         done: list[tuple[Tensor, ...]] = []
         begin = 0
         while begin < len(x):
-            most, left = min(self.limit, portion or self.limit), len(x) - begin
+            most, left = min(self.limit, micro_batch or self.limit), len(x) - begin
             part = slice(begin, begin + -(-left // -(-left // most)))
             try:
                 done.append(self._timed(x, one, part))
@@ -299,26 +256,34 @@ class ChunkOracle(Oracle):
         self._whole = [0, 0]
         self._forward, self._backward = torch.zeros((2, len(index)), dtype=torch.int64, device=device)
         self._one = torch.ones(1, dtype=torch.int64, device=device)
+        self._last: tuple[Tensor, Tensor | None] | None = None
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         logits = self._passes.logits(x, self._call)
-        self._charge(rows, 0)
+        self._charge(x, rows, 0)
         self._refuse_nan(logits, rows)
         return logits
 
     def gradient(self, x: Tensor, loss: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         logits, values, grad = self._passes.gradient(x, loss, self._call)
-        self._charge(rows, 1)
+        self._charge(x, rows, 1)
         self._refuse_nan(logits, rows)
         self._note_flat(grad, rows)
         return logits, values, grad
 
     def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         logits, values, grads = self._passes.gradients(x, losses, self._call)
-        self._charge(rows, values.shape[1])
+        self._charge(x, rows, values.shape[1])
         self._refuse_nan(logits, rows)
         self._note_flat(grads, rows)
         return logits, values, grads
+
+    def last_points(self, wanted: set[int]) -> dict[int, Tensor]:
+        """Of the pool's rows that are ``wanted`` and were in the last pass, the point that they had there."""
+        if self._last is None:
+            return {}
+        x, rows = self._last
+        return {row: x[place].cpu().clone() for place, row in enumerate(self._owners(rows).tolist()) if row in wanted}
 
     def settle(self) -> None:
         """Bring the tally up to date."""
@@ -328,7 +293,8 @@ class ChunkOracle(Oracle):
             of_each.zero_()
         self._whole = [0, 0]
 
-    def _charge(self, rows: Tensor | None, backward: int) -> None:
+    def _charge(self, x: Tensor, rows: Tensor | None, backward: int) -> None:
+        self._last = x, rows
         if rows is None:
             self._whole[0] += 1
             self._whole[1] += backward

@@ -36,6 +36,11 @@ class Judge:
         """Logits of the plain model, ``[n, classes]``."""
         return self.passes.logits(x, call)
 
+    def plain(self) -> Passes:
+        """Passes of the same model for an attack, timed apart from the judge's."""
+        like = self.passes
+        return Passes(like.network, like.classes, like.limit, micro_batch=like.micro_batch)
+
     def drain(self) -> float:
         """Seconds spent in the model since the last call."""
         return self.passes.drain()

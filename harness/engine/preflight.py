@@ -1,7 +1,7 @@
-"""A look at the model before it is attacked: does it answer, and always the same?
+"""Checks the model before it is attacked, and chooses what makes its passes.
 
-A handful of passes on the first two samples. What makes an evaluation impossible is a `ModelError`; what
-makes it doubtful is a flag.
+Does it answer, and always the same? What makes an evaluation impossible is a `ModelError`; what makes it doubtful is a
+flag. Passes that are faster than the model's own are used where they agree with it (`harness.backends.equivalence`).
 """
 
 from __future__ import annotations
@@ -17,41 +17,40 @@ from torch import Tensor, nn
 
 from harness.audit import kinds
 from harness.audit.flags import Flag
-from harness.backends import Kernels, Noted, accelerate, noted
-from harness.backends.passes import Padded, Passes
+from harness.backends import Backend, eager, plain, static
+from harness.backends.choose import FEWEST_ROWS, Choice, choose
+from harness.backends.equivalence import FEWEST, Guard, chosen
+from harness.backends.passes import Passes
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
 from harness.errors import InvalidInput, ModelError, NoGradient
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
+from harness.threat.rng import Draws
 
-__all__ = ["Look", "look", "probabilities", "refuse_nan", "threads"]
+__all__ = ["Prepared", "prepare", "probabilities", "refuse_nan", "threads"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
-_GPU_LANES = 512
-# what a layer returns for a batch should fill a core's cache and stay in it: so many numbers. In bfloat16 they are half
-# as long, but batches twice as large would be hardly faster, and take memory
-_CPU_CACHE = 3 << 17
-# below, wide networks load their weights for too few images; above, nothing is gained
-_FEWEST_LANES, _MOST_LANES = 24, 256
-# what an attack does between two passes takes hardly longer for the rows of several passes than for those of one, and
-# parts of them still fill a pass; but their states must not fill the memory (numbers in one state tensor)
-_BUNDLED, _MOST_BUNDLED = 4, 1 << 19
-_CIFAR, _WIDTH = 3 * 32 * 32, 5
+# An attack's own work for the rows of several passes takes hardly longer than for those of one. But its states must not
+# fill the memory: so many numbers in one of their tensors at most.
+_PASSES_PER_STEP, _MOST_IN_A_STEP = 4, 1 << 19
+_CIFAR = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen, and the machine that was built on it.
+class Prepared:
+    """What was found out about the model, and the machine that attacks it.
 
     Attributes:
-        classes: number of logits. flags: doubts. notes: how passes were made fast.
-        forward, backward: int64 ``[n]`` passes spent on looking.
+        guard: compares fast passes with the plain model; None where the passes are the plain model's.
+        classes: number of logits. flags: doubts. notes: what makes the passes, in plain words.
+        forward, backward: int64 ``[n]`` passes spent on each sample.
         first: the plain model's logits on the first samples. steady: whether they are the same in every pass.
     """
 
     machine: Machine
+    guard: Guard | None
     classes: int
     flags: list[Flag]
     notes: list[str]
@@ -63,8 +62,8 @@ class Look:
     def recognises(self, logits: Tensor) -> bool:
         """Whether ``logits`` of the first samples are this model's."""
         rows = min(len(logits), len(self.first))
-        held = logits[:rows].to(self.first)
-        return not self.steady or torch.allclose(held, self.first[:rows], rtol=1e-3, atol=1e-3)
+        saved = logits[:rows].to(self.first)
+        return not self.steady or torch.allclose(saved, self.first[:rows], rtol=1e-3, atol=1e-3)
 
 
 @contextmanager
@@ -79,10 +78,21 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def look(
-    model: nn.Module, pool: Pool, threat: ThreatModel, suite: Suite, settings: Settings, device: torch.device
-) -> Look:
+def prepare(
+    model: nn.Module,
+    pool: Pool,
+    threat: ThreatModel,
+    suite: Suite,
+    settings: Settings,
+    device: torch.device,
+    *,
+    pinned: tuple[str, int] | None = None,
+) -> Prepared:
     """Try the model on the first samples and make the machine that attacks it.
+
+    Args:
+        pinned: the backend and micro-batch to use, as `Machine.choice` says; None takes the fastest. A run that is
+            continued needs those that it was begun with, because other ones round differently.
 
     Raises:
         ModelError: it raises, returns the wrong shape or NaN, or changes its own state.
@@ -93,8 +103,7 @@ def look(
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
     with _unchanged(model):
-        with noted(model, pair) as shapes:
-            together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
+        together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
         probe.classes = together.shape[1]
         alone = probe.logits(pair[:1], "on the first sample alone") if len(pair) > 1 else together
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
@@ -125,25 +134,31 @@ def look(
     if not random and not alike:
         flags.append(kinds.BATCH_DEPENDENT())
     size = _batch_size(settings, pool, device)
-    # what no module shows is taken to be as wide as the first layer of a network for CIFAR
-    lanes = _lanes(max(shapes.widest, _WIDTH * pair[0].numel()), device)
-    seen = _Seen(pair, together, slope, random, shapes)
-    passes, notes = _fast(model, seen, settings, classes, size)
-    forward[: len(pair)] += 1
-    forward[0] += 1
-    backward[: len(pair)] += slope is not None
-    if device.type == "cuda" and settings.batch_size == "auto":
-        passes.limit = size = _fastest_batch(passes, pool, size, device)
-    if settings.compiled or settings.graphs:
-        passes, notes = _static(passes, notes, seen, settings)
     judge = Judge(model, threat, classes=classes, limit=size)
-    bundle = size
-    # where images share more than a batch, or batches have a size of their own, they are passed as they are packed
-    if device.type == "cpu" and (random or alike) and not settings.compiled:
-        passes.portion = judge.passes.portion = lanes
-        bundle = max(size, min(_BUNDLED * lanes, _MOST_BUNDLED // pool.x[0].numel()))
-    machine = Machine(passes, judge, device, size, passes.forward_portion or lanes, bundle)
-    return Look(machine, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
+    incomparable = _incomparable(random=random, alike=alike, has_gradient=slope is not None)
+    maker = _Maker(model, judge, settings, pool, device, forward, backward)
+    if incomparable is None:
+        passes, notes, guard, choice = maker.fastest(threat, pinned)
+    else:
+        passes, notes, guard = judge.plain(), [f"plain ({incomparable})"], None
+        choice = ("plain", min(FEWEST_ROWS, size))
+    judge.passes.limit = size = passes.limit
+    step_rows = size
+    # where images depend on their batch, batches are those that the caller asked for
+    if device.type == "cpu" and alike and not random and not settings.compiled:
+        passes.micro_batch = judge.passes.micro_batch = choice[1]
+        step_rows = max(size, min(_PASSES_PER_STEP * choice[1], _MOST_IN_A_STEP // pool.x[0].numel()))
+    machine = Machine(passes, judge, device, size, passes.forward_micro_batch or size, step_rows, choice)
+    return Prepared(machine, guard, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
+
+
+def _incomparable(*, random: bool, alike: bool, has_gradient: bool) -> str | None:
+    """Why fast passes cannot be compared with the model, so that it must make its passes itself."""
+    if random:
+        return "the model is randomised"
+    if not alike:
+        return "the model's output depends on the rest of the batch"
+    return None if has_gradient else "the model has no gradient"
 
 
 def refuse_nan(logits: Tensor, names: Index) -> None:
@@ -194,46 +209,6 @@ def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
     return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
 
 
-def _lanes(widest: int, device: torch.device) -> int:
-    """How many rows go through the model together at the lowest price a row.
-
-    Args:
-        widest: numbers that the widest layer returns for an image.
-    """
-    if device.type == "cuda":
-        return _GPU_LANES
-    fitting = _CPU_CACHE * torch.get_num_threads() // widest
-    return max(_FEWEST_LANES, min(fitting, _MOST_LANES))
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the plain model said about the first samples: logits, gradient where it has one, shapes of its layers."""
-
-    pair: Tensor
-    logits: Tensor
-    slope: Tensor | None
-    random: bool
-    shapes: Noted
-
-    def agrees(self, passes: Passes, call: str) -> bool:
-        """Whether other passes say the same, with and without a gradient, within what their precision allows."""
-        logits, slope = _with_gradient(passes, self.pair, call)
-        first = passes.logits(self.pair[:1], call)
-        if (slope is None) != (self.slope is None):
-            return False
-        if self.random or slope is None or self.slope is None:
-            return True
-        # bfloat16 keeps 8 bits of a number; everything else must agree within float32 rounding
-        tolerance, alike = {"bf16": (0.2, 0.5), "tf32": (1e-2, 0.9), "fp32": (1e-3, 0.9)}[passes.precision]
-        scale = float(self.logits.abs().max().clamp(min=1))
-        off = torch.cat([logits - self.logits, first - self.logits[:1]]).abs().max()
-        # rounding may put a rectifier on its other side, so that gradients agree in direction only
-        cosine = F.cosine_similarity(slope.flatten(1).double(), self.slope.flatten(1).double(), dim=1)
-        flat = (self.slope.flatten(1).abs().amax(1) == 0) | (slope.flatten(1).abs().amax(1) == 0)
-        return bool(off <= tolerance * scale) and bool(((cosine > alike) | flat).all())
-
-
 def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor | None]:
     """Logits, and the gradient of their log-sum-exp where the model has gradients."""
     try:
@@ -243,49 +218,101 @@ def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor
     return logits, slope
 
 
-def _fast(model: nn.Module, seen: _Seen, settings: Settings, classes: int, size: int) -> tuple[Passes, list[str]]:
-    """Passes on an accelerated copy, or on the model itself if the copy says something else."""
-    traceable = not seen.random and seen.slope is not None
-    why, network = "", None
-    for fused in (True, False):
-        try:
-            network, notes = accelerate(
-                model, precision=settings.precision, traceable=traceable, seen=seen.shapes, fused=fused
-            )
-            images = seen.pair.dim() == 4
-            layout = torch.channels_last if "channels_last" in notes and images else torch.contiguous_format
-            passes = Passes(network, classes, size, settings.precision, layout)
-            agreed, why = seen.agrees(passes, "on the first two samples, accelerated"), "disagreed with the plain model"
-        except Exception as error:  # the model itself has just passed these images, so the copy is at fault
-            agreed, why = False, f"failed: {error}"
-        if agreed:
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the passes of an attack: the fastest that agree with the plain model.
+
+    Args:
+        forward, backward: int64 ``[n]`` passes of each sample, to which those made here are added.
+    """
+
+    model: nn.Module
+    judge: Judge
+    settings: Settings
+    pool: Pool
+    device: torch.device
+    forward: Index
+    backward: Index
+
+    def fastest(
+        self, threat: ThreatModel, pinned: tuple[str, int] | None
+    ) -> tuple[Passes, list[str], Guard | None, tuple[str, int]]:
+        """The passes, what makes them in plain words, the guard that checked them, and backend and micro-batch."""
+        copies, left_out = self._copies()
+        choices = self._choices(copies, pinned)
+        for choice in choices[:-1]:
+            guard = Guard(self.judge.passes, threat, choice.micro_batch)
+            passes = self._passes(choice.backend)
+            passes.micro_batch = choice.micro_batch
+            why, checked = self._disagreement(guard, passes)
             passes.drain()
-            return passes, notes
-        if network is not None and not isinstance(network, Kernels):
-            break  # without kernels it would be the same copy again
-    return Passes(model, classes, size, settings.precision), [f"as-loaded (accelerated passes {why})"]
+            self.judge.drain()
+            if why is None:
+                notes = [*choice.notes, *left_out, checked]
+                return passes, notes, guard, (choice.backend.name, choice.micro_batch)
+            left_out.append(f"not used: the copy {why}")
+        last = choices[-1]
+        return self.judge.plain(), [*last.notes, *left_out], None, ("plain", last.micro_batch)
 
+    def _copies(self) -> tuple[list[Backend], list[str]]:
+        """Copies to try, the preferred first, and why others could not be made."""
+        copies, left_out = [], []
+        for precision in dict.fromkeys((self.settings.precision, "fp32")):
+            try:
+                copy = eager(self.model, precision=precision)
+                if self.settings.compiled or self.settings.graphs:
+                    limit = self.judge.passes.limit
+                    copies.append(
+                        static(copy, largest=limit, compiled=self.settings.compiled, graphs=self.settings.graphs)
+                    )
+                copies.append(copy)
+            except Exception as error:  # a model may hold anything, and then it is attacked as it is
+                left_out.append(f"not used: the model cannot be copied ({type(error).__name__}: {error})")
+        return copies, left_out
 
-def _static(passes: Passes, notes: list[str], seen: _Seen, settings: Settings) -> tuple[Passes, list[str]]:
-    """The same passes compiled or as CUDA graphs, in batches of a few sizes; as they were if that goes wrong."""
-    network: nn.Module = passes.network
-    if settings.compiled:
-        network = torch.compile(network, dynamic=False)  # type: ignore[assignment]
-    # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
-    sizes = 4 if settings.compiled else 8
-    network = Padded(network, largest=passes.limit, sizes=sizes, graphs=settings.graphs)
-    fixed = Passes(network, passes.classes, passes.limit, passes.precision, passes.layout)
-    added = [name for name, used in (("compile", settings.compiled), ("cuda-graphs", settings.graphs)) if used]
-    try:
-        agreed, why = seen.agrees(fixed, "on the first two samples, compiled"), "disagreed"
-    except Exception as error:  # compilers and captures fail in ways of their own; the uncompiled passes remain
-        agreed, why = False, f"failed: {type(error).__name__}"
-    fixed.drain()
-    return (fixed, notes + added) if agreed else (passes, [*notes, f"not {' or '.join(added)} ({why})"])
+    def _choices(self, copies: list[Backend], pinned: tuple[str, int] | None) -> list[Choice]:
+        """What to try in which order, the plain model last."""
+        largest = min(self.judge.passes.limit, max(len(self.pool), FEWEST_ROWS))
+        if pinned is not None:
+            name, rows = pinned
+            known = [copy for copy in copies if copy.name == name]
+            return [Choice(backend, rows, list(backend.notes)) for backend in (*known, plain(self.model))]
+        rows = np.arange(min(FEWEST_ROWS, len(self.pool)))
+        x = self.pool.x[: len(rows)].to(self.device)
+        choices, spent = choose(plain(self.model), copies, x, largest=largest)
+        np.add.at(self.forward, np.resize(rows, spent.forward), 1)
+        np.add.at(self.backward, np.resize(rows, spent.backward), 1)
+        return choices
+
+    def _passes(self, backend: Backend) -> Passes:
+        like = self.judge.passes
+        layout = backend.layout_of(self.pool.x)
+        passes = Passes(backend.network, like.classes, like.limit, backend.precision, layout)
+        if self.device.type == "cuda" and self.settings.batch_size == "auto":
+            passes.limit = _fastest_batch(passes, self.pool, passes.limit, self.device)
+        return passes
+
+    def _disagreement(self, guard: Guard, passes: Passes) -> tuple[str | None, str]:
+        """How the passes differ from the plain model's, if they do, and what was compared."""
+        rows = chosen(self.pool.keys, max(FEWEST, guard.size))
+        x = self.pool.x[torch.from_numpy(rows)].to(self.device)
+        try:
+            compared = guard.before(passes, x, Draws(self.pool.keys[rows], self.settings.seed, "preflight"))
+        except Exception as error:  # the plain model has just passed such images, so the copy is at fault
+            return f"failed: {error}", ""
+        for comparison in compared:
+            self.forward[rows] += comparison.forward
+            self.backward[rows] += comparison.backward
+        last = compared[-1]
+        if last.agreed:
+            return None, f"checked at {2 * len(rows)} points in batches of {guard.size}: {last}"
+        sample = int(self.pool.names[rows[last.worst]])
+        where = "clean images" if last is compared[0] else "points inside the threat model"
+        return f"disagrees with the plain model on {where}, most on that of sample {sample}: {last}", ""
 
 
 def _fastest_batch(passes: Passes, pool: Pool, start: int, device: torch.device) -> int:
-    """Double the batch while that makes a GPU faster per sample; out of memory ends the search."""
+    """Double the batch as long as that makes a GPU faster per sample; running out of memory ends the search."""
     x = pool.x[:1].to(device)
     best, best_rate, size = start, 0.0, start
     while size <= 8 * start and (size <= len(pool) or size == start):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from harness import attacks
 from harness.audit import kinds
 from harness.audit.flags import Flag, unique
+from harness.backends.equivalence import chosen
 from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Crew
@@ -27,12 +28,12 @@ from harness.engine.malloc import keep_freed_memory
 from harness.engine.scheduling import parallel_runs, rebalance, shares, stop_points
 from harness.engine.snapshots import Part, State
 from harness.engine.types import Assignment, AttackProgress, Index, Pool, Snapshot, Task, TaskResult
-from harness.errors import ModelError
+from harness.errors import HarnessError, ModelError
 from harness.results.record import StepRecord, Verdicts
 from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
-from harness.threat.rng import sample_keys
+from harness.threat.rng import Draws, sample_keys
 
 __all__ = ["Finding", "run"]
 
@@ -91,16 +92,18 @@ def run(
     x = x.to(dtype)
     pool = Pool(x, y, sample_keys(x), names)
     kept = device.type == "cpu" and keep_freed_memory()
-    looked = preflight.look(model, pool, threat, suite, settings, device)
-    if kept:
-        looked.notes.append("kept-heap")
     state = State(folder)
-    crew = executors.crew(size, pool, looked.machine, state)
+    saved = state.pool()
+    pinned = None if saved is None else (saved["backend"], saved["micro_batch"])
+    prepared = preflight.prepare(model, pool, threat, suite, settings, device, pinned=pinned)
+    if kept:
+        prepared.notes.append("kept-heap")
+    crew = executors.crew(size, pool, prepared.machine, state)
+    suite_run = _SuiteRun(pool, suite, threat, settings.seed, prepared, crew, state, progress)
     try:
-        suite_run = _SuiteRun(pool, suite, threat, settings.seed, looked, crew, state, progress)
-        suite_run.run()
+        suite_run.run(saved)
     finally:
-        crew.close()
+        suite_run.crew.close()
     state.clear()
     return suite_run.finding()
 
@@ -114,27 +117,28 @@ class _SuiteRun:
         suite: Suite,
         threat: ThreatModel,
         seed: int,
-        looked: preflight.Look,
+        prepared: preflight.Prepared,
         crew: Crew,
         state: State,
         progress: Callable[[AttackProgress], None] | None,
     ) -> None:
         self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
-        self.looked, self.crew, self.state, self.progress = looked, crew, state, progress
+        self.prepared, self.crew, self.state, self.progress = prepared, crew, state, progress
         self.points = pool.x.clone()
         self.broken_by = np.full(len(pool), -1, dtype=np.int64)
         self.forward = np.zeros(len(pool), dtype=np.int64)
         self.backward = np.zeros(len(pool), dtype=np.int64)
         self.records: list[StepRecord] = []
-        self.flags: list[Flag] = list(looked.flags)
+        self.flags: list[Flag] = list(prepared.flags)
         self.busy_seconds = self.model_seconds = 0.0
         self.position, self.next_run = 0, 0
         self.open = _OpenStep(len(pool))
+        # the guard of the fast passes; None once the plain model makes all passes
+        self.guard, self.plain_from = prepared.guard, ""
 
-    def run(self) -> None:
+    def run(self, saved: dict[str, Any] | None) -> None:
         """Run the suite to its end, from the saved state if there is one."""
-        saved = self.state.pool()
-        if saved is not None and not self.looked.recognises(saved["logits"]):
+        if saved is not None and not self.prepared.recognises(saved["logits"]):
             # the same name and weights but other code around them: the state is that of another model
             saved = None
         if saved is None:
@@ -147,22 +151,79 @@ class _SuiteRun:
         try:
             while self.position < len(self.suite.steps):
                 step = self.suite.steps[self.position]
-                attack = attacks.build(step.attack, self.threat, self.looked.classes, **step.parameters)
-                while self.next_run < attack.runs and self.surviving.any():
-                    self._some_runs(step, attack, parts)
-                    parts = []
-                    self.state.save_pool(self._content())
-                self._close(step, attack)
+                attack = attacks.build(step.attack, self.threat, self.prepared.classes, **step.parameters)
+                doubt = self._attempt(step, attack, parts)
+                parts = []
+                if doubt is None:
+                    self._close(step, attack)
+                else:
+                    self._use_plain_passes(step, doubt)
             self._check_again()
         except ModelError:
             self.state.save_pool(self._content(), force=True, in_flight=True)
             raise
 
+    def _attempt(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> str | None:
+        """The remaining runs of a step; a reason to make them again with the plain model, if there is one."""
+        try:
+            while self.next_run < attack.runs and self.surviving.any():
+                self._some_runs(step, attack, parts)
+                parts = []
+                self.state.save_pool(self._content())
+        except ModelError as error:
+            if self.guard is None:
+                raise
+            return str(error)
+        return self._disagreement(step)
+
+    def _disagreement(self, step: Step) -> str | None:
+        """How fast passes disagree with the plain model at the last points of the samples that survive a step."""
+        survivors = np.flatnonzero(self.surviving)
+        if self.guard is None or len(survivors) == 0:
+            return None
+        rows = survivors[chosen(self.pool.keys[survivors])]
+        x = self.pool.x[torch.from_numpy(rows)].to(self.prepared.machine.device)
+        draws = Draws(self.pool.keys[rows], self.seed, f"{step.name}, compared")
+        # a random point for samples whose task was finished before this process began
+        points = self.guard.inside(x, draws, 0)
+        for place, row in enumerate(rows.tolist()):
+            if row in self.open.last:
+                points[place] = self.open.last[row].to(points)
+        began = time.perf_counter()
+        try:
+            comparison = self.guard.after(self.prepared.machine.passes, points, x, draws)
+        except HarnessError as error:
+            return str(error)
+        self.busy_seconds += time.perf_counter() - began
+        self.model_seconds += self.prepared.machine.passes.drain() + self.prepared.machine.judge.drain()
+        self.forward[rows] += comparison.forward
+        self.backward[rows] += comparison.backward
+        sample = int(self.pool.names[rows[comparison.worst]])
+        return None if comparison.agreed else f"{comparison}, most on sample {sample}"
+
+    def _use_plain_passes(self, step: Step, doubt: str) -> None:
+        """Run this step once more, and all that follow, with the plain model."""
+        self.flags.append(kinds.PASSES_REPLACED(reason=doubt[:200]).of_step(step.name))
+        self._adopt_plain_passes(step.name)
+        self.next_run = 0
+        self.open.last.clear()
+        self.state.save_pool(self._content(), force=True)
+
+    def _adopt_plain_passes(self, step: str) -> None:
+        self.plain_from, self.guard = step, None
+        self.prepared.notes.append(f"plain from {step} on")
+        machine = self.prepared.machine
+        self.prepared = replace(self.prepared, machine=replace(machine, passes=machine.judge.plain()))
+        self.crew.close()
+        self.crew = executors.crew(self.crew.size, self.pool, self.prepared.machine, self.state)
+
     def _check_again(self) -> None:
         """Flag a model that no longer answers as it did before the attack."""
-        now = self.looked.machine.judge.logits(self.pool.x[:1].to(self.looked.machine.device), "after the attack").cpu()
+        now = self.prepared.machine.judge.logits(
+            self.pool.x[:1].to(self.prepared.machine.device), "after the attack"
+        ).cpu()
         self.forward[0] += 1
-        if not self.looked.recognises(now):
+        if not self.prepared.recognises(now):
             self.flags.append(kinds.STATE_KEPT())
 
     @property
@@ -174,8 +235,8 @@ class _SuiteRun:
         began = time.perf_counter()
         logits, seconds = self.crew.logits(np.arange(len(self.pool)))
         self._take_logits(logits)
-        self.forward += 1 + self.looked.forward
-        self.backward += self.looked.backward
+        self.forward += 1 + self.prepared.forward
+        self.backward += self.prepared.backward
         self.model_seconds += seconds
         self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
         preflight.refuse_nan(logits, self.pool.names)
@@ -193,7 +254,7 @@ class _SuiteRun:
         surviving = np.flatnonzero(self.surviving)
         fitting = [p for p in parts if (p.step, p.first_run) == (self.position, self.next_run)]
         fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), surviving).all()])
-        rows = self.looked.machine.step_rows * self.crew.size
+        rows = self.prepared.machine.step_rows * self.crew.size
         left = attack.runs - self.next_run
         parallel = fitting[0].parallel_runs if fitting else parallel_runs(left, len(surviving), rows)
         fitting = [part for part in fitting if part.parallel_runs == parallel]
@@ -271,6 +332,7 @@ class _SuiteRun:
             self.open.judged += result.judged
             self.open.rejected += result.rejected
             self.open.busy_seconds += result.seconds
+            self.open.last |= result.last
 
     def _close(self, step: Step, attack: attacks.Attack) -> None:
         """Write the record of a finished step."""
@@ -321,6 +383,9 @@ class _SuiteRun:
             "flags": json.dumps([flag.model_dump() for flag in self.flags]),
             "seconds": [self.busy_seconds, self.model_seconds],
             "position": [self.position, self.next_run],
+            "backend": self.prepared.machine.choice[0],
+            "micro_batch": self.prepared.machine.choice[1],
+            "plain_from": self.plain_from,
             "open": {
                 "forward": torch.from_numpy(self.open.tally.forward),
                 "backward": torch.from_numpy(self.open.tally.backward),
@@ -345,6 +410,8 @@ class _SuiteRun:
         self.flags = [Flag(**flag) for flag in json.loads(saved["flags"])]
         self.busy_seconds, self.model_seconds = saved["seconds"]
         self.position, self.next_run = saved["position"]
+        if saved["plain_from"] and self.guard is not None:
+            self._adopt_plain_passes(saved["plain_from"])
         opened = saved["open"]
         model_seconds, seconds, busy, judged, rejected = opened["numbers"]
         tally = Tally(opened["forward"].numpy(), opened["backward"].numpy(), opened["flat"].numpy(), model_seconds)
@@ -369,8 +436,8 @@ class _SuiteRun:
             points=self.points,
             steps=self.records,
             flags=flags,
-            passes=self.looked.notes,
-            batch_size=self.looked.machine.passes.limit,
+            passes=self.prepared.notes,
+            batch_size=self.prepared.machine.passes.limit,
             model_seconds=self.model_seconds,
             busy_seconds=self.busy_seconds,
         )
@@ -391,6 +458,7 @@ class _OpenStep:
         self.tally = tally or Tally.empty(n)
         self.seconds, self.busy_seconds = seconds, busy_seconds
         self.judged, self.rejected = judged, rejected
+        self.last: dict[int, Tensor] = {}
 
 
 def _disjoint(parts: list[Part]) -> list[Part]:

@@ -25,7 +25,7 @@ from harness.util.files import write_atomically
 
 __all__ = ["Part", "State"]
 
-_VERSION = 5
+_VERSION = 6
 _INTERVAL = 5.0
 _FIRST = 2.0
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.attacks import Batch, Proposal, State
+from harness.backends.equivalence import chosen
 from harness.backends.passes import ChunkOracle, Tally
 from harness.engine.types import Machine, Pool, Snapshot, Task, TaskResult
 from harness.threat.rng import Draws
@@ -114,6 +115,7 @@ def execute(
         if checkpoint is not None:
             checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
     run.settle()
+    run.note_last_points()
     run.result.seconds = time.perf_counter() - began
     return run.result
 
@@ -127,6 +129,7 @@ class _TaskRun:
         self.machine = machine
         self.result = result
         self.oracles: list[ChunkOracle] = []
+        self.latest: list[ChunkOracle] = []
         self.surviving = torch.zeros(len(pool), dtype=torch.bool)
         self.surviving[torch.from_numpy(task.index)] = True
         self.surviving[torch.tensor(result.broken, dtype=torch.int64)] = False
@@ -151,9 +154,11 @@ class _TaskRun:
     def advance(self, chunks: list[_Chunk], i: int) -> list[_Chunk]:
         """One iteration of every chunk; then the survivors are packed."""
         after: list[_Chunk] = []
+        self.latest = []
         broken, left = len(self.result.broken), False
         for chunk in chunks:
             chunk.oracle = chunk.oracle or self._oracle(chunk.index)
+            self.latest.append(chunk.oracle)
             chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, chunk.oracle, i)
             self._judge(chunk.index, chunk.batch, proposal, i)
             if proposal.over is None:
@@ -206,6 +211,13 @@ class _TaskRun:
         """Bring the tally up to date."""
         self._charge()
         self.result.tally.model_seconds += self.machine.passes.drain() + self.machine.judge.drain()
+
+    def note_last_points(self) -> None:
+        """Keep the last points of those survivors that are compared with the plain model after the step."""
+        survivors = np.flatnonzero(self.surviving.numpy())
+        wanted = set(survivors[chosen(self.pool.keys[survivors])].tolist())
+        for oracle in self.latest:
+            self.result.last |= oracle.last_points(wanted)
 
     def _charge(self) -> None:
         for oracle in self.oracles:

@@ -62,6 +62,7 @@ class Machine:
     Attributes:
         batch_size: the most rows in one pass. micro_batch: the number of rows at which a row costs least.
         step_rows: the number of rows that an attack takes one step with; they need one or several passes.
+        choice: the backend that makes the passes, and its micro-batch.
     """
 
     passes: Passes
@@ -70,6 +71,7 @@ class Machine:
     batch_size: int
     micro_batch: int
     step_rows: int
+    choice: tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class TaskResult:
         broken_at: for each, the iteration (-1 for the first point) and the run that broke it.
         rejected: proposals that the judge did not confirm. judged: its forward passes.
         unfinished: what the task returns to be rebalanced: iterations done, and the saved chunks.
+        last: for some of the surviving samples, by their row of the pool, the point of the attack's last pass.
     """
 
     tally: Tally
@@ -129,6 +132,7 @@ class TaskResult:
     judged: int = 0
     seconds: float = 0.0
     unfinished: tuple[int, list[dict[str, Any]]] | None = None
+    last: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from harness import attacks
 from harness.attacks import Attack, Batch, Oracle, Proposal, State
+from harness.backends import equivalence
 from harness.engine import preflight
 from harness.errors import AttackError
 from harness.evaluation import examine
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from tests.engine.networks import network, samples
+from tests.support import fix_choice
 
 
 class Recorder(nn.Module):
@@ -71,28 +74,47 @@ def test_a_broken_sample_costs_nothing_more() -> None:
     first = done.result.steps[0]
     assert first.after == 0
     assert all(step.forward == 0 for step in done.result.steps[1:])
-    # clean, at most three looks at the first two samples, and a few steps each: nowhere near 100 iterations
-    assert done.verdicts.forward.max() < 20
-    assert done.verdicts.forward[~(done.verdicts.clean_pred == y.numpy())].max() == 1
+    # a few iterations each: nowhere near 100
+    assert first.forward < 10 * first.before
 
 
-def test_passes_add_up() -> None:
+def test_passes_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     x, y = samples(model, 20)
+    guarded: list[equivalence.Comparison] = []
+    original = equivalence.compare
+
+    def recorded(*args: Any, **kwargs: Any) -> equivalence.Comparison:
+        guarded.append(original(*args, **kwargs))
+        return guarded[-1]
+
+    monkeypatch.setattr(equivalence, "compare", recorded)
     done = examine(model, x, y, threat="Linf:0.02", suite="pgd", workers=1)
-    # alone, twice together, accelerated with a gradient and without; the second sample is never alone
-    look = 5 + 3
-    again = 1
+    assert len(guarded) == 3, "on clean images, inside the ball, and where the attack ended"
+    # alone, and twice together with a gradient once; the second sample is never alone
+    preflight_forward, preflight_backward, again = 3 + 2, 2, 1
     total = done.verdicts.forward.sum()
-    assert total == 20 + look + again + sum(step.forward for step in done.result.steps)
-    assert done.verdicts.backward.sum() == 2 * 2 + sum(step.backward for step in done.result.steps)
-    standing = done.verdicts.robust
+    guard_forward, guard_backward = (sum(getattr(c, way).sum() for c in guarded) for way in ("forward", "backward"))
+    assert total == 20 + preflight_forward + again + guard_forward + sum(step.forward for step in done.result.steps)
+    spent = preflight_backward + guard_backward + sum(step.backward for step in done.result.steps)
+    assert done.verdicts.backward.sum() == spent
+    (step,) = done.result.steps
+    survivors = int(done.verdicts.robust.sum())
+    assert survivors
     per_run = 101  # 100 steps and the random start
-    assert set(done.verdicts.forward[standing][2:]) == {5 * per_run - 0 + 1} or standing.sum() == 0
+    assert step.forward >= survivors * 5 * per_run
 
 
-def test_survivors_are_packed() -> None:
+def test_survivors_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Recorder(network())
+    guarded: list[int] = []
+    original = equivalence.compare
+
+    def recorded(*args: Any, **kwargs: Any) -> equivalence.Comparison:
+        guarded.append(len(model.sizes))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(equivalence, "compare", recorded)
     x, y = samples(model.inner, 64)
     model.sizes.clear()
     suite = Suite("short", (Step("pgd", "pgd", {"steps": 30, "restarts": 1}),))
@@ -102,8 +124,7 @@ def test_survivors_are_packed() -> None:
     fewest = -(-step.after // 16)
     assert max(model.sizes) <= 16
     assert fewest < -(-step.before // 16), "the case must allow for packing"
-    *passes, again = model.sizes
-    assert again == 1, "one look at the model after the attack"
+    passes = model.sizes[: guarded[-1]]
     assert sum(passes[-fewest:]) == step.after, "the last iteration takes as few passes as it can"
 
 
@@ -158,19 +179,25 @@ def test_confirmed_points_are_adversarial() -> None:
         assert torch.equal(done.points[~broken], x[~broken])
 
 
-def test_lanes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_runs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(dtype=torch.float64)
     x, y = samples(model, 6)
     suite = Suite("t", (Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 10, "targets": 5}),))
+    # no copy, because the guard fills whole batches, with some samples more often than with others
+    monkeypatch.setattr(preflight, "eager", _cannot_be_copied)
     sizes = []
-    for lanes in (1, 64):
-        monkeypatch.setattr(preflight, "_lanes", lambda *_, lanes=lanes: lanes)
+    for micro_batch in (1, 64):
+        fix_choice(monkeypatch, micro_batch)
         sizes.append(examine(model, x, y, threat="Linf:0.01", suite=suite, workers=1))
     one, many = sizes
     assert np.array_equal(one.verdicts.robust, many.verdicts.robust)
     assert one.verdicts.robust.any()
     standing = one.verdicts.robust
     assert np.array_equal(one.verdicts.forward[standing], many.verdicts.forward[standing])
+
+
+def _cannot_be_copied(*args: object, **kwargs: object) -> None:
+    raise TypeError
 
 
 @pytest.mark.parametrize("threat", ["L1:12", "L2:3", "Linf:8/255"])

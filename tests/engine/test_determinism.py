@@ -51,9 +51,9 @@ def whole() -> Evaluation:
 
 
 @pytest.fixture(autouse=True)
-def bundles_of_a_batch(whole: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that even few samples are several chunks; only ``whole`` was run in bundles of the usual size."""
-    monkeypatch.setattr(preflight, "_BUNDLED", 0)
+def small_steps(whole: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even few samples are several chunks; only ``whole`` was run with the usual number of rows in a step."""
+    monkeypatch.setattr(preflight, "_PASSES_PER_STEP", 0)
 
 
 def same(a: Evaluation, b: Evaluation) -> None:
@@ -73,10 +73,10 @@ def test_batch_size(whole: Evaluation, batch_size: int) -> None:
     same(whole, run(batch_size=batch_size))
 
 
-@pytest.mark.parametrize("bundled", [1, 40])
-def test_bundles(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, bundled: int) -> None:
-    monkeypatch.setattr(preflight, "_MOST_BUNDLED", bundled * 192)
-    monkeypatch.setattr(preflight, "_BUNDLED", 4)
+@pytest.mark.parametrize("rows", [1, 40])
+def test_rows_in_a_step(whole: Evaluation, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(preflight, "_MOST_IN_A_STEP", rows * 192)
+    monkeypatch.setattr(preflight, "_PASSES_PER_STEP", 4)
     same(whole, run(batch_size=4))
 
 

@@ -1,0 +1,156 @@
+"""Which backend makes the passes, and how many rows go through it together: whatever is fastest on this machine.
+
+Nothing is assumed about an architecture. Each backend is timed on a few images, forward and forward with backward; a
+copy that is not faster than the plain model is not used. The best number of rows is found by doubling it as long as
+that pays: a ResNet-32 likes 24 rows, whose intermediate results stay in the cache of a core, where a MobileNet or a
+multilayer perceptron is up to a third faster with hundreds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.backends._base import Backend
+
+__all__ = ["FEWEST_ROWS", "Choice", "Spent", "Timing", "choose"]
+
+FEWEST_ROWS = 24
+"""Rows that go through a network together at least, where there are so many."""
+
+_GAIN = 0.9
+"""Twice the rows must cost at most this share of the time per row; less of a gain may be noise."""
+
+_FORWARD_SHARE = 0.5
+"""Weight of a forward pass alone against one with its backward pass: attacks make both kinds."""
+
+_QUICK, _LONG = 0.1, 0.5
+"""Seconds of one measurement: below, it is repeated; above, no larger number of rows is tried."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per row: of a forward pass alone, and of one with its backward pass."""
+
+    forward: float
+    both: float
+
+    @property
+    def cost(self) -> float:
+        """One figure to compare by."""
+        return self.both + _FORWARD_SHARE * self.forward
+
+
+@dataclass
+class Choice:
+    """A backend, and how many rows it takes together.
+
+    Attributes:
+        notes: what the backend is, how it compares with the plain model, and what was not used.
+    """
+
+    backend: Backend
+    micro_batch: int
+    notes: list[str] = field(default_factory=list)
+
+
+class Spent(NamedTuple):
+    """Images that went through networks while these were timed."""
+
+    forward: int
+    backward: int
+
+
+def choose(
+    plain: Backend,
+    copies: Sequence[Backend],
+    images: Tensor,
+    *,
+    largest: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[list[Choice], Spent]:
+    """Backends in the order in which to try them, the plain model last, and what it took to find out.
+
+    Args:
+        plain: the model as it was loaded. copies: faster ones, preferred in this order where they are equally fast.
+        images: ``[m, ...]`` on the device; repeated where more rows are tried.
+        largest: the most rows to try.
+        clock: tells seconds.
+    """
+    timer = _Timer(images, clock)
+    first = min(FEWEST_ROWS, largest)
+    reference = timer.time(plain, first)
+    timed = [(copy, timer.time(copy, first)) for copy in copies]
+    useful = [(copy, timing) for copy, timing in timed if timing.cost < reference.cost]
+    notes = [
+        f"not used: {' '.join(copy.notes)} ({_compared(timing, reference)})"
+        for copy, timing in timed
+        if timing.cost >= reference.cost
+    ]
+    choices = []
+    for copy, timing in sorted(useful, key=lambda pair: pair[1].cost):
+        rows = timer.best_rows(copy, first, timing, largest)
+        choices.append(Choice(copy, rows, [*copy.notes, f"micro-batch:{rows}", _compared(timing, reference), *notes]))
+    # where a copy is used, the plain model only takes its place if that copy is wrong
+    rows = timer.best_rows(plain, first, reference, largest) if not choices else choices[0].micro_batch
+    choices.append(Choice(plain, rows, [*plain.notes, f"micro-batch:{rows}", *notes]))
+    return choices, Spent(timer.rows, timer.rows // 2)
+
+
+def _compared(timing: Timing, reference: Timing) -> str:
+    forward, both = reference.forward / timing.forward, reference.both / timing.both
+    return f"{forward:.2f}x the plain model's speed forward, {both:.2f}x with backward"
+
+
+class _Timer:
+    """Times backends, and counts the rows that this takes."""
+
+    def __init__(self, images: Tensor, clock: Callable[[], float]) -> None:
+        self.images, self.clock, self.rows = images, clock, 0
+
+    def best_rows(self, backend: Backend, rows: int, timing: Timing, largest: int) -> int:
+        """Double the rows as long as that makes a row cheaper."""
+        while 2 * rows <= largest and timing.cost * rows < _LONG:
+            doubled = self.time(backend, 2 * rows)
+            if doubled.cost > _GAIN * timing.cost:
+                break
+            rows, timing = 2 * rows, doubled
+        return rows
+
+    def time(self, backend: Backend, rows: int) -> Timing:
+        """Measure once, and where that was quick a second time, as the first also pays for what is made only once."""
+        x = self.images[torch.arange(rows, device=self.images.device) % len(self.images)]
+        x = x.contiguous(memory_format=backend.layout_of(x))
+        forward, both = self._seconds(_forward, backend, x), self._seconds(_both, backend, x)
+        self.rows += 2 * rows
+        if forward + both < _QUICK:
+            forward = min(forward, self._seconds(_forward, backend, x))
+            both = min(both, self._seconds(_both, backend, x))
+            self.rows += 2 * rows
+        return Timing(max(forward / rows, 1e-9), max(both / rows, 1e-9))
+
+    def _seconds(self, call: Callable[[Backend, Tensor], None], backend: Backend, x: Tensor) -> float:
+        began = self._now()
+        call(backend, x)
+        return self._now() - began
+
+    def _now(self) -> float:
+        if self.images.is_cuda:
+            torch.cuda.synchronize(self.images.device)
+        return self.clock()
+
+
+def _forward(backend: Backend, x: Tensor) -> None:
+    with torch.no_grad():
+        backend.network(x)
+
+
+def _both(backend: Backend, x: Tensor) -> None:
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        torch.autograd.grad(backend.network(leaf).logsumexp(dim=1).sum(), leaf)

@@ -1,0 +1,96 @@
+"""The fastest backend and number of rows are taken, by a clock that the tests set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from harness.backends import Backend, plain
+from harness.backends.choose import choose
+from tests.engine.networks import SHAPE
+
+IMAGES = torch.rand(10, *SHAPE)
+
+
+class Clock:
+    """Passes of the networks below set it forward."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timed(nn.Module):
+    """A pass costs ``fixed`` seconds, and seconds per row that grow by ``dearer`` with every row."""
+
+    def __init__(self, clock: Clock, per_row: float, *, fixed: float = 0.0, dearer: float = 0.0) -> None:
+        super().__init__()
+        self.clock, self.per_row, self.fixed, self.dearer = clock, per_row, fixed, dearer
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        self.clock.now += self.fixed + len(x) * self.per_row * (1 + self.dearer * len(x))
+        return x.flatten(1)[:, :4]
+
+
+def backend(network: nn.Module, name: str) -> Backend:
+    return Backend(network, torch.contiguous_format, (name,))
+
+
+def test_a_faster_copy_comes_first_and_a_slower_one_is_not_used() -> None:
+    clock = Clock()
+    copies = [
+        backend(Timed(clock, 2e-3), "slow"),
+        backend(Timed(clock, 5e-4), "fast"),
+        backend(Timed(clock, 8e-4), "so-so"),
+    ]
+    choices, _ = choose(plain(Timed(clock, 1e-3)), copies, IMAGES, largest=24, clock=clock)
+    assert [choice.backend.notes[0] for choice in choices] == ["fast", "so-so", "plain"]
+    assert "2.00x the plain model's speed forward, 2.00x with backward" in choices[0].notes
+    assert all(
+        "not used: slow (0.50x the plain model's speed forward, 0.50x with backward)" in c.notes for c in choices
+    )
+
+
+def test_rows_are_doubled_as_long_as_that_pays() -> None:
+    clock = Clock()
+    # the fixed cost per pass is shared by more rows: per row 1/24, 1/48, ... of it
+    network = Timed(clock, 1e-4, fixed=4e-3)
+    (choice,), _ = choose(plain(network), [], IMAGES, largest=10_000, clock=clock)
+    assert choice.micro_batch == 192
+    assert max(network.rows) == 384
+    assert "micro-batch:192" in choice.notes
+
+
+def test_rows_that_become_dearer_stay_few() -> None:
+    clock = Clock()
+    (choice,), _ = choose(plain(Timed(clock, 1e-4, dearer=0.01)), [], IMAGES, largest=512, clock=clock)
+    assert choice.micro_batch == 24
+
+
+def test_no_more_rows_than_there_may_be() -> None:
+    clock = Clock()
+    for largest, expected in ((5, 5), (24, 24), (60, 48)):
+        network = Timed(clock, 1e-6, fixed=1e-2)
+        (choice,), _ = choose(plain(network), [], IMAGES, largest=largest, clock=clock)
+        assert choice.micro_batch == expected
+        assert max(network.rows) <= largest
+
+
+def test_a_slow_network_is_measured_once_and_no_further() -> None:
+    clock = Clock()
+    network = Timed(clock, 0.1, fixed=10)
+    (choice,), spent = choose(plain(network), [], IMAGES, largest=512, clock=clock)
+    assert choice.micro_batch == 24
+    assert network.rows == [24, 24]
+    assert spent == (48, 24)
+
+
+def test_every_row_that_was_measured_is_counted() -> None:
+    clock = Clock()
+    networks = Timed(clock, 1e-3), Timed(clock, 5e-4)
+    _, spent = choose(plain(networks[0]), [backend(networks[1], "copy")], IMAGES, largest=48, clock=clock)
+    assert spent.forward == sum(networks[0].rows) + sum(networks[1].rows) == 2 * spent.backward

@@ -1,0 +1,36 @@
+"""Batches of a few sizes are the same batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from harness.backends import plain, static
+from tests.engine.networks import SHAPE, network
+
+
+def test_padded_batches_are_the_same_batches() -> None:
+    sizes: list[int] = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            out: Tensor = self.inner(x)
+            return out
+
+    model = Counting()
+    padded = static(plain(model), largest=64, compiled=False, graphs=False)
+    x = torch.rand(64, *SHAPE, dtype=torch.float64)
+    for rows in (1, 8, 9, 30, 64):
+        leaf = x[:rows].clone().requires_grad_()
+        out = padded.network(leaf)
+        assert torch.allclose(out, model.inner(x[:rows]), atol=1e-12)
+        (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
+        again = x[:rows].clone().requires_grad_()
+        (expected,) = torch.autograd.grad(model.inner(again).square().sum(), again)
+        assert torch.allclose(gradient, expected, atol=1e-12)
+    assert sorted(set(sizes)) == [8, 16, 32, 64]
