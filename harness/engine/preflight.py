@@ -274,9 +274,9 @@ class _Maker:
         """What to try in which order, the plain model last."""
         largest = min(self.judge.passes.limit, max(len(self.pool), FEWEST_ROWS))
         if pinned is not None:
-            name, rows = pinned
+            name, micro_batch = pinned
             known = [copy for copy in copies if copy.name == name]
-            return [Choice(backend, rows, list(backend.notes)) for backend in (*known, plain(self.model))]
+            return [Choice(backend, micro_batch, list(backend.notes)) for backend in (*known, plain(self.model))]
         rows = np.arange(min(FEWEST_ROWS, len(self.pool)))
         x = self.pool.x[: len(rows)].to(self.device)
         choices, spent = choose(plain(self.model), copies, x, largest=largest)
