@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import datasets
 from harness.cli._render import print_line, print_table
 from harness.errors import ResultError
-from harness.results import leaderboard, store
+from harness.results import formats, leaderboard, store
 from harness.results.formats import Accuracy, Board
 
 __all__ = ["show", "write_all"]
 
 
-def write_all(results: Path, output: Path) -> list[tuple[Board, list[Path]]]:
+def write_all(results: Path, output: Path, names: Sequence[str] = ()) -> list[tuple[Board, list[Path]]]:
     """Rank the results in a folder and write every board; returns the boards with their files.
+
+    Args:
+        names: of the formats; every registered one if empty.
 
     Raises:
         ResultError: no results that can be ranked.
+        UnknownName, InvalidInput: no such format.
         StorageError: a folder that cannot be written.
     """
+    for name in names:  # before anything is written
+        formats.get(name)
     found, left_out = store.read_all(results)
     if not found:
         why = "".join(f"; {reason}" for _, reason in left_out[:1])
         raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results{why}")
     standard = {name: datasets.about(name).threats for name in datasets.names()}
     boards = leaderboard.boards((result for _, result in found), standard, left_out=left_out)
-    return [(board, leaderboard.write(board, output)) for board in boards]
+    return [(board, leaderboard.write(board, output, names)) for board in boards]
 
 
 def show(board: Board, paths: list[Path]) -> None:

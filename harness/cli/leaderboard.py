@@ -26,8 +26,15 @@ __all__ = ["leaderboard"]
     metavar="DIR",
     help="Where the leaderboards go; leaderboards under $HARNESS_HOME or here if not given.",
 )
+@click.option(
+    "--format",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A format, such as csv or markdown, or FILE.py:NAME; may be given several times. All formats if not given.",
+)
 @options.as_json
-def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> None:
+def leaderboard(results: Path | None, output: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Rank the stored results and write one leaderboard per data set and threat model.
 
     The files are a pure function of the results: the same bytes for the same results. Runs with
@@ -37,7 +44,7 @@ def leaderboard(results: Path | None, output: Path | None, as_json: bool) -> Non
 
     folder = paths.leaderboards_root() if output is None else output
     check_writable(folder)
-    boards = _boards.write_all(results or paths.results_root(), folder)
+    boards = _boards.write_all(results or paths.results_root(), folder, names)
     if as_json:
         _render.print_json(
             [

@@ -86,14 +86,17 @@ def boards(
     return sorted(made, key=lambda board: board.name)
 
 
-def write(board: Board, directory: Path) -> list[Path]:
-    """Write a board in every format, each file atomically; returns the files.
+def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Write a board, each file atomically; returns the files.
+
+    Args:
+        names: of the formats; every registered one if empty.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     paths = []
-    for name in formats.names():
+    for name in names or formats.names():
         form = formats.get(name)
         path = directory / f"{board.name}{form.suffix}"
         write_atomically(path, form.render(board).encode())

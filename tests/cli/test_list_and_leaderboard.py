@@ -74,6 +74,23 @@ def test_leaderboard(harness: Harness, folder: Path) -> None:
     assert {path.name: path.read_bytes() for path in (folder / "leaderboards").glob("*.*")} == written
 
 
+@pytest.mark.usefixtures("results")
+def test_leaderboard_in_chosen_formats(harness: Harness, folder: Path) -> None:
+    (folder / "mine.py").write_text(
+        "from harness.results.formats import Format\n"
+        "names = Format('.names.txt', lambda board: ' '.join(row.checkpoint for row in board.rows))\n"
+        "other = 3\n"
+    )
+    assert harness("leaderboard", "--format", "mine.py:names").code == 0
+    boards = folder / "leaderboards"
+    assert (boards / "digits-Linf.names.txt").read_text() == "bn_ft natural"
+    assert not list(boards.glob("*.csv"))
+    assert harness("leaderboard", "--format", "mine.py:names", "--format", "csv").code == 0
+    assert list(boards.glob("*.csv"))
+    harness("leaderboard", "--format", "mine.py:other").refused("must be a Format, got a int")
+    harness("leaderboard", "--format", "cvs").refused("unknown format 'cvs'", "did you mean 'csv'?")
+
+
 def test_leaderboard_json(harness: Harness, results: Path, folder: Path) -> None:
     moved = results.rename(folder / "moved")
     code, out, _ = harness("leaderboard", "--results", str(moved), "--output", "boards", "--json")

@@ -11,6 +11,7 @@ import pytest
 
 from harness import suites
 from harness.audit import kinds
+from harness.errors import InvalidInput
 from harness.results import formats, leaderboard, measures
 from harness.results.formats import Board, Cell
 from harness.results.stats import wilson
@@ -321,6 +322,12 @@ def test_every_format_shows_every_row(name: str) -> None:
     assert text.endswith("\n")
     assert all(row.checkpoint in text for row in full.rows)
     assert text == form.render(full)
+
+
+@pytest.mark.parametrize("suffix", ["", "csv", ".", "/../evil", "./x", ".a/b", ".tar..gz"])
+def test_no_format_writes_elsewhere(suffix: str) -> None:
+    with pytest.raises(InvalidInput, match="suffix of a format"):
+        formats.Format(suffix, lambda board: "")
 
 
 def test_csv_leaves_the_unknown_empty() -> None:

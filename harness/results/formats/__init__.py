@@ -14,10 +14,11 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Format:
-    """The format called ``name``.
+    """The format called ``name``, or the one that ``FILE.py:NAME`` names.
 
     Raises:
         UnknownName: no format of that name.
+        InvalidInput: a file that defines none.
     """
-    found: Format = plugins.lookup(__name__, name, "format")
+    found: Format = plugins.lookup(__name__, name, "format", Format)
     return found

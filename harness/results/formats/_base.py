@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from harness.audit.flags import Flag
+from harness.errors import InvalidInput
 from harness.results.measures import Measure, ranking
 from harness.results.store import LeftOut
 
@@ -109,7 +111,14 @@ class Format:
     Attributes:
         suffix: of the file, with its dot.
         render: the whole file as text; the same text for the same board.
+
+    Raises:
+        InvalidInput: a suffix that could lead out of the folder of the boards.
     """
 
     suffix: str
     render: Callable[[Board], str]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(\.[A-Za-z0-9]+)+", self.suffix):
+            raise InvalidInput(f"the suffix of a format is a dot with letters or digits, got {self.suffix!r}")
