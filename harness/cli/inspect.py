@@ -76,6 +76,8 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     normalization = manifest.normalization
     trained = manifest.trained_parameters
     share = f", {_share(trained, manifest.parameters)} trained" if trained is not None else ""
+    health = manifest.training.get("health", {})
+    numbers = {n: v for n, v in manifest.training.items() if n not in ("command", "health")}
     facts = {
         "architecture": f"{manifest.architecture}, norm layer {manifest.norm_layer}",
         "images": f"{'x'.join(map(str, manifest.shape))}, {manifest.classes} classes",
@@ -85,7 +87,8 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "parent": manifest.parent.name if manifest.parent else None,
         "data set": manifest.dataset,
         "threat model": manifest.threat,
-        "training": ", ".join(f"{n} {_number(v)}" for n, v in manifest.training.items() if n != "command"),
+        "training": ", ".join(f"{n} {_number(v)}" for n, v in numbers.items()),
+        "health": ", ".join(f"{n} {_number(v)}" for n, v in health.items()),
         "command": manifest.training.get("command"),
         "source": manifest.source,
         "notes": "; ".join(manifest.notes),

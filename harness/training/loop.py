@@ -139,9 +139,10 @@ def _epoch(run: Run, stage: Stage, movers: list[Optimizer], first: int, phase: i
     seconds = time.perf_counter() - began
     if not (math.isfinite(mean) and _finite(run.model.network)):
         return None
+    norm = _gradient_norm(movers)
     clean, robust = validate(run)
     rate = settings.learning_rate * factor
-    return EpochRow(run.epoch + 1, phase, rate, mean, accuracy, clean, robust, seconds)
+    return EpochRow(run.epoch + 1, phase, rate, mean, accuracy, clean, robust, seconds, norm)
 
 
 def _reset(run: Run, stage: Stage) -> None:
@@ -152,6 +153,13 @@ def _reset(run: Run, stage: Stage) -> None:
     for name, layer in bn_layers(run.model.network).items():
         if name in stage.reset_layers:
             layer.reset_running_stats()
+
+
+def _gradient_norm(movers: list[Optimizer]) -> float:
+    """Of all parameters that the optimisers move, as the last step left it."""
+    parameters = (p for mover in movers for group in mover.param_groups for p in group["params"])
+    grads = [p.grad for p in parameters if p.grad is not None]
+    return float(torch.stack([grad.norm() for grad in grads]).norm()) if grads else 0.0
 
 
 def _finite(network: nn.Module) -> bool:

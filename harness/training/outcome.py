@@ -29,6 +29,7 @@ class EpochRow:
             adversarial examples where the loss has them.
         validation_clean_acc, validation_robust_acc: on what was kept aside; robust under PGD.
         seconds: of training, without validation.
+        gradient_norm: of the loss with respect to all trained parameters, at the epoch's last batch.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class EpochRow:
     validation_clean_acc: float | None
     validation_robust_acc: float | None
     seconds: float
+    gradient_norm: float | None = None
 
 
 @dataclass(frozen=True)

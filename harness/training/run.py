@@ -16,6 +16,7 @@ from harness.models import Model
 from harness.models.norm_layers import dual_layers, use_branch
 from harness.training import precision
 from harness.training.batches import split
+from harness.training.health import assess
 from harness.training.objectives import Passes
 from harness.training.outcome import EpochRow, Progress, Tick, TrainingOutcome
 from harness.training.plan import Plan
@@ -212,6 +213,12 @@ def _model(template: Model, values: Weights) -> Model:
 
 def _facts(run: Run) -> dict[str, Any]:
     settings, crafting = run.settings, run.planned.crafting
+    health = assess(
+        [asdict(row) for row in run.log],
+        classes=run.planned.model.classes,
+        adversarial=run.planned.stages[-1].conduct.loss != "natural",
+        steps_per_epoch=run.rounds,
+    )
     return settings.model_dump(mode="json", exclude={"compile"}, exclude_none=True) | {
         "epochs": run.planned.epochs,
         "best_epoch": run.best_epoch,
@@ -225,4 +232,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "device": run.device.type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        **({} if health is None else {"health": health.facts()}),
     }
