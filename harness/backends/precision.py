@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 from harness.errors import InvalidInput
 from harness.util import choices
+from harness.util.torch_state import float32_precision
 
 __all__ = ["PRECISIONS", "full_float32", "require_precision"]
 
@@ -32,10 +33,6 @@ def require_precision(precision: str, device: torch.device) -> None:
 @contextmanager
 def full_float32(precision: str = "fp32") -> Iterator[None]:
     """Within it, float32 on a GPU means float32 (no TF32), unless ``precision`` asks for tf32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    wanted = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
-    try:
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # a CPU has no TF32
+    with float32_precision("cuda", tf32=precision == "tf32") if on_gpu else nullcontext():
         yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

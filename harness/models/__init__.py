@@ -20,6 +20,7 @@ from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
 from harness.models.sources import OWN, foreign, forms, is_foreign
 from harness.util import plugins
+from harness.util.source_text import source_sha256
 
 __all__ = [
     "OWN",
@@ -82,6 +83,7 @@ def build(
             "give one mean and one deviation a channel"
         )
     norm = None if norm_layer == OWN else norm_layers.get(norm_layer)
+    source = source_sha256(architecture)  # before it runs, so that what is hashed is no newer than what runs
     with _seeded(seed):
         network, used = _network(architecture, classes, shape, norm)
     return Model(
@@ -91,6 +93,7 @@ def build(
         shape=shape,
         norm_layer=used,
         normalization=normalization,
+        source_sha256=source,
     )
 
 

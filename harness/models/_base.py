@@ -87,6 +87,7 @@ class Model(nn.Module):
         network: the architecture; its state dict is what a checkpoint holds.
         architecture, classes, shape, normalization: what it was built from.
         norm_layer: name of the norm layer that the network has; "own" where it is not one of this package's.
+        source_sha256: hash of the source text of an architecture from a file of one's own.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Model(nn.Module):
         shape: Shape,
         norm_layer: str,
         normalization: Normalization | None,
+        source_sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalization is None else Normalize(normalization)
@@ -107,6 +109,7 @@ class Model(nn.Module):
         self.shape = shape
         self.norm_layer = norm_layer
         self.normalization = normalization
+        self.source_sha256 = source_sha256
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(self.normalize(x))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness.training.settings import Settings
+from harness.util.torch_state import float32_precision
 
 __all__ = ["autocast", "chosen", "products"]
 
@@ -28,11 +29,5 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 @contextmanager
 def products(precision: str) -> Iterator[None]:
     """Whether float32 products may be rounded to TF32; afterwards it is as it was before."""
-    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    try:
+    with float32_precision("cuda", tf32=precision == "tf32"), float32_precision("cpu"):
         yield
-    finally:
-        torch.set_float32_matmul_precision(matrices)
-        torch.backends.cudnn.allow_tf32 = convolutions
