@@ -21,7 +21,7 @@ import torch.fx
 
 from benchmarks._foreign import WIDE, load, samples, wide
 from harness.backends.passes import Passes
-from harness.evaluation import examine, reference
+from harness.evaluation import _pyautoattack, examine
 from harness.suites import Step, Suite
 
 __all__ = ["main"]
@@ -59,7 +59,7 @@ def _reference(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: 
     seconds = []
     for _ in range(job["repeats"]):
         began = time.perf_counter()
-        outcome = reference.run(
+        outcome = _pyautoattack.attack(
             model,
             x.to(device),
             y.to(device),

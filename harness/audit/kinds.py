@@ -14,6 +14,7 @@ __all__ = [
     "FEWER_TARGETS",
     "GRADIENT_MASKING",
     "IMPORT_ASSUMED",
+    "KNOWN_BEFORE",
     "LEGACY",
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
@@ -157,3 +158,9 @@ LEGACY = define(
     "a flag in free words, from a result file of schema version 1",
     "a flag of an older result file",
 )
+
+KNOWN_BEFORE = frozenset(
+    kind.code
+    for kind in (BN_STATS_BATCH, BN_STATS_SEEN, EPS_CONVERTED, IMPORT_ASSUMED, LINEAGE_CONTRADICTED, LINEAGE_UNVERIFIED)
+)
+"""Codes of the flags that follow from manifest, data and threat model, so that they are known without an attack."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli import _threats
 from harness.cli._render import percent, print_line, print_table, progress
 from harness.errors import InvalidInput
-from harness.results import stats, store
-from harness.results.record import Result
+from harness.results import stats
 from harness.util.files import check_writable
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
-    from harness.threat import ThreatModel
+    from harness.evaluation import Plan, Stored
 
-__all__ = ["Outcome", "Request", "as_json", "evaluate_all", "show"]
+__all__ = ["Request", "as_json", "evaluate_all", "show"]
+
+_SETTINGS = ("seed", "precision", "batch_size", "workers", "device", "compiled", "graphs")
 
 
 @dataclass(frozen=True)
@@ -48,97 +50,72 @@ class Request:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A stored result, and whether it was run now or found."""
-
-    path: Path
-    result: Result
-    ran: bool
-
-
-def evaluate_all(names: list[str], request: Request) -> list[Outcome]:
+def evaluate_all(names: list[str], request: Request) -> list[Stored]:
     """Evaluate checkpoints one after the other; each result is stored before the next begins.
 
     Raises:
-        HarnessError: anything that stands in the way; what can be known before the first run is.
+        HarnessError: anything that stands in the way; what can be known before the first attack is.
     """
-    from harness import checkpoints, datasets, suites
-    from harness.threat import ThreatModel
-
-    check_writable(request.root)
-    suites.get(request.suite, ThreatModel(request.norm or "Linf", request.eps or "8/255"))
-    for name in names:
-        checkpoints.find(name, request.checkpoint_dir)
-    loaded: dict[str, Dataset] = {}
-    training: dict[str, Dataset] = {}
-    outcomes = []
-    for name in names:
-        # libraries that print must not write into our output
-        with redirect_stdout(sys.stderr):
-            point = checkpoints.load(name, checkpoint_dir=request.checkpoint_dir)
-            wanted = request.dataset or point.manifest.dataset
-            if wanted is None:
-                raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")
-            if wanted not in loaded:
-                loaded[wanted] = datasets.load(
-                    wanted, data_dir=request.data_dir, download=request.download, limit=request.limit
-                )
-            threat = _threats.choose(
-                point.manifest, loaded[wanted], norm=request.norm, eps=request.eps, eps_units=request.eps_units
-            )
-            bn_data = None
-            if request.bn_stats in ("clean", "adversarial"):
-                source = request.bn_data or wanted
-                if source not in training:
-                    training[source] = datasets.load(
-                        source, split="train", data_dir=request.data_dir, download=request.download
-                    )
-                bn_data = training[source]
-            outcomes.append(_evaluate(point, loaded[wanted], threat, request, bn_data))
-    return outcomes
-
-
-def _evaluate(point: Any, dataset: Dataset, threat: ThreatModel, request: Request, bn_data: Dataset | None) -> Outcome:
     from harness import evaluation
 
-    # what decides the outcome, and with it the identity
-    deciding: dict[str, Any] = {
-        "bn_stats": request.bn_stats,
-        "bn_data": bn_data,
-        "checkpoint_dir": request.checkpoint_dir,
-        "seed": request.seed,
-        "precision": request.precision,
-        "batch_size": request.batch_size,
-        "workers": request.workers,
-    }
-    identity = evaluation.evaluation_id(point, dataset, threat, request.suite, **deciding)
-    known = store.find(request.root, identity)
-    if known is not None and not request.force:
-        return Outcome(known, store.read(known), ran=False)
-    state = request.root / ".harness-state"
-    with progress(f"{point.manifest.name}, {request.suite}") as report:
-        done = evaluation.evaluate_checkpoint(
+    check_writable(request.root)
+    # libraries that print must not write into our output
+    with redirect_stdout(sys.stderr):
+        plans = _plans(names, request)
+        for plan in plans:
+            if request.force or evaluation.find(plan, request.root) is None:
+                evaluation.place(plan)
+        return [_obtain(plan, request) for plan in plans]
+
+
+def _plans(names: list[str], request: Request) -> list[Plan]:
+    from harness import checkpoints, datasets, evaluation
+
+    @cache
+    def loaded(name: str, split: str, limit: int | None) -> Dataset:
+        return datasets.load(name, split=split, data_dir=request.data_dir, download=request.download, limit=limit)
+
+    for name in names:
+        checkpoints.find(name, request.checkpoint_dir)
+    plans = []
+    for name in names:
+        point = checkpoints.load(name, checkpoint_dir=request.checkpoint_dir)
+        wanted = request.dataset or point.manifest.dataset
+        if wanted is None:
+            raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")
+        dataset = loaded(wanted, "test", request.limit)
+        estimated = request.bn_stats in ("clean", "adversarial")
+        plan = evaluation.plan_checkpoint(
             point,
             dataset,
-            threat=threat,
+            threat=_threats.choose(
+                point.manifest, dataset, norm=request.norm, eps=request.eps, eps_units=request.eps_units
+            ),
             suite=request.suite,
-            device=request.device,
-            progress=report,
-            state_dir=state,
-            compiled=request.compiled,
-            graphs=request.graphs,
-            **deciding,
+            bn_stats=request.bn_stats,
+            bn_data=loaded(request.bn_data or wanted, "train", None) if estimated else None,
+            checkpoint_dir=request.checkpoint_dir,
+            state_dir=request.root / ".harness-state",
+            **{name: getattr(request, name) for name in _SETTINGS},
         )
-    path = store.save(done.result, done.verdicts, request.root, force=request.force)
-    with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
-        state.rmdir()
-    return Outcome(path, store.read(path), ran=True)
+        plans.append(plan)
+    return plans
 
 
-def as_json(outcome: Outcome) -> dict[str, Any]:
+def _obtain(plan: Plan, request: Request) -> Stored:
+    from harness import evaluation
+
+    with progress(f"{plan.target.name}, {plan.suite.name}") as report:
+        stored = evaluation.obtain(plan, request.root, force=request.force, progress=report)
+    if plan.settings.state_dir is not None:
+        with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
+            plan.settings.state_dir.rmdir()
+    return stored
+
+
+def as_json(stored: Stored) -> dict[str, Any]:
     """What ``harness evaluate --json`` prints of one evaluation."""
-    result = outcome.result
+    result = stored.result
     return {
         "checkpoint": result.checkpoint,
         "bn_stats": result.model.bn_stats,
@@ -153,16 +130,16 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "robust_acc": result.robust_acc,
         "steps": [step.model_dump() for step in result.steps],
         "flags": [flag.model_dump() for flag in result.flags],
-        "result": str(outcome.path.resolve()),
+        "result": str(stored.path.resolve()),
         "evaluation_id": result.evaluation_id,
-        "ran": outcome.ran,
+        "ran": stored.ran,
         "seconds": result.seconds,
     }
 
 
-def show(outcome: Outcome) -> None:
+def show(stored: Stored) -> None:
     """One evaluation for people, on stdout."""
-    result = outcome.result
+    result = stored.result
     images = f"{result.n:,} of {result.dataset.size:,}" if result.partial else f"{result.n:,}"
     print_line(
         f"{result.label}: {result.suite} on {images} {result.dataset.name} {result.dataset.split} "
@@ -177,6 +154,12 @@ def show(outcome: Outcome) -> None:
         print_line(f"{name:7}{percent(value)}  (95 % interval {percent(low)} to {percent(high)})")
     for flag in result.flags:
         print_line(f"{flag.severity:7}{flag}")
-    found = "" if outcome.ran else "  (found, not run again; --force runs it)"
-    print_line(f"result {outcome.path}{found}")
+    print_line(f"result {stored.path}{_found(stored)}")
     print_line()
+
+
+def _found(stored: Stored) -> str:
+    if stored.ran:
+        return ""
+    source = f"verdicts of {stored.result.verdicts_from}" if stored.result.verdicts_from else "found"
+    return f"  ({source}, not run again; --force runs it)"

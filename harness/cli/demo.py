@@ -37,9 +37,9 @@ def demo(ctx: click.Context) -> None:
         print_line(f"$ harness evaluate --suite {suite}  (on every checkpoint)")
         request = _evaluation.Request(root=root, suite=suite, dataset="digits", norm="Linf")
         for name in [*shipped, _NAME]:
-            (outcome,) = _evaluation.evaluate_all([name], request)
-            result = outcome.result
-            found = "" if outcome.ran else "  (evaluated before)"
+            (stored,) = _evaluation.evaluate_all([name], request)
+            result = stored.result
+            found = "" if stored.ran else "  (evaluated before)"
             print_line(
                 f"  {name:16} {percent(result.clean_acc):>8} clean {percent(result.robust_acc):>8} robust{found}"
             )

@@ -93,10 +93,11 @@ __all__ = ["evaluate"]
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
 def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any) -> None:
-    """Attack checkpoints and store what stood.
+    """Evaluate checkpoints under attack and store the results.
 
     Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
-    stored before is found and shown again instead of run.
+    stored before is found and shown again instead of run; what has only another name or another manifest since
+    then gets a record of its own with the same verdicts.
     """
     from harness.cli import _evaluation, _render
 
@@ -104,14 +105,14 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
         raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
-    outcomes = _evaluation.evaluate_all(
+    found = _evaluation.evaluate_all(
         list(checkpoints), _evaluation.Request(root=output or paths.results_root(), **request)
     )
     if as_json:
-        shown = [_evaluation.as_json(outcome) for outcome in outcomes]
+        shown = [_evaluation.as_json(stored) for stored in found]
         _render.print_json(shown if len(shown) > 1 else shown[0])
     else:
-        for outcome in outcomes:
-            _evaluation.show(outcome)
-    if strict and any(flag.doubtful for outcome in outcomes for flag in outcome.result.flags):
+        for stored in found:
+            _evaluation.show(stored)
+    if strict and any(flag.doubtful for stored in found for flag in stored.result.flags):
         raise Exit(3)

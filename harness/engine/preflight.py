@@ -29,7 +29,7 @@ from harness.suites import Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
 
-__all__ = ["Prepared", "prepare", "probabilities", "refuse_nan", "threads"]
+__all__ = ["Prepared", "prepare", "probabilities", "refuse_nan"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 # An attack's own work for the rows of several passes takes hardly longer than for those of one. But its states must not
@@ -64,18 +64,6 @@ class Prepared:
         rows = min(len(logits), len(self.first))
         saved = logits[:rows].to(self.first)
         return not self.steady or torch.allclose(saved, self.first[:rows], rtol=1e-3, atol=1e-3)
-
-
-@contextmanager
-def threads(number: int | None) -> Iterator[None]:
-    """Use ``number`` threads inside (None leaves them as they are)."""
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def prepare(

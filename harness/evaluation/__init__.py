@@ -1,8 +1,27 @@
 """Evaluation: a model, samples, a threat model and a suite in; a `Result` out.
 
+An evaluation is resolved once into a `Plan`, which is looked up in the store, run, and stored.
+
 >>> result = harness.evaluate(model, x, y, threat="Linf:8/255", suite="autoattack")  # doctest: +SKIP
 """
 
-from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine
+from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
+from harness.evaluation.placement import place
+from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
+from harness.evaluation.stored import Stored, find, obtain
 
-__all__ = ["Evaluation", "evaluate", "evaluate_checkpoint", "evaluation_id", "examine"]
+__all__ = [
+    "Evaluation",
+    "Plan",
+    "Stored",
+    "evaluate",
+    "evaluate_checkpoint",
+    "evaluation_id",
+    "examine",
+    "find",
+    "obtain",
+    "place",
+    "plan_checkpoint",
+    "plan_model",
+    "run",
+]

@@ -60,7 +60,7 @@ def _processor() -> str:
 @cache
 def _git() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout that this package runs from, if it runs from one."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None, None
 

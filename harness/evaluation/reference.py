@@ -1,241 +1,124 @@
-"""pyautoattack exactly as it comes: its steps, its batches, its order, its random numbers.
+"""The runner that attacks with pyautoattack exactly as it comes, in the place of this package's engine.
 
-The yardstick that this package's own attacks are held against. Nothing of the algorithm is changed; what
-it does to its surroundings is undone: global random state, the trace function, gradients left on the
-parameters, and the counter that makes one dynamic defence flag every later model.
+It is the yardstick that this package's own attacks are held against.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
-from harness.audit import kinds
-from harness.audit.flags import Flag, unique
-from harness.errors import InvalidInput, ModelError, UnknownName
+from harness import suites
+from harness.engine.runner import Finding
+from harness.engine.types import AttackProgress, Index
+from harness.errors import InvalidInput
+from harness.evaluation import _pyautoattack
+from harness.results.record import StepRecord, Verdicts
+from harness.settings import Settings
+from harness.suites import Suite
 from harness.threat import ThreatModel
 
-__all__ = ["VERSIONS", "ReferenceOutcome", "ReferenceStep", "run"]
+__all__ = ["parameters", "run", "runs"]
 
-VERSIONS = {"plus": 10, "rand": 3, "standard": 10}
-"""Versions of the reference, and the fewest classes that its attacks can index."""
-
-_BROKEN = re.compile(r"(\S+) - \d+/\d+ - (\d+) out of \d+ successfully perturbed")
-
-_KINDS = (
-    ("randomized defense", kinds.RANDOMISED),
-    ("probability distribution", kinds.PROBABILITIES),
-    ("dynamic defense", kinds.DYNAMIC_DEFENCE),
-    ("zero gradient", kinds.ZERO_GRADIENT),
-    ("Square Attack has decreased", kinds.GRADIENT_MASKING),
-)
-"""What the warnings of the reference say, and the flags that say the same here."""
+_BATCH_SIZE = 250
+"""Samples a batch where none is chosen, as in the reference itself."""
 
 
-@dataclass(frozen=True)
-class ReferenceStep:
-    """One attack of the reference (or "clean", the checks and the clean pass).
+def runs(suite: Suite) -> bool:
+    """Whether this runner is the one for a suite.
 
-    Attributes:
-        name: its name in the reference.
-        before, after: samples standing.
-        forward, backward: samples passed through the model.
-        seconds: its wall time.
+    Raises:
+        InvalidInput: the suite mixes the reference with attacks of this package.
     """
-
-    name: str
-    before: int
-    after: int
-    forward: int
-    backward: int
-    seconds: float
+    attacks = [step.attack for step in suite.steps]
+    if suites.REFERENCE in attacks and len(attacks) > 1:
+        raise InvalidInput(f"the suite {suite.name} must hold {suites.REFERENCE} alone, got {', '.join(attacks)}")
+    return suites.REFERENCE in attacks
 
 
-@dataclass(frozen=True)
-class ReferenceOutcome:
-    """What the reference found.
-
-    Attributes:
-        robust: bool ``[n]``.
-        points: the images it returned, ``[n, ...]``; the clean image where nothing was found.
-        labels: the model's class on those, as it reported them, int64 ``[n]``.
-        steps: "clean", then every attack that ran.
-        flags: its warnings, each once.
-        seconds: wall time.
-    """
-
-    robust: Tensor
-    points: Tensor
-    labels: Tensor
-    steps: tuple[ReferenceStep, ...]
-    flags: tuple[Flag, ...]
-    seconds: float
+def parameters(suite: Suite, settings: Settings) -> dict[str, Any]:
+    """What decides a run of the reference: its version, and the batch size, as it draws random numbers per batch."""
+    (step,) = suite.steps
+    size = _BATCH_SIZE if settings.batch_size == "auto" else int(settings.batch_size)
+    return {**step.parameters, "batch_size": size}
 
 
 def run(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    threat: ThreatModel | str,
+    names: Index,
+    threat: ThreatModel,
+    suite: Suite,
+    settings: Settings,
     *,
-    version: str = "standard",
-    seed: int = 0,
-    batch_size: int = 250,
-    device: torch.device | str = "cpu",
-) -> ReferenceOutcome:
-    """Run pyautoattack on ``model``.
+    device: torch.device,
+    size: int,
+    folder: Path | None,
+    progress: Callable[[AttackProgress], None] | None,
+) -> Finding:
+    """Attack samples with the reference; arguments as in `harness.engine.runner.run`.
 
-    Args:
-        model: images in [0, 1] to logits, on ``device``, in eval mode.
-        x: float32 ``[n, C, H, W]`` in [0, 1].
-        y: int64 ``[n]``.
-        threat: for example "Linf:8/255".
-        version: one of `VERSIONS`.
-        seed: the reference starts its generator afresh from it for every batch.
-        batch_size: samples a batch; another one draws other random numbers.
-        device: where the model is.
+    It works in this process, keeps no state and tells no progress.
 
     Raises:
-        UnknownName: a version or norm that there is not.
-        InvalidInput: no samples, or too few classes for the version.
-        ModelError: the model failed inside the reference.
+        InvalidInput: too few classes for the version. ModelError: the model failed inside the reference.
     """
-    if version not in VERSIONS:
-        raise UnknownName("AutoAttack version", version, VERSIONS)
-    if batch_size < 1:
-        raise InvalidInput(f"the batch size must be at least 1, got {batch_size}")
-    if len(x) == 0 or len(x) != len(y):
-        raise InvalidInput(f"expected at least one image and as many labels, got {len(x)} and {len(y)}")
-    parsed = ThreatModel.parse(threat)
-    journal = _Journal(len(x))
-    counted = _Counted(model, journal, VERSIONS[version])
-    with _undone(model):
-        adversary = AutoAttack(counted, norm=parsed.norm, eps=parsed.radius, seed=seed, version="custom", device=device)
-        # the parts of it that speak, speak to the journal; its global logger is left alone
-        adversary.logger = adversary.apgd.logger = adversary.apgd_targeted.logger = journal
-        adversary.version = version
-        adversary._set_version(version)
-        points, labels = _call(adversary, x, y, batch_size)
-    ended = time.perf_counter()
-    robust = labels == y
-    return ReferenceOutcome(
-        robust=robust,
-        points=points.detach(),
-        labels=labels,
-        steps=journal.steps(int(robust.sum()), ended),
-        flags=_flags(journal.warnings),
-        seconds=ended - journal.began["clean"],
+    (step,) = suite.steps
+    used = parameters(suite, settings)
+    batch_size = used["batch_size"]
+    there, labels = x.to(device), y.to(device)
+    with torch.no_grad():
+        clean_pred = torch.cat([model(part).argmax(dim=1) for part in torch.split(there, batch_size)]).cpu().numpy()
+    outcome = _pyautoattack.attack(
+        model,
+        there,
+        labels,
+        threat,
+        version=used["version"],
+        seed=settings.seed,
+        batch_size=batch_size,
+        device=device,
     )
-
-
-def _call(adversary: AutoAttack, x: Tensor, y: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    try:
-        points, labels = adversary.run_standard_evaluation(x, y, batch_size=batch_size)
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
-        raise ModelError(f"the model failed inside the reference AutoAttack: {error}") from error
-    return points, labels
-
-
-class _Journal:
-    """Takes the place of the reference's logger: who runs when, what it broke, what it warned of."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.warnings: list[str] = []
-        self.forward: Counter[str] = Counter()
-        self.backward: Counter[str] = Counter()
-        self.broken: Counter[str] = Counter()
-        self.current = "clean"
-        self.began = {"clean": time.perf_counter()}
-
-    def debug(self, message: str) -> None:
-        if message.startswith("running "):
-            self.current = message.removeprefix("running ")
-            self.began[self.current] = time.perf_counter()
-        elif message.startswith("no robust datapoints left"):
-            del self.began[self.current]
-        elif match := _BROKEN.fullmatch(message):
-            self.broken[match[1]] += int(match[2])
-
-    def info(self, message: str) -> None:
-        """Nothing in these messages is needed."""
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def steps(self, robust: int, ended: float) -> tuple[ReferenceStep, ...]:
-        """One row a step; ``robust`` is what stands at the end, when the clock shows ``ended``."""
-        standing = robust + self.broken.total()
-        ends = [*list(self.began.values())[1:], ended]
-        rows = []
-        for (name, began), end in zip(self.began.items(), ends, strict=True):
-            before = self.samples if name == "clean" else standing
-            standing -= self.broken[name]
-            rows.append(ReferenceStep(name, before, standing, self.forward[name], self.backward[name], end - began))
-        return tuple(rows)
-
-
-class _Counted(nn.Module):
-    """The model, its passes counted in samples and booked on the step that runs."""
-
-    def __init__(self, model: nn.Module, journal: _Journal, fewest_classes: int) -> None:
-        super().__init__()
-        self.model = model
-        self.journal = journal
-        self.fewest_classes = fewest_classes
-
-    def forward(self, x: Tensor) -> Tensor:
-        step, samples = self.journal.current, len(x)
-        logits = self.model(x)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ModelError(f"expected logits of shape ({samples}, classes) from the model, got {got}")
-        if logits.shape[1] < self.fewest_classes:
-            raise InvalidInput(
-                f"this version of the reference AutoAttack needs at least {self.fewest_classes} classes, "
-                f"the model has {logits.shape[1]}; the suite autoattack adapts to fewer"
+    robust, correct = outcome.robust.cpu().numpy(), clean_pred == y.numpy()
+    nothing = np.zeros(len(y), dtype=np.int64)
+    return Finding(
+        verdicts=Verdicts(
+            index=names,
+            y=y.numpy(),
+            clean_pred=clean_pred,
+            robust=robust,
+            # the reference does not say which of its attacks broke a sample
+            broken_by=np.where(correct & ~robust, 0, -1),
+            adv_pred=outcome.labels.cpu().numpy(),
+            forward=nothing,
+            backward=nothing,
+        ),
+        points=outcome.points.cpu(),
+        steps=[
+            StepRecord(
+                name=row.name,
+                part_of=step.name,
+                attack=step.attack,
+                parameters=used,
+                before=row.before,
+                after=row.after,
+                forward=row.forward,
+                backward=row.backward,
+                seconds=row.seconds,
+                model_seconds=0.0,
             )
-        self.journal.forward[step] += samples
-        if logits.requires_grad:
-
-            def count(_: Tensor) -> None:
-                self.journal.backward[step] += samples
-
-            logits.register_hook(count)  # type: ignore[no-untyped-call]
-        return logits
-
-
-@contextmanager
-def _undone(model: nn.Module) -> Iterator[None]:
-    """Puts back what the reference changes around itself."""
-    trace = sys.gettrace()
-    kept = [(parameter, parameter.grad) for parameter in model.parameters()]
-    for parameter, _ in kept:
-        parameter.grad = None
-    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        sys.settrace(trace)
-        checks.funcs.update(dict.fromkeys(checks.funcs, 0))
-        for parameter, gradient in kept:
-            parameter.grad = gradient
-
-
-def _flags(messages: list[str]) -> tuple[Flag, ...]:
-    """Warnings as flags, each once, in the order heard; an unknown one in its own words."""
-    flags: list[Flag] = []
-    for message in messages:
-        known = [kind() for sign, kind in _KINDS if sign in message]
-        flags += known or [kinds.REFERENCE_WARNING.saying(message)]
-    return tuple(unique(flags))
+            for row in outcome.steps
+            if row.name != "clean"
+        ],
+        flags=list(outcome.flags),
+        passes=["as-loaded"],
+        batch_size=batch_size,
+        model_seconds=0.0,
+        busy_seconds=0.0,
+    )

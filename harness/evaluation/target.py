@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +16,11 @@ from torch import Tensor, nn
 
 from harness.audit import kinds
 from harness.audit.flags import Flag
-from harness.batchnorm.statistics import BnStatistics
+from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.checkpoints import lineage
-from harness.engine.types import Index
+from harness.engine.types import AttackProgress, Index
 from harness.errors import InvalidInput
+from harness.models import Model
 from harness.results.record import DatasetRecord, ModelRecord
 from harness.threat import ThreatModel
 
@@ -24,16 +28,19 @@ if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint
     from harness.datasets import Dataset
 
-__all__ = ["Subject", "checked_samples"]
+__all__ = ["Target", "checked_samples"]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A model on its samples.
+class Target:
+    """A model and the samples to evaluate it on.
 
     Attributes:
+        name: what results call it.
+        model: as it was loaded.
         x: ``[n, ...]`` in [0, 1]. y: int64 ``[n]``. index: int64 ``[n]``, positions in the data set.
-        flags: those that the result has before anything has run.
+        statistics: what its BN layers are evaluated with.
+        check: finds the flags that follow from manifest and data alone.
     """
 
     name: str
@@ -43,17 +50,31 @@ class Subject:
     index: Index
     model_record: ModelRecord
     dataset_record: DatasetRecord
-    flags: tuple[Flag, ...] = ()
+    statistics: BnStatistics = field(default_factory=BnStatistics)
+    check: Callable[[], tuple[Flag, ...]] = field(default=tuple, repr=False)
 
     @classmethod
-    def plain(cls, name: str, model: nn.Module, x: Tensor, y: Tensor) -> Subject:
-        """Any model on any samples."""
+    def plain(cls, name: str, model: nn.Module, x: Tensor, y: Tensor) -> Target:
+        """Any model on any samples.
+
+        Raises:
+            InvalidInput: samples that cannot be used.
+        """
         from harness.checkpoints import weights_sha256
 
+        x, y = checked_samples(x, y)
+        known = (
+            {
+                "architecture": model.architecture,
+                "source_sha256": model.source_sha256,
+                "norm_layer": model.norm_layer,
+                "normalization": _normalization(model),
+            }
+            if isinstance(model, Model)
+            else {"architecture": f"{type(model).__module__}.{type(model).__qualname__}"}
+        )
         record = ModelRecord(
-            architecture=f"{type(model).__module__}.{type(model).__qualname__}",
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            sha256=weights_sha256(model),
+            **known, parameters=sum(parameter.numel() for parameter in model.parameters()), sha256=weights_sha256(model)
         )
         data = DatasetRecord(
             name="samples",
@@ -73,12 +94,16 @@ class Subject:
         statistics: BnStatistics,
         threat: ThreatModel,
         checkpoint_dir: str | Path | None = None,
-    ) -> Subject:
-        """A checkpoint on a data set, still with its stored statistics.
+    ) -> Target:
+        """A checkpoint on a data set.
 
         Args:
-            statistics: those that it is to be evaluated with. threat: what adversarial ones are estimated under.
+            statistics: what its BN layers are to be evaluated with.
+            threat: what adversarial ones are estimated under.
             checkpoint_dir: where its parent is looked for first.
+
+        Raises:
+            InvalidInput: shape or classes of the data set are not the model's, or its statistics cannot be others.
         """
         manifest = checkpoint.manifest
         if tuple(manifest.shape) != dataset.shape:
@@ -92,11 +117,11 @@ class Subject:
                 f"{len(dataset.classes)}: choose another data set with --dataset"
             )
         statistics.check(checkpoint.model)
-        norm = manifest.normalization
         record = ModelRecord(
             architecture=manifest.architecture,
+            source_sha256=checkpoint.model.source_sha256,
             norm_layer=manifest.norm_layer,
-            normalization=None if norm is None else {"mean": list(norm.mean), "std": list(norm.std)},
+            normalization=_normalization(checkpoint.model),
             parameters=manifest.parameters,
             trained_parameters=manifest.trained_parameters,
             sha256=manifest.weights_sha256,
@@ -116,17 +141,45 @@ class Subject:
             shape=list(dataset.shape),
             sha256=dataset.sha256,
         )
-        index = dataset.indices.numpy().astype(np.int64)
-        assumed = (kinds.IMPORT_ASSUMED(what=text) for text in manifest.assumed)
-        flags = (*assumed, *_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
-        return cls(manifest.name, checkpoint.model, dataset.x, dataset.y, index, record, data, flags)
+        return cls(
+            manifest.name,
+            checkpoint.model,
+            dataset.x,
+            dataset.y,
+            dataset.indices.numpy().astype(np.int64),
+            record,
+            data,
+            statistics,
+            partial(_doubts, checkpoint, dataset, statistics, checkpoint_dir),
+        )
+
+    @cached_property
+    def flags(self) -> tuple[Flag, ...]:
+        """The flags that a result has before anything has run. Found when first needed: a parent may be read for it."""
+        return self.check()
+
+    def prepared(
+        self, threat: ThreatModel, device: torch.device, progress: Callable[[AttackProgress], None] | None = None
+    ) -> nn.Module:
+        """The model on ``device``, with the statistics that it is evaluated with; a copy where it would be changed."""
+        if self.statistics.kind != STORED and isinstance(self.model, Model):
+
+            def report(done: float) -> None:
+                if progress is not None:
+                    progress(AttackProgress(f"{self.statistics.kind} BN statistics", done, len(self.x), len(self.x)))
+
+            return self.statistics.applied(self.model, threat, device=device, report=report)
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if all(_on(tensor, device) and not tensor.is_inference() for tensor in tensors):
+            return self.model
+        return copy.deepcopy(self.model).to(device)
 
 
 def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples on the CPU, or what is wrong with them.
+    """Samples on the CPU.
 
     Raises:
-        InvalidInput: see the sentences.
+        InvalidInput: they cannot be used; the sentence says why.
     """
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise InvalidInput(f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
@@ -154,6 +207,22 @@ def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             "normalisation belongs inside the model"
         )
     return x, y
+
+
+def _on(tensor: Tensor, device: torch.device) -> bool:
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
+
+
+def _normalization(model: Model) -> dict[str, list[float]] | None:
+    norm = model.normalization
+    return None if norm is None else {"mean": list(norm.mean), "std": list(norm.std)}
+
+
+def _doubts(
+    checkpoint: Checkpoint, dataset: Dataset, statistics: BnStatistics, checkpoint_dir: str | Path | None
+) -> tuple[Flag, ...]:
+    assumed = (kinds.IMPORT_ASSUMED(what=text) for text in checkpoint.manifest.assumed)
+    return (*assumed, *_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
 
 
 def _claim(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[Flag, ...]:

@@ -38,7 +38,8 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a result file in the present schema; content that needs nothing is returned as it is.
 
     Version 1 had flags in free words. They keep their words and get the code of what they say, or the code "legacy".
-    It repeated some of them as notes of a step.
+    It repeated some of them as notes of a step. It had other hashes, which `harness.results.identity.identified`
+    makes anew, and did not say of the reference's steps what they were run with.
     """
     if content.get("schema_version") != 1:
         return content
@@ -46,11 +47,18 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     if isinstance(flags, list) and all(isinstance(text, str) for text in flags):
         flags = [_flag(text).model_dump() for text in flags]
     if isinstance(steps, list):
-        steps = [
-            {name: value for name, value in step.items() if name != "notes"} if isinstance(step, dict) else step
-            for step in steps
-        ]
-    return content | {"schema_version": 2, "flags": flags, "steps": steps}
+        steps = [_step(step, content) if isinstance(step, dict) else step for step in steps]
+    made = {"record_id": "", "recorded": content.get("started")}
+    return content | made | {"schema_version": 2, "flags": flags, "steps": steps}
+
+
+def _step(step: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in step.items() if name != "notes"}
+    environment = content.get("environment")
+    if step.get("attack") == "pyautoattack" and isinstance(environment, dict):
+        parameters = {"version": "standard", "batch_size": environment.get("batch_size")}
+        kept |= {"part_of": content.get("suite"), "parameters": parameters}
+    return kept
 
 
 def _flag(text: str) -> Flag:

@@ -4,10 +4,12 @@ The rules, all of them:
 
 - A board is a data set (name, split, content), a norm and a radius. A run on fewer samples than the split
   holds goes to a board of its own kind, where ranks restart for every set of samples.
-- A row is a model: its weights, architecture and normalisation, and the BN statistics that it was evaluated
-  with. Checkpoints that are the same model under several names share the row.
 - A board has a column of robust accuracy for every suite that its results hold (`harness.results.measures`). A
   result without steps says clean accuracy only.
+- A row is a checkpoint: its name, its weights, architecture and normalisation, and the BN statistics that it was
+  evaluated with. The same model under two names is two rows.
+- A record that was made anew of the verdicts of an earlier one, under the same name, takes its place: names, claims
+  and flags are those of the last.
 - Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
   the one with the most flags; the clean accuracy is the lowest of the results shown.
 - Where there is no result of a suite that has a stand-in, such as ``autoattack-reference`` for ``autoattack``, that
@@ -57,7 +59,7 @@ def boards(
         left_out: files that hold no result to be trusted; every board names them.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
-    for result in sorted(results, key=lambda result: (result.checkpoint, result.model_dump_json())):
+    for result in sorted(_latest(results), key=lambda result: (result.checkpoint, result.model_dump_json())):
         grouped[_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
@@ -104,6 +106,20 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
     return paths
 
 
+def _latest(results: Iterable[Result]) -> list[Result]:
+    """Of the records that were made of one run under one name, the last."""
+    last: dict[tuple[str, str, str, str, float], Result] = {}
+    for result in results:
+        run = (result.checkpoint, result.suite, result.evaluation_id, result.started, result.seconds)
+        if run not in last or _age(last[run]) < _age(result):
+            last[run] = result
+    return list(last.values())
+
+
+def _age(result: Result) -> tuple[str, str]:
+    return result.recorded, result.record_id  # the hash, so that the order of the results does not matter
+
+
 def _key(result: Result) -> _Key:
     # partial runs hold other samples each; they share a board and are told apart in it
     content = "" if result.partial else result.dataset.sha256
@@ -132,7 +148,8 @@ def _rows(results: list[Result], order: Sequence[Measure]) -> tuple[Row, ...]:
     subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         model = result.model
-        identity = json.dumps([model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats])
+        known = [model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats]
+        identity = json.dumps([result.checkpoint, *known])
         subsets[-result.n, result.dataset.sha256][identity].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):
@@ -183,7 +200,7 @@ def _row(results: list[Result]) -> Row:
         share = model.trained_parameters / model.parameters
     return Row(
         rank=0,
-        checkpoint=", ".join(sorted({result.label for result in results})),
+        checkpoint=first.label,
         regime=model.regime,
         parent=model.parent,
         architecture=model.architecture,

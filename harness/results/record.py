@@ -34,6 +34,7 @@ class ModelRecord(Record):
     """The model that was attacked, as far as it is known."""
 
     architecture: str
+    source_sha256: str | None = Field(default=None, description="hash of its source text, where that is a user's file")
     norm_layer: str | None = None
     normalization: dict[str, list[float]] | None = None
     parameters: int = Field(ge=0)
@@ -65,14 +66,17 @@ class ThreatRecord(Record):
     norm: str
     eps: str
     radius: float
+    source_sha256: str | None = Field(default=None, description="as in ModelRecord, of a norm in a user's file")
 
 
 class StepRecord(Record):
     """What one step of the suite did."""
 
     name: str
+    part_of: str | None = Field(default=None, description="the suite's step, where that reports several")
     attack: str
     parameters: dict[str, Any]
+    source_sha256: str | None = Field(default=None, description="as in ModelRecord, of an attack in a user's file")
     before: int = Field(description="samples standing before the step")
     after: int = Field(description="samples standing after it")
     forward: int = Field(description="samples through the model; one with its backward pass counts here once")
@@ -116,8 +120,11 @@ class Result(Record):
     steps: list[StepRecord]
     flags: list[Flag] = Field(description="reasons to doubt the figures; empty is good")
     environment: Environment
-    evaluation_id: str = Field(description="hash of all inputs that decide the outcome")
+    evaluation_id: str = Field(description="hash of all that decides the verdicts")
+    record_id: str = Field(description="hash of evaluation_id, names, claims and flags known before the attack")
     started: str = Field(description="UTC, ISO 8601")
+    recorded: str = Field(description="when this record was made, UTC, ISO 8601")
+    verdicts_from: str | None = Field(default=None, description="file of the result whose run these verdicts are from")
     seconds: float
     model_seconds: float
     overhead: float | None = Field(description="seconds over seconds inside model passes, per worker")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +14,15 @@ from harness.errors import ResultError
 from harness.results import _verdict_file
 from harness.results._evidence import content_sha256, contradiction, contradiction_of_verdicts
 from harness.results._upgrade import upgraded
+from harness.results.identity import identified
 from harness.results.record import SCHEMA_VERSION, Result, Verdicts
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
 from harness.util.validation import validate
 
-__all__ = ["Folder", "LeftOut", "find", "read", "read_all", "read_verdicts", "save"]
+__all__ = ["Folder", "LeftOut", "find", "find_all", "read", "read_all", "read_verdicts", "save"]
+
+_VERSION_1 = b'"schema_version": 1,'
 
 _LARGEST = 1 << 22
 """Bytes of a result file; usual ones have a thousandth of it."""
@@ -40,9 +45,10 @@ class Folder(NamedTuple):
 def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False) -> Path:
     """Store a result and its verdicts under ``root``; returns the JSON file's path.
 
-    The file name carries checkpoint, suite, threat model and a hash of all inputs. Nothing is overwritten:
-    where the same evaluation is stored already, perhaps by another process meanwhile, that one stays and its
-    path is returned. With ``force`` it is stored again beside the first, under the next free number.
+    The file name carries checkpoint, suite, threat model and a hash of what decides the verdicts. Nothing is
+    overwritten: where the same record of the same evaluation is stored already, perhaps by another process meanwhile,
+    that one stays and its path is returned. With ``force`` it is stored again beside the first, under the next free
+    number.
 
     Raises:
         ResultError: the verdicts do not belong to the result, or the file that is there is damaged.
@@ -54,7 +60,7 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
     stem, packed = _stem(result), _verdict_file.packed(verdicts)
     path, number = root / f"{stem}.json", 1
     while path.exists() or not _save_as(path, result, packed):
-        if not force and read(path).evaluation_id == result.evaluation_id:
+        if not force and _ids(read(path)) == _ids(result):
             break
         number += 1
         path = root / f"{stem}-{number}.json"
@@ -93,11 +99,34 @@ def _save_verdicts(path: Path, verdicts: bytes) -> Path:
 
 def find(root: Path, evaluation_id: str) -> Path | None:
     """The stored result of an evaluation, or None. Of several, the first that was stored."""
-    candidates = root.glob(f"*__{_safe(evaluation_id[:12])}*.json")
-    for path in sorted(candidates, key=lambda path: (len(path.name), path.name)):
-        if read(path).evaluation_id == evaluation_id:
-            return path
-    return None
+    return next((path for path, _ in find_all(root, evaluation_id)), None)
+
+
+def find_all(root: Path, evaluation_id: str) -> list[tuple[Path, Result]]:
+    """The stored records of an evaluation, under all names, in the order they were stored in.
+
+    Raises:
+        ResultError: a file that is named like one of them is damaged.
+    """
+    named = root.glob(f"*__{_safe(evaluation_id[:12])}*.json")
+    found = [(path, read(path)) for path in sorted(named, key=lambda path: (len(path.name), path.name))]
+    found = [(path, result) for path, result in found if result.evaluation_id == evaluation_id]
+    # files of version 1 are named by a hash that was made otherwise
+    return found or [(path, result) for path, result in _older(root) if result.evaluation_id == evaluation_id]
+
+
+def _older(root: Path) -> Iterator[tuple[Path, Result]]:
+    for path in sorted(path for path in root.glob("*.json") if path.is_file()):
+        # a file that cannot be read is no reason not to run an evaluation that may be another one
+        with suppress(OSError, ResultError):
+            with path.open("rb") as file:
+                older = _VERSION_1 in file.read(64)
+            if older:
+                yield path, read(path)
+
+
+def _ids(result: Result) -> tuple[str, str]:
+    return result.evaluation_id, result.record_id
 
 
 def read(path: Path) -> Result:
@@ -165,7 +194,7 @@ def _checked(path: Path) -> tuple[Result, bytes]:
         _unpacked(path, result, verdicts)
     elif hashlib.sha256(verdicts).hexdigest() != result.samples_sha256:
         raise ResultError(f"the verdicts {result.samples} of the result {path} were changed after they were written")
-    return result, verdicts
+    return result if hashed else identified(result), verdicts
 
 
 def _verdict_content(path: Path, result: Result) -> bytes:

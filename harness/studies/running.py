@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from harness import attacks, suites
-from harness.engine import preflight
 from harness.engine.executors import count as count_workers
 from harness.errors import InvalidInput, UnknownName
 from harness.studies import facts
@@ -22,6 +21,7 @@ from harness.studies.work import Folders, evaluate_one, find_result, load, train
 from harness.suites import REFERENCE
 from harness.util.devices import find_device
 from harness.util.files import check_writable
+from harness.util.torch_state import threads
 
 __all__ = ["Summary", "missing", "run"]
 
@@ -89,7 +89,7 @@ def run(
             note()
         tell(event)
 
-    with preflight.threads(1 if place.type == "cpu" else None):
+    with threads(1 if place.type == "cpu" else None):
         jobs = missing(plan, folders, only=tuple(only), device=str(place), command=command)
         if jobs:
             facts.begin(output, command=command, device=str(place), workers=size)

@@ -10,8 +10,7 @@ from typing import Any
 from harness import checkpoints, evaluation, training
 from harness.checkpoints import Checkpoint
 from harness.engine.types import AttackProgress
-from harness.errors import InvalidInput, ResultError
-from harness.results import store
+from harness.errors import InvalidInput
 from harness.studies.jobs import Report
 from harness.studies.planning import Measure, Member, Plan
 
@@ -96,50 +95,36 @@ def train_one(
 
 def find_result(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> Path | None:
     """The stored result of a network, or None."""
-    identity = evaluation.evaluation_id(point, plan.test_set, **_how(plan, point, measure, folders))
-    return store.find(folders.results, identity)
+    known = evaluation.find(_planned(plan, point, measure, folders), folders.results)
+    return None if known is None else known.path
 
 
 def evaluate_one(
     plan: Plan, member: Member, seed: int, measure: Measure, folders: Folders, report: Report, *, device: str
 ) -> str:
     """Evaluate a member's network in one way, unless that is stored; returns the result's path."""
-    point = load(plan, member, seed, folders)
-    known = find_result(plan, point, measure, folders)
-    if known is not None:
-        return str(known)
 
     def told(tick: AttackProgress) -> None:
         report(tick.done, f"{tick.step}, {tick.surviving} of {tick.total} standing")
 
-    done = evaluation.evaluate_checkpoint(
+    planned = _planned(
+        plan, load(plan, member, seed, folders), measure, folders, device=device, state_dir=folders.evaluation
+    )
+    return str(evaluation.obtain(planned, folders.results, progress=told).path)
+
+
+def _planned(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders, **settings: Any) -> evaluation.Plan:
+    return evaluation.plan_checkpoint(
         point,
         plan.test_set,
-        device=device,
-        progress=told,
-        state_dir=folders.evaluation,
-        **_how(plan, point, measure, folders),
+        threat=measure.threat,
+        suite=measure.asked,
+        bn_stats=measure.bn_stats,
+        bn_data=plan.train_set if measure.bn_stats in ("clean", "adversarial") else None,
+        checkpoint_dir=_parents_folder(plan, point, folders),
+        workers=1,
+        **settings,
     )
-    try:
-        return str(store.save(done.result, done.verdicts, folders.results))
-    except ResultError:
-        # the same weights under another label may have been stored meanwhile
-        known = find_result(plan, point, measure, folders)
-        if known is None:
-            raise
-        return str(known)
-
-
-def _how(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> dict[str, Any]:
-    """What decides the record of an evaluation, beside network and samples."""
-    return {
-        "threat": measure.threat,
-        "suite": measure.asked,
-        "bn_stats": measure.bn_stats,
-        "bn_data": plan.train_set if measure.bn_stats in ("clean", "adversarial") else None,
-        "checkpoint_dir": _parents_folder(plan, point, folders),
-        "workers": 1,
-    }
 
 
 def _parents_folder(plan: Plan, point: Checkpoint, folders: Folders) -> Path | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.audit import kinds
 from harness.errors import InvalidInput, ModelError, UnknownName
-from harness.evaluation.reference import run
+from harness.evaluation._pyautoattack import attack
 from harness.threat import ThreatModel
 
 SHAPE = (1, 6, 6)
@@ -65,7 +65,7 @@ def cut() -> float:
 def test_same_points_and_labels_as_calling_it_directly(cut: float) -> None:
     model = network()
     x, y = samples(model)
-    outcome = run(model, x, y, ThreatModel("Linf", str(cut)), seed=3, batch_size=4)
+    outcome = attack(model, x, y, ThreatModel("Linf", str(cut)), seed=3, batch_size=4)
     with torch.random.fork_rng():
         points, labels = AutoAttack(model, norm="Linf", eps=cut, seed=3).run_standard_evaluation(x, y, batch_size=4)
     assert torch.equal(outcome.points, points)
@@ -77,7 +77,7 @@ def test_same_points_and_labels_as_calling_it_directly(cut: float) -> None:
 def test_survivors_and_passes_add_up(cut: float) -> None:
     model = Passes(network())
     x, y = samples(model.model)
-    outcome = run(model, x, y, ThreatModel("Linf", str(cut)), seed=0)
+    outcome = attack(model, x, y, ThreatModel("Linf", str(cut)), seed=0)
     clean, *attacks = outcome.steps
     assert [step.name for step in attacks] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert (clean.before, clean.after) == (6, 5)
@@ -98,7 +98,7 @@ def test_survivors_and_passes_add_up(cut: float) -> None:
 def test_attacks_that_found_nobody_standing_are_not_listed() -> None:
     model = network()
     x, y = samples(model)
-    outcome = run(model, x, y, "Linf:1", seed=0)
+    outcome = attack(model, x, y, "Linf:1", seed=0)
     assert [step.name for step in outcome.steps] == ["clean", "apgd-ce"]
     assert outcome.steps[-1].after == 0
     assert not outcome.robust.any()
@@ -120,7 +120,7 @@ def test_surroundings_are_left_as_found(
     sys.settrace(trace)
     try:
         with caplog.at_level(logging.DEBUG):
-            run(model, x, y, ThreatModel("Linf", str(cut)), version="rand", seed=0)
+            attack(model, x, y, ThreatModel("Linf", str(cut)), version="rand", seed=0)
         assert sys.gettrace() is trace
     finally:
         sys.settrace(former)
@@ -148,10 +148,10 @@ class Dynamic(nn.Module):
 def test_a_dynamic_defence_is_flagged_and_the_next_model_is_not() -> None:
     model = network()
     x, y = samples(model)
-    dynamic = run(Dynamic(model), x, y, "Linf:1", version="rand")
+    dynamic = attack(Dynamic(model), x, y, "Linf:1", version="rand")
     assert kinds.DYNAMIC_DEFENCE() in dynamic.flags
     assert not any(checks.funcs.values())
-    plain = run(model, x, y, "Linf:1", version="rand")
+    plain = attack(model, x, y, "Linf:1", version="rand")
     assert plain.flags == ()
 
 
@@ -170,22 +170,22 @@ class Noisy(nn.Module):
 def test_its_warnings_become_flags_of_ours() -> None:
     model = network()
     x, y = samples(model)
-    assert kinds.RANDOMISED() in run(Noisy(model), x, y, "Linf:1").flags
+    assert kinds.RANDOMISED() in attack(Noisy(model), x, y, "Linf:1").flags
     probabilities = nn.Sequential(model, nn.Softmax(dim=1))
-    assert kinds.PROBABILITIES() in run(probabilities, x, y, "Linf:1").flags
+    assert kinds.PROBABILITIES() in attack(probabilities, x, y, "Linf:1").flags
 
 
 def test_too_few_classes_is_a_clear_error() -> None:
     model = network(classes=4)
     x, y = torch.rand(2, *SHAPE), torch.tensor([0, 1])
     with pytest.raises(InvalidInput, match="at least 10 classes, the model has 4"):
-        run(model, x, y, "Linf:0.1")
+        attack(model, x, y, "Linf:0.1")
 
 
 @pytest.mark.parametrize("wrong", [nn.Sequential(network(), nn.Unflatten(1, (5, 2))), nn.Flatten(0)])
 def test_a_wrong_output_shape_is_a_clear_error(wrong: nn.Module) -> None:
     with pytest.raises(ModelError, match="expected logits of shape"):
-        run(wrong, torch.rand(2, *SHAPE), torch.tensor([0, 1]), "Linf:0.1")
+        attack(wrong, torch.rand(2, *SHAPE), torch.tensor([0, 1]), "Linf:0.1")
 
 
 def test_a_detached_graph_is_a_clear_error() -> None:
@@ -195,15 +195,15 @@ def test_a_detached_graph_is_a_clear_error() -> None:
 
     x, y = samples(network())
     with pytest.raises(ModelError, match="inside the reference AutoAttack"):
-        run(Detached(), x, y, "Linf:0.1")
+        attack(Detached(), x, y, "Linf:0.1")
 
 
 def test_bad_arguments() -> None:
     model = network()
     x, y = samples(model)
     with pytest.raises(UnknownName, match="did you mean 'standard'"):
-        run(model, x, y, "Linf:0.1", version="standart")
+        attack(model, x, y, "Linf:0.1", version="standart")
     with pytest.raises(InvalidInput, match="batch size must be at least 1, got 0"):
-        run(model, x, y, "Linf:0.1", batch_size=0)
+        attack(model, x, y, "Linf:0.1", batch_size=0)
     with pytest.raises(InvalidInput, match="at least one image"):
-        run(model, x[:0], y[:0], "Linf:0.1")
+        attack(model, x[:0], y[:0], "Linf:0.1")

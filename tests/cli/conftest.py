@@ -12,6 +12,7 @@ import torch
 from harness import checkpoints, evaluation, models
 from harness.cli import run
 from harness.engine.types import AttackProgress
+from harness.evaluation import _evaluate
 from tests.results.records import make_result, make_verdicts
 
 
@@ -80,28 +81,22 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the evaluator was asked for; it answers at once, with a flag if the suite is fgsm."""
     asked: list[dict[str, Any]] = []
 
-    def evaluate_checkpoint(point: Any, dataset: Any, *, progress: Any, **settings: Any) -> evaluation.Evaluation:
-        asked.append({"checkpoint": point.manifest.name, "dataset": dataset, **settings})
+    def run(plan: evaluation.Plan, *, progress: Any) -> evaluation.Evaluation:
+        target, settings = plan.target, plan.settings
+        statistics = {"bn_stats": target.statistics.kind, "bn_data": target.statistics.data}
+        known = {"checkpoint": target.name, "dataset": target.dataset_record, "n": len(target.x)}
+        asked.append({**known, "threat": plan.threat, "suite": plan.suite.name, **statistics, **vars(settings)})
         print("a library that prints")
         progress(AttackProgress("first", 0.5, 7, 10))
         progress(AttackProgress("first", 0.9, 6, 10))
         progress(AttackProgress("second", 0.5, 5, 10))
-        suite = settings["suite"]
-        deciding = {"seed", "precision", "bn_stats", "bn_data", "checkpoint_dir", "batch_size", "workers"}
-        identity = evaluation.evaluation_id(
-            point, dataset, settings["threat"], suite, **{name: settings[name] for name in deciding & settings.keys()}
-        )
-        result = make_result(
-            point.manifest.name,
-            suite=suite,
-            threat=str(settings["threat"]),
-            n=len(dataset),
-            size=dataset.size,
-            clean=len(dataset),
-            robust=len(dataset) // 2,
-            flags=("doubtful",) if suite == "fgsm" else (),
-        ).model_copy(update={"evaluation_id": identity})
-        return evaluation.Evaluation(result, make_verdicts(result), dataset.x)
+        n = len(target.x)
+        flags = ("doubtful",) if plan.suite.name == "fgsm" else ()
+        made = make_result(n=n, clean=n, robust=n // 2, flags=flags)
+        identity = {"evaluation_id": plan.evaluation_id, "record_id": plan.record_id}
+        result = made.model_copy(update=plan.description | identity)
+        return evaluation.Evaluation(result, make_verdicts(result), target.x)
 
-    monkeypatch.setattr(evaluation, "evaluate_checkpoint", evaluate_checkpoint)
+    monkeypatch.setattr(_evaluate, "run", run)
+    monkeypatch.setattr(evaluation, "place", lambda plan: None)  # what this machine can do does not matter
     return asked

@@ -202,7 +202,7 @@ def test_the_result_says_which_statistics_were_used(kind: str) -> None:
         assert (facts["sha256"], facts["seed"]) == (data.sha256, 0)
         assert ("threat" in facts) == (kind == "adversarial")
     else:
-        assert facts == {}
+        assert facts == ({"batch_size": "auto", "workers": 1} if kind == "batch" else {})
     assert result.label == ("natural" if kind == "stored" else f"natural [bn-stats: {kind}]")
     assert ("bn-stats-batch" in {flag.code for flag in result.flags}) == (kind == "batch")
     assert ("batch-dependent" in {flag.code for flag in result.flags}) == (kind == "batch")

@@ -33,7 +33,7 @@ def make_result(
     threat_model = ThreatModel.parse(threat)
     robust = clean if suite == "clean" else robust
     weights = weights or hashlib.sha256(checkpoint.encode()).hexdigest()
-    inputs = f"{weights}{suite}{threat}{data}{n}{seed}"
+    inputs = f"{weights}{suite}{threat}{data}{n}{seed}{model}"
     facts: dict[str, Any] = {"regime": "bn-ft", "parent": "natural", "trained_parameters": 448, **model}
     return Result(
         checkpoint=checkpoint,
@@ -76,7 +76,9 @@ def make_result(
             threads=1,
         ),
         evaluation_id=hashlib.sha256(inputs.encode()).hexdigest(),
+        record_id=hashlib.sha256(f"{checkpoint}{inputs}".encode()).hexdigest(),
         started="2025-01-01T00:00:00+00:00",
+        recorded="2025-01-01T00:00:02+00:00",
         seconds=2.0,
         model_seconds=1.4,
         overhead=1.05,

@@ -177,13 +177,27 @@ def test_results_of_a_clean_suite_count_for_clean_accuracy_alone() -> None:
     assert board.rows[0].clean.value == 0.97
 
 
-def test_the_same_model_under_two_names_is_one_row() -> None:
-    board = only(make_result("a", weights="w" * 64), make_result("b", weights="w" * 64, suite="pgd"))
-    assert order(board) == [(1, "a, b")]
-    # the same weights behind another normalisation are another model
+def test_the_same_model_under_two_names_is_two_rows() -> None:
+    board = only(make_result("a", weights="w" * 64), make_result("b", weights="w" * 64))
+    assert order(board) == [(1, "a"), (1, "b")]
+
+
+def test_another_normalization_is_another_row() -> None:
     other = {"mean": [0.5], "std": [0.5]}
-    board = only(make_result("a", weights="w" * 64), make_result("b", weights="w" * 64, normalization=other, robust=3))
-    assert order(board) == [(1, "a"), (2, "b")]
+    board = only(make_result("a", weights="w" * 64), make_result("a", weights="w" * 64, normalization=other, robust=3))
+    assert [rank for rank, _ in order(board)] == [1, 2]
+
+
+def test_of_the_records_of_one_run_the_last_counts() -> None:
+    earlier = make_result(flags=("the parent was not found",))
+    later = earlier.model_copy(update={"flags": [], "record_id": "f" * 64, "recorded": "2025-01-02T00:00:00+00:00"})
+    for results in ([earlier, later], [later, earlier]):
+        (row,) = only(*results).rows
+        assert row.flags == ()
+    # a run of its own does not take the place of another, as the lowest figure counts
+    again = later.model_copy(update={"started": "2025-01-02T00:00:00+00:00"})
+    (row,) = only(earlier, again).rows
+    assert list(map(str, row.flags)) == ["the parent was not found"]
 
 
 def test_other_weights_under_the_same_name_show_their_hash() -> None:

@@ -1,0 +1,83 @@
+"""The store as an evaluation sees it: what is there is found, what is missing is run and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.audit import kinds
+from harness.engine.types import AttackProgress
+from harness.evaluation import _evaluate
+from harness.evaluation.plan import Plan
+from harness.results import store
+from harness.results.record import Result
+
+__all__ = ["Stored", "find", "obtain"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result in the store.
+
+    Attributes:
+        ran: whether it was attacked for it now.
+    """
+
+    path: Path
+    result: Result
+    ran: bool = False
+
+
+def find(plan: Plan, root: Path) -> Stored | None:
+    """The stored result with the verdicts of a plan, if there is one; nothing is run or written.
+
+    Of several records of these verdicts one under the plan's own checkpoint name is taken, of those the latest.
+
+    Raises:
+        ResultError: a file that is named like one of them is damaged.
+    """
+    known = store.find_all(root, plan.evaluation_id)
+    own = [(path, result) for path, result in known if result.checkpoint == plan.target.name]
+    if own:
+        return Stored(*max(own, key=lambda found: found[1].recorded))
+    return Stored(*known[0]) if known else None
+
+
+def obtain(
+    plan: Plan, root: Path, *, force: bool = False, progress: Callable[[AttackProgress], None] | None = None
+) -> Stored:
+    """The result of a plan: found in the store, or else run and stored.
+
+    Where the verdicts are there, but under another name, other claims of the manifest or other flags on those, they
+    are not made again: they are stored under a record of their own, which names the result they are from.
+
+    Args:
+        force: run it, whatever is stored.
+
+    Raises:
+        ResultError: the folder cannot be written, or holds a damaged result of this evaluation.
+    """
+    known = None if force else find(plan, root)
+    if known is None:
+        done = _evaluate.run(plan, progress=progress)
+        path = store.save(done.result, done.verdicts, root, force=force)
+        return Stored(path, store.read(path), ran=True)
+    if known.result.record_id == plan.record_id:
+        return known
+    # forced, because an older record may say the same, and the last one counts
+    path = store.save(_recorded_anew(plan, known), store.read_verdicts(known.path), root, force=True)
+    return Stored(path, store.read(path))
+
+
+def _recorded_anew(plan: Plan, known: Stored) -> Result:
+    """The result under the plan's name, claims and flags, with what was found when it ran."""
+    found = [flag for flag in known.result.flags if flag.code not in kinds.KNOWN_BEFORE]
+    changed = {
+        "flags": [*plan.flags, *found],
+        "record_id": plan.record_id,
+        "recorded": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "verdicts_from": known.result.verdicts_from or known.path.name,
+    }
+    return known.result.model_copy(update=plan.description | changed)
