@@ -22,6 +22,7 @@ from harness.models import Model
 from harness.models._selectors import bn_layers
 from harness.regimes._base import Regime
 from harness.studies.claims import Claim, Quantity, parse
+from harness.studies.labels import check_label
 from harness.studies.spec import LABEL, Entry, Study
 from harness.threat import ThreatModel
 from harness.training import Settings
@@ -327,6 +328,7 @@ def _checked(members: tuple[Member, ...], order: tuple[str, ...], data: Dataset 
                 device=torch.device("cpu"),
             )
             starts[label] = _stand_in(label, planned.model)
+        check_label(label, starts[label].model)
     return tuple(replace(m, has_bn=bool(bn_layers(starts[m.label].model.network))) for m in members)
 
 
