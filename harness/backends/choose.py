@@ -32,6 +32,9 @@ _FORWARD_SHARE = 0.5
 _QUICK, _LONG = 0.1, 0.5
 """Seconds of one measurement: below, it is repeated; above, no larger number of rows is tried."""
 
+_FEW_ROWS = 4
+"""Rows of the first measurement, which finds out whether more can be afforded."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -72,7 +75,7 @@ def choose(
     images: Tensor,
     *,
     largest: int,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> tuple[list[Choice], Spent]:
     """Backends in the order in which to try them, the plain model last, and what it took to find out.
 
@@ -80,12 +83,16 @@ def choose(
         plain: the model as it was loaded. copies: faster ones, preferred in this order where they are equally fast.
         images: ``[m, ...]`` on the device; repeated where more rows are tried.
         largest: the most rows to try.
-        clock: tells seconds.
+        clock: tells seconds; by default those of this process on a CPU, so that other processes do not disturb it.
     """
-    timer = _Timer(images, clock)
+    timer = _Timer(images, clock or _clock(images))
     first = min(FEWEST_ROWS, largest)
-    reference = timer.time(plain, first)
-    timed = [(copy, timer.time(copy, first)) for copy in copies]
+    few = min(_FEW_ROWS, first)
+    reference = timer.time(plain, few)
+    # a large network costs the same per row with few rows as with many
+    rows = few if reference.cost * first > _LONG else first
+    reference = timer.time(plain, rows) if rows != few else reference
+    timed = [(copy, timer.time(copy, rows)) for copy in copies]
     useful = [(copy, timing) for copy, timing in timed if timing.cost < reference.cost]
     notes = [
         f"not used: {' '.join(copy.notes)} ({_compared(timing, reference)})"
@@ -100,6 +107,10 @@ def choose(
     rows = timer.best_rows(plain, first, reference, largest) if not choices else choices[0].micro_batch
     choices.append(Choice(plain, rows, [*plain.notes, f"micro-batch:{rows}", *notes]))
     return choices, Spent(timer.rows, timer.rows // 2)
+
+
+def _clock(images: Tensor) -> Callable[[], float]:
+    return time.perf_counter if images.is_cuda else time.process_time
 
 
 def _compared(timing: Timing, reference: Timing) -> str:
