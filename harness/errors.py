@@ -11,7 +11,8 @@
     ├── ContractError            a plug-in that does not keep to what its family promises
     ├── AttackError              an attack proposed a point outside its threat model (a bug, never a success)
     ├── ResultError              a result file that cannot be read or reconciled
-    └── StorageError             a file that cannot be written: no space, no permission, no such folder
+    ├── StorageError             a file that cannot be written: no space, no permission, no such folder
+    └── WorkerLost               a worker process that was killed or crashed
 
 Library code raises these and never prints or exits; the command line turns them into one line on
 stderr and exit code 1.
@@ -33,8 +34,10 @@ __all__ = [
     "ResultError",
     "StorageError",
     "UnknownName",
+    "WorkerLost",
     "did_you_mean",
     "nearest",
+    "system_error",
 ]
 
 
@@ -86,6 +89,10 @@ class StorageError(HarnessError):
     """A file that cannot be written."""
 
 
+class WorkerLost(HarnessError):
+    """A worker process that was killed or crashed."""
+
+
 def nearest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.4) -> list[str]:
     """Up to ``count`` of the known names, those most like ``name`` first.
 
@@ -99,3 +106,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about a name that is not known: the nearest one, or nothing if none is near."""
     found = nearest(name, known)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def system_error(error: OSError) -> str:
+    """What the system refused, as one sentence."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

@@ -23,7 +23,7 @@ from harness.util.text import printable
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 
-# stands in every .pt, so that a file that lost its manifest can be imported without being described again
+# kept in every .pt, so that a file that lost its manifest can be imported without being described again
 _SELF_DESCRIPTION = (
     "name", "architecture", "classes", "shape", "norm_layer", "normalization", "regime", "parent", "dataset", "threat",
 )  # fmt: skip
@@ -238,21 +238,26 @@ def save(
     return path
 
 
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _refuse_to_replace(folder: Path, manifest: Manifest) -> None:
     beside = folder / f"{manifest.name}.toml"
     if beside.is_file():
         try:
-            standing = read_manifest(beside)
+            there = read_manifest(beside)
         except HarnessError:
-            standing = None
-        if standing is not None and (standing.weights_sha256, standing.file) == (
+            there = None
+        if there is not None and (there.weights_sha256, there.file) == (
             manifest.weights_sha256,
             manifest.file,
         ):
             return
-    taken = [
-        file for suffix in ("pt", "safetensors", "toml") if (file := folder / f"{manifest.name}.{suffix}").exists()
-    ]
+    files = [folder / f"{manifest.name}.{suffix}" for suffix in ("pt", "safetensors", "toml")]
+    # the same weights without a manifest: whoever wrote them was killed in between
+    taken = [file for file in files if file.exists() and (file.name, _sha256(file)) != (manifest.file, manifest.sha256)]
     if taken:
         raise CheckpointError(
             f"{taken[0]} exists already with other weights: choose another name, or ask to overwrite it"

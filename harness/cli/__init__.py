@@ -5,7 +5,7 @@ the click command ``foo_bar``, called ``foo-bar``; a trailing underscore is drop
 ``list``). Commands import what they need inside their functions, so that help is there at once.
 
 Exit codes: 0 done, 1 failed with a message, 2 wrong usage, 3 done but with flags of severity warn or refuse under
-``--strict``, 130 interrupted.
+``--strict``, 130 interrupted, 143 or 129 ended by SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import importlib
 import logging
 import os
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,7 +28,7 @@ from typing import TextIO
 import rich_click as click
 
 from harness._version import __version__
-from harness.errors import HarnessError, UnknownName
+from harness.errors import HarnessError, UnknownName, system_error
 
 __all__ = ["Commands", "commands", "main", "run"]
 
@@ -112,7 +114,7 @@ def main() -> None:
 def run(args: Sequence[str]) -> int:
     """Run the command line ``args`` and return the exit code; every error becomes one line on stderr."""
     settings = _Settings()
-    with _quiet_libraries(settings):
+    with _quiet_libraries(settings), _terminations_interrupt():
         try:
             outcome = commands.main(list(args), prog_name="harness", standalone_mode=False, obj=settings)
             sys.stdout.flush()
@@ -122,8 +124,11 @@ def run(args: Sequence[str]) -> int:
             return _fail(settings, f"{error.format_message()} (see '{command} --help')", error.exit_code)
         except click.ClickException as error:
             return _fail(settings, error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            return _fail(settings, "interrupted", 130)
+        except (click.Abort, KeyboardInterrupt) as error:
+            # click raises another error in the place of an interrupt
+            cause = error.__context__ if isinstance(error, click.Abort) else error
+            number = cause.number if isinstance(cause, _Terminated) else signal.SIGINT
+            return _fail(settings, "interrupted; the same command continues where this one was", 128 + number)
         except HarnessError as error:
             return _fail(settings, str(error), 1)
         except BrokenPipeError:
@@ -131,8 +136,7 @@ def run(args: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            return _fail(settings, f"{where}{error.strerror or error}", 1)
+            return _fail(settings, system_error(error), 1)
         except Exception as error:
             # nothing above raises this on purpose, so it is a defect; still no traceback unless asked for
             what = f"unexpected {type(error).__name__}: {error}"
@@ -146,6 +150,34 @@ def _fail(settings: _Settings, message: str, code: int) -> int:
     # names come from files; no control sequence of theirs may reach the terminal
     click.echo("error: " + "".join(c if c.isprintable() else "?" for c in line), err=True)
     return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """The program was asked to end by a signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _terminations_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP interrupt as Ctrl-C does, so that whatever is at work can tidy up."""
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # a signal that is ignored, as under nohup, stays so
+    before = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+
+    def interrupt(number: int, frame: object) -> None:
+        raise _Terminated(number)
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ stderr. An error is one sentence; `--debug` adds its traceback.
 | 1 | failed, with a message |
 | 2 | wrong usage |
 | 3 | done, but with flags of severity warn or refuse, under `--strict` |
-| 130 | interrupted |
+| 130 | interrupted by Ctrl-C; the same command continues |
+| 143, 129 | ended by SIGTERM or SIGHUP; likewise |
 """
 
 

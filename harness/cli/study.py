@@ -76,8 +76,8 @@ def _run(
 ) -> None:
     """Do what is missing of the study in FILE, then write its report.
 
-    Nothing is trained or evaluated twice, and a run that was killed goes on where it was when the same
-    command is given again. A training that fails takes along only what starts from it.
+    Nothing is trained or evaluated twice, and a run that was killed continues where it was when the same
+    command is given again. Where a training fails, only what starts from it is skipped.
     """
     from harness import studies as studies
     from harness.errors import HarnessError
@@ -85,11 +85,11 @@ def _run(
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
         planned = _plan(file, where)
         folder = _folder(planned, output)
-        with _progress() as tell:
+        with _progress() as progress:
             summary = studies.run(
                 planned,
                 output=folder,
-                tell=tell,
+                progress=progress,
                 workers=workers,
                 device=device,
                 only=only,
@@ -126,7 +126,7 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
     for member in planned.members:
         networks = found.networks[member.label].values()
         seeds, measures = len(planned.seeds_of(member)), len(planned.measures_of(member))
-        evaluated = sum(len(network.outcomes) for network in networks)
+        evaluated = sum(len(network.measured) for network in networks)
         rows.append((member.label, len(networks), seeds, evaluated, seeds * measures))
     if as_json:
         print_json([dict(zip(header, row, strict=True)) for row in rows])
@@ -159,10 +159,10 @@ def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, sum
     from harness import studies as studies
     from harness.studies import judging
 
-    findings = studies.collect(planned, folder)
-    files = studies.write_report(findings, folder, directory=into)
+    measurements = studies.collect(planned, folder)
+    files = studies.write_report(measurements, folder, directory=into)
     page = next(path for path in files if path.name == "report.md")
-    judgements = judging.judge(findings)
+    judgements = judging.judge(measurements)
     if as_json:
         done = {} if summary is None else {"trained": summary.trained, "evaluated": summary.evaluated}
         claims = [
@@ -216,25 +216,27 @@ def _progress() -> Iterator[Callable[[Event], None]]:
             words = f"{event.finished} of {event.total} jobs{_left(event.left)}"
             bars.update(whole, total=event.total, completed=event.finished, words=words)
             name = event.job.name
-            if event.done is None:
+            if event.result is None:
                 if name not in active:
                     active[name] = bars.add_task(f"  {name}", total=1.0, words="")
                 bars.update(active[name], completed=event.share, words=event.words)
                 return
             if name in active:
                 bars.remove_task(active.pop(name))
-            if event.done.status != "done":
-                bars.console.print(f"{name}: {event.done.status}: {event.done.error}", markup=False, highlight=False)
+            if event.result.status != "done":
+                bars.console.print(
+                    f"{name}: {event.result.status}: {event.result.error}", markup=False, highlight=False
+                )
 
         yield show
 
 
 def _line(event: Event) -> None:
-    if event.done is None:
+    if event.result is None:
         return
-    ended = f" in {event.done.seconds:.0f} s" if event.done.status == "done" else f": {event.done.error}"
+    ended = f" in {event.result.seconds:.0f} s" if event.result.status == "done" else f": {event.result.error}"
     left = _left(event.left) if event.finished < event.total else ""
-    print_line(f"[{event.finished}/{event.total}] {event.job.name}: {event.done.status}{ended}{left}", err=True)
+    print_line(f"[{event.finished}/{event.total}] {event.job.name}: {event.result.status}{ended}{left}", err=True)
 
 
 def _left(seconds: float | None) -> str:

@@ -16,7 +16,6 @@ from click.globals import get_current_context
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line
 from harness.util import choices, paths
-from harness.util.files import check_writable
 
 if TYPE_CHECKING:
     from harness.training import Settings
@@ -123,55 +122,32 @@ def train(
 
     from harness import checkpoints, datasets, regimes
     from harness import training as training
-    from harness.errors import InvalidInput
 
     torch.set_num_threads(threads)
     chosen = regimes.get(regime)
     name = name or chosen.name.replace("-", "_")
     folder = output or paths.checkpoints_root()
-    states = folder / ".training"
-    checkpoints.check_name(name)
-    check_writable(folder)
-    check_writable(states)
-    if not overwrite:
-        training.refuse_existing(folder, name, keep)
     start = checkpoints.load(parent, checkpoint_dir=checkpoint_dir) if parent else None
     known = dataset or (start.manifest.dataset if start else None)
     if known is None:
         raise click.UsageError("a data set is needed: --dataset")
     data = datasets.load(known, split="train", data_dir=data_dir, download=download, limit=limit)
-    settings = _settings(numbers, norm, eps, data)
-    command = _command(get_current_context())
-
-    def keep_outcome(outcome: training.TrainingOutcome, called: str) -> training.Registered:
-        return training.register(
-            outcome,
-            regime=chosen,
+    with _progress(name) as progress:
+        outcome, written = training.train_and_register(
+            chosen,
             dataset=data,
+            settings=_settings(numbers, norm, eps, data),
+            architecture=architecture or (None if start else "digits-resnet"),
             parent=start,
+            device=device,
             directory=folder,
-            name=called,
+            name=name,
             kept=keep,
-            command=command,
+            command=_command(get_current_context()),
             overwrite=overwrite,
+            progress=progress,
+            state_dir=folder / ".training",
         )
-
-    try:
-        with _progress(name) as progress:
-            outcome = training.train(
-                chosen,
-                dataset=data,
-                settings=settings,
-                architecture=architecture or (None if start else "digits-resnet"),
-                parent=start,
-                device=device,
-                progress=progress,
-                state_dir=states,
-            )
-    except training.TrainingDiverged as error:
-        kept = keep_outcome(error.outcome, f"{name}_before_divergence")
-        raise InvalidInput(f"{error} (kept as {kept.last or kept.best})") from error
-    written = keep_outcome(outcome, name)
     _show(outcome, written, name, chosen.name, as_json)
 
 

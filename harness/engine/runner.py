@@ -23,7 +23,7 @@ from harness.audit.flags import Flag, unique
 from harness.backends.equivalence import chosen
 from harness.backends.passes import Tally
 from harness.engine import executors, preflight
-from harness.engine.executors import Crew
+from harness.engine.executors import Executor
 from harness.engine.malloc import keep_freed_memory
 from harness.engine.scheduling import parallel_runs, rebalance, shares, stop_points
 from harness.engine.snapshots import Part, State
@@ -98,12 +98,12 @@ def run(
     prepared = preflight.prepare(model, pool, threat, suite, settings, device, pinned=pinned)
     if kept:
         prepared.notes.append("kept-heap")
-    crew = executors.crew(size, pool, prepared.machine, state)
-    suite_run = _SuiteRun(pool, suite, threat, settings.seed, prepared, crew, state, progress)
+    executor = executors.executor(size, pool, prepared.machine, state)
+    suite_run = _SuiteRun(pool, suite, threat, settings.seed, prepared, executor, state, progress)
     try:
         suite_run.run(saved)
     finally:
-        suite_run.crew.close()
+        suite_run.executor.close()
     state.clear()
     return suite_run.finding()
 
@@ -118,12 +118,12 @@ class _SuiteRun:
         threat: ThreatModel,
         seed: int,
         prepared: preflight.Prepared,
-        crew: Crew,
+        executor: Executor,
         state: State,
         progress: Callable[[AttackProgress], None] | None,
     ) -> None:
         self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
-        self.prepared, self.crew, self.state, self.progress = prepared, crew, state, progress
+        self.prepared, self.executor, self.state, self.progress = prepared, executor, state, progress
         self.points = pool.x.clone()
         self.broken_by = np.full(len(pool), -1, dtype=np.int64)
         self.forward = np.zeros(len(pool), dtype=np.int64)
@@ -214,8 +214,8 @@ class _SuiteRun:
         self.prepared.notes.append(f"plain from {step} on")
         machine = self.prepared.machine
         self.prepared = replace(self.prepared, machine=replace(machine, passes=machine.judge.plain()))
-        self.crew.close()
-        self.crew = executors.crew(self.crew.size, self.pool, self.prepared.machine, self.state)
+        self.executor.close()
+        self.executor = executors.executor(self.executor.size, self.pool, self.prepared.machine, self.state)
 
     def _check_again(self) -> None:
         """Flag a model that no longer answers as it did before the attack."""
@@ -233,12 +233,12 @@ class _SuiteRun:
 
     def _clean(self) -> None:
         began = time.perf_counter()
-        logits, seconds = self.crew.logits(np.arange(len(self.pool)))
+        logits, seconds = self.executor.logits(np.arange(len(self.pool)))
         self._take_logits(logits)
         self.forward += 1 + self.prepared.forward
         self.backward += self.prepared.backward
         self.model_seconds += seconds
-        self.busy_seconds += (time.perf_counter() - began) if self.crew.size == 1 else seconds
+        self.busy_seconds += (time.perf_counter() - began) if self.executor.size == 1 else seconds
         preflight.refuse_nan(logits, self.pool.names)
         # saved tasks are of use only with the pool state that they were started from
         self.state.save_pool(self._content(), force=True)
@@ -254,7 +254,7 @@ class _SuiteRun:
         surviving = np.flatnonzero(self.surviving)
         fitting = [p for p in parts if (p.step, p.first_run) == (self.position, self.next_run)]
         fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), surviving).all()])
-        rows = self.prepared.machine.step_rows * self.crew.size
+        rows = self.prepared.machine.step_rows * self.executor.size
         left = attack.runs - self.next_run
         parallel = fitting[0].parallel_runs if fitting else parallel_runs(left, len(surviving), rows)
         fitting = [part for part in fitting if part.parallel_runs == parallel]
@@ -273,8 +273,8 @@ class _SuiteRun:
         rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
         if rest.any():
             index, runs = index[rest], runs[rest]
-            parts_of_work = shares(index, self.crew.size)
-            stops = stop_points(parts_of_work, self.crew.size)
+            parts_of_work = shares(index, self.executor.size)
+            stops = stop_points(parts_of_work, self.executor.size)
             assignments += [
                 (task(index[part], runs[part], stop), None) for part, stop in zip(parts_of_work, stops, strict=True)
             ]
@@ -288,12 +288,12 @@ class _SuiteRun:
                 self.progress(AttackProgress(step.name, so_far, min(left, len(surviving)), total))
 
         began = time.perf_counter()
-        results = self.crew.run(assignments, report)
+        results = self.executor.run(assignments, report)
         again = self._rebalanced(assignments, results, attack.steps)
         if again:
             others = int(self.surviving.sum()) - sum(task.samples for task, _ in again)
             results = [result for result in results if result.unfinished is None]
-            results += self.crew.run(again, lambda done, left: report(done, max(0, others) + left))
+            results += self.executor.run(again, lambda done, left: report(done, max(0, others) + left))
         self._merge(results)
         self.open.seconds += time.perf_counter() - began
         # until now a sample that two workers share was counted twice
@@ -311,7 +311,7 @@ class _SuiteRun:
         surviving = self.surviving
         for result in results:
             surviving[result.broken] = False
-        size = max(1, self.crew.size // len(stopped))
+        size = max(1, self.executor.size // len(stopped))
         pieces = [piece for task, result in stopped for piece in rebalance(task, result, size, surviving)]
         # a piece relies on what the other tasks have found, so that after a kill all of it must be there
         finished = [(task, Snapshot(steps, [], result)) for task, result in done if result.unfinished is None]

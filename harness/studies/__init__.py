@@ -6,11 +6,11 @@ what is missing, `collect` reads what is there, and `write_report` says what it 
 
 from __future__ import annotations
 
-from harness.studies.found import Findings, collect
-from harness.studies.jobs import Event
+from harness.studies.measurements import Measurements, collect
 from harness.studies.planning import Plan, plan
 from harness.studies.report import write_report
-from harness.studies.running import Summary, run
+from harness.studies.runner import Summary, run
+from harness.studies.scheduling import Event
 from harness.studies.spec import Study, read
 
-__all__ = ["Event", "Findings", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]
+__all__ = ["Event", "Measurements", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]

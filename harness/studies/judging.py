@@ -28,7 +28,7 @@ from scipy.stats import t as student
 
 from harness.results import stats
 from harness.studies.claims import Claim, Quantity, Term
-from harness.studies.found import Findings, Outcome
+from harness.studies.measurements import Measurement, Measurements
 from harness.studies.planning import Plan
 
 __all__ = ["LEVEL", "Judgement", "Verdict", "judge"]
@@ -70,9 +70,9 @@ class Judgement:
     mcnemar: float | None = None
 
 
-def judge(findings: Findings) -> tuple[Judgement, ...]:
+def judge(measurements: Measurements) -> tuple[Judgement, ...]:
     """All claims of a study, in its order."""
-    drafts = [_draft(claim, findings) for claim in findings.plan.claims]
+    drafts = [_draft(claim, measurements) for claim in measurements.plan.claims]
     tested = [draft for draft in drafts if draft.p_value is not None]
     corrected = iter(stats.holm([draft.p_value for draft in tested if draft.p_value is not None]))
     return tuple(
@@ -80,15 +80,15 @@ def judge(findings: Findings) -> tuple[Judgement, ...]:
     )
 
 
-def _draft(claim: Claim, findings: Findings) -> Judgement:
-    seeds = _common_seeds(claim, findings)
+def _draft(claim: Claim, measurements: Measurements) -> Judgement:
+    seeds = _common_seeds(claim, measurements)
     if not seeds:
         return Judgement(claim, "open", reason="not measured yet")
-    difference = _difference(claim, findings, seeds)
+    difference = _difference(claim, measurements, seeds)
     if not any(_is_sampled(term) for term in claim.terms):
         return _exact(claim, difference)
     per_seed = difference.mean(axis=1)
-    low, high, p_value = _random_effects(np.hstack([difference, _imagined(claim, findings, seeds)]))
+    low, high, p_value = _random_effects(np.hstack([difference, _imagined(claim, measurements, seeds)]))
     drawn = stats.paired_bootstrap(difference, np.zeros_like(difference), seed=0, resamples=_RESAMPLES)
     return Judgement(
         claim,
@@ -100,7 +100,7 @@ def _draft(claim: Claim, findings: Findings) -> Judgement:
         bootstrap=stats.Interval(drawn.low, drawn.high),
         seeds=len(seeds),
         in_favour=int(sum(_holds(claim, float(value)) for value in per_seed)),
-        mcnemar=_mcnemar(claim, findings, seeds) if claim.plain_pair else None,
+        mcnemar=_mcnemar(claim, measurements, seeds) if claim.plain_pair else None,
     )
 
 
@@ -127,16 +127,16 @@ def _holds(claim: Claim, difference: float) -> bool:
     }[claim.relation]
 
 
-def _common_seeds(claim: Claim, findings: Findings) -> tuple[int, ...]:
-    """Seeds for which everything was measured. A network that is there already stands beside every seed."""
-    plan = findings.plan
+def _common_seeds(claim: Claim, measurements: Measurements) -> tuple[int, ...]:
+    """Seeds for which everything was measured. A network that was not trained here counts for every seed."""
+    plan = measurements.plan
     common: set[int] | None = None
     fixed = False
     for quantity in claim.quantities:
         if quantity.kind == "params":
-            found = set(findings.networks.get(quantity.label, {}))
+            found = set(measurements.networks.get(quantity.label, {}))
         else:
-            found = set(findings.outcomes(quantity.label, plan.measure_of(quantity)))
+            found = set(measurements.of(quantity.label, plan.measure_of(quantity)))
         if plan.member(quantity.label).source is not None:
             if not found:
                 return ()
@@ -148,24 +148,24 @@ def _common_seeds(claim: Claim, findings: Findings) -> tuple[int, ...]:
     return tuple(seed for seed in plan.seeds if seed in common)
 
 
-def _difference(claim: Claim, findings: Findings, seeds: Sequence[int]) -> Matrix:
+def _difference(claim: Claim, measurements: Measurements, seeds: Sequence[int]) -> Matrix:
     """Left side less right side in percent: ``[seeds, n]``."""
-    plan = findings.plan
+    plan = measurements.plan
     total = np.zeros((len(seeds), len(plan.test_set)))
     for term in claim.terms:
         if isinstance(term.what, Quantity):
-            total = total + term.factor * _values(term.what, findings, seeds)
+            total = total + term.factor * _values(term.what, measurements, seeds)
         else:
             chance = 100 / len(plan.test_set.classes)
             total = total + term.factor * (chance if term.what == "chance" else 1.0)
     return total
 
 
-def _imagined(claim: Claim, findings: Findings, seeds: Sequence[int]) -> Matrix:
+def _imagined(claim: Claim, measurements: Measurements, seeds: Sequence[int]) -> Matrix:
     """The two images of which as much as can be is right on one side and wrong on the other: ``[seeds, 2]``."""
     sampled = [term.factor * 100 for term in claim.terms if _is_sampled(term)]
     rest = replace(claim, terms=tuple(term for term in claim.terms if not _is_sampled(term)))
-    constant = _difference(rest, findings, seeds).mean(axis=1, keepdims=True)
+    constant = _difference(rest, measurements, seeds).mean(axis=1, keepdims=True)
     extremes = [sum(max(f, 0.0) for f in sampled), sum(min(f, 0.0) for f in sampled)]
     return np.hstack([constant + extreme for extreme in extremes])
 
@@ -175,12 +175,12 @@ def _is_sampled(term: Term) -> bool:
     return isinstance(term.what, Quantity) and term.what.kind != "params"
 
 
-def _values(quantity: Quantity, findings: Findings, seeds: Sequence[int]) -> Matrix:
+def _values(quantity: Quantity, measurements: Measurements, seeds: Sequence[int]) -> Matrix:
     if quantity.kind == "params":
-        networks = _by_seed(quantity, findings.networks[quantity.label], findings.plan, seeds)
+        networks = _by_seed(quantity, measurements.networks[quantity.label], measurements.plan, seeds)
         return np.array([[network.trained_share or 0.0] for network in networks])
     found = _by_seed(
-        quantity, findings.outcomes(quantity.label, findings.plan.measure_of(quantity)), findings.plan, seeds
+        quantity, measurements.of(quantity.label, measurements.plan.measure_of(quantity)), measurements.plan, seeds
     )
     return np.array([100.0 * _bits(quantity, outcome) for outcome in found])
 
@@ -190,7 +190,7 @@ def _by_seed(quantity: Quantity, found: Mapping[int, Any], plan: Plan, seeds: Se
     return [next(iter(found.values())) if fixed else found[seed] for seed in seeds]
 
 
-def _bits(quantity: Quantity, outcome: Outcome) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _bits(quantity: Quantity, outcome: Measurement) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return outcome.robust if quantity.kind == "robust" else outcome.correct
 
 
@@ -213,9 +213,9 @@ def _random_effects(difference: Matrix) -> tuple[float, float, float]:
     return float(mean - reach), float(mean + reach), float(2 * student.sf(abs(mean) / error, freedom))
 
 
-def _mcnemar(claim: Claim, findings: Findings, seeds: Sequence[int]) -> float:
+def _mcnemar(claim: Claim, measurements: Measurements, seeds: Sequence[int]) -> float:
     first, second = (
-        _by_seed(q, findings.outcomes(q.label, findings.plan.measure_of(q)), findings.plan, seeds)
+        _by_seed(q, measurements.of(q.label, measurements.plan.measure_of(q)), measurements.plan, seeds)
         for q in claim.quantities
     )
     one, other = claim.quantities

@@ -1,6 +1,6 @@
 """Pictures of a study: clean against robust, robust accuracy against eps, and how training went.
 
-Equal findings give equal bytes: no dates in the files, and a fixed salt for the names inside an SVG.
+Equal measurements give equal bytes: no dates in the files, and a fixed salt for the names inside an SVG.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.studies.found import Findings
+from harness.studies.measurements import Measurements
 from harness.studies.tables import clean, robust
 
 __all__ = ["FORMATS", "pictures"]
@@ -44,13 +44,13 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
 
 
-def pictures(findings: Findings) -> Iterator[tuple[str, Format, bytes]]:
+def pictures(measurements: Measurements) -> Iterator[tuple[str, Format, bytes]]:
     """Name, format and content of every picture that there is something to show in."""
     with mpl.rc_context(_STYLE):
         for name, figure in (
-            ("clean-robust", _clean_robust(findings)),
-            ("eps", _curves(findings)),
-            ("training", _training(findings)),
+            ("clean-robust", _clean_robust(measurements)),
+            ("eps", _curves(measurements)),
+            ("training", _training(measurements)),
         ):
             if figure is not None:
                 for kind in FORMATS:
@@ -64,7 +64,7 @@ def _bytes(figure: Figure, kind: Format) -> bytes:
     return buffer.getvalue()
 
 
-def _looks(findings: Findings) -> dict[str, dict[str, Any]]:
+def _looks(measurements: Measurements) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of every label, the same in all pictures."""
     return {
         member.label: {
@@ -72,16 +72,16 @@ def _looks(findings: Findings) -> dict[str, dict[str, Any]]:
             "marker": _MARKERS[(i + i // len(_COLORS)) % len(_MARKERS)],
             "linestyle": _LINES[(i // len(_COLORS) + i) % len(_LINES)],
         }
-        for i, member in enumerate(findings.plan.members)
+        for i, member in enumerate(measurements.plan.members)
     }
 
 
-def _clean_robust(findings: Findings) -> Figure | None:
-    measure = findings.plan.primary
-    looks = _looks(findings)
+def _clean_robust(measurements: Measurements) -> Figure | None:
+    measure = measurements.plan.primary
+    looks = _looks(measurements)
     points = {}
-    for member in findings.plan.members:
-        across, up = clean(findings, member.label, measure), robust(findings, member.label, measure)
+    for member in measurements.plan.members:
+        across, up = clean(measurements, member.label, measure), robust(measurements, member.label, measure)
         if across:
             points[member.label] = (across.mean, up.mean, across.deviation, up.deviation)
     if not points:
@@ -93,7 +93,7 @@ def _clean_robust(findings: Findings) -> Figure | None:
         axes.errorbar(
             x, y, xerr=dx, yerr=dy, fmt=look["marker"], color=look["color"], markersize=6, capsize=2, elinewidth=1
         )
-    chance = 100 / len(findings.plan.test_set.classes)
+    chance = 100 / len(measurements.plan.test_set.classes)
     _room(axes.set_xlim, [(p[0], p[2]) for p in points.values()])
     _room(axes.set_ylim, [*((p[1], p[3]) for p in points.values()), (chance, None)])
     for axis in (axes.xaxis, axes.yaxis):
@@ -102,7 +102,7 @@ def _clean_robust(findings: Findings) -> Figure | None:
     axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel("clean accuracy (%)")
     axes.set_ylabel(f"robust accuracy (%), {measure.suite}, {measure.threat}")
-    axes.set_title(findings.plan.study.title or findings.plan.study.name, loc="left", fontsize=10)
+    axes.set_title(measurements.plan.study.title or measurements.plan.study.name, loc="left", fontsize=10)
     word = axes.annotate(
         "chance", (0.0, chance), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points",
         color="#777777", fontsize=7.5,
@@ -199,8 +199,8 @@ def _outside(box: Box, bounds: Box) -> float:
     return sum(max(0.0, d) for d in (left - box[0], bottom - box[1], box[2] - left - width, box[3] - bottom - height))
 
 
-def _curves(findings: Findings) -> Figure | None:
-    plan = findings.plan
+def _curves(measurements: Measurements) -> Figure | None:
+    plan = measurements.plan
     if plan.study.curve is None:
         return None
     measures = sorted(
@@ -209,13 +209,13 @@ def _curves(findings: Findings) -> Figure | None:
     )
     figure = _figure(6.4, 4.4)
     axes = figure.add_subplot()
-    looks, shown = _looks(findings), 0
+    looks, shown = _looks(measurements), 0
     for member in plan.members:
-        found = [(m, robust(findings, member.label, m)) for m in measures]
+        found = [(m, robust(measurements, member.label, m)) for m in measures]
         found = [(m, spread) for m, spread in found if spread]
         if not found:
             continue
-        start = clean(findings, member.label, found[0][0])
+        start = clean(measurements, member.label, found[0][0])
         xs = [0.0, *(m.threat.radius for m, _ in found)]
         spreads = [start, *(spread for _, spread in found)]
         look = looks[member.label]
@@ -240,18 +240,18 @@ def _curves(findings: Findings) -> Figure | None:
     return figure
 
 
-def _training(findings: Findings) -> Figure | None:
+def _training(measurements: Measurements) -> Figure | None:
     panels = (
         ("loss", "training loss", 1.0),
         ("validation_clean_acc", "validation, clean (%)", 100.0),
         ("validation_robust_acc", "validation, PGD (%)", 100.0),
     )
     figure = _figure(10.5, 3.4)
-    looks, shown = _looks(findings), 0
+    looks, shown = _looks(measurements), 0
     for position, (column, title, scale) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), position + 1)
-        for member in findings.plan.members:
-            logs = [network.log for network in findings.networks.get(member.label, {}).values()]
+        for member in measurements.plan.members:
+            logs = [network.log for network in measurements.networks.get(member.label, {}).values()]
             curves = [[(row["epoch"], scale * row[column]) for row in log if column in row] for log in logs if log]
             curves = [curve for curve in curves if curve]
             if member.regime is None or not curves:

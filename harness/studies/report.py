@@ -8,9 +8,9 @@ from pathlib import Path
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.studies import facts, plots, tables
-from harness.studies.found import Findings
+from harness.studies import plots, run_log, tables
 from harness.studies.judging import LEVEL, Judgement, judge
+from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
 from harness.util.files import write_atomically
 
@@ -23,7 +23,7 @@ _CAPTIONS = {
 }
 
 
-def write_report(findings: Findings, output: Path, *, directory: Path | None = None) -> tuple[Path, ...]:
+def write_report(measurements: Measurements, output: Path, *, directory: Path | None = None) -> tuple[Path, ...]:
     """Write ``report.md``, ``report.csv``, ``runs.csv``, ``claims.csv`` and the pictures.
 
     Args:
@@ -34,47 +34,50 @@ def write_report(findings: Findings, output: Path, *, directory: Path | None = N
         ResultError: the folder cannot be written, or the notes are damaged.
     """
     folder = output if directory is None else directory
-    judgements = judge(findings)
+    judgements = judge(measurements)
     files: dict[str, bytes] = {}
     names: list[str] = []
-    for name, kind, content in plots.pictures(findings):
+    for name, kind, content in plots.pictures(measurements):
         files[f"{name}.{kind}"] = content
         names += [name] if name not in names else []
-    files["report.csv"] = tables.report_csv(findings).encode()
-    files["runs.csv"] = tables.runs_csv(findings).encode()
+    files["report.csv"] = tables.report_csv(measurements).encode()
+    files["runs.csv"] = tables.runs_csv(measurements).encode()
     if judgements:
         files["claims.csv"] = tables.claims_csv(judgements).encode()
-    files["report.md"] = markdown(findings, judgements, facts.read(output), names).encode()
+    files["report.md"] = markdown(measurements, judgements, run_log.read(output), names).encode()
     for file, content in files.items():
         write_atomically(folder / file, content)
     return tuple(folder / file for file in files)
 
 
 def markdown(
-    findings: Findings, judgements: Sequence[Judgement], sessions: Sequence[facts.Session], pictures: Sequence[str]
+    measurements: Measurements,
+    judgements: Sequence[Judgement],
+    sessions: Sequence[run_log.Session],
+    pictures: Sequence[str],
 ) -> str:
     """The page."""
-    study = findings.plan.study
+    study = measurements.plan.study
     parts = [f"# {study.title or study.name}"]
     parts += [text for text in (study.question, f"After {study.source}." if study.source else "") if text]
-    parts.append("\n".join(_protocol(findings)))
+    parts.append("\n".join(_protocol(measurements)))
     if judgements:
         parts += ["## Claims", _claims(judgements), _how_judged(judgements)]
-    parts += ["## Figures", _figures(findings)]
-    if any(member.entry.published for member in findings.plan.members):
-        parts += ["## Beside the published figures", *_published(findings)]
+    parts += ["## Figures", _figures(measurements)]
+    if any(member.entry.published for member in measurements.plan.members):
+        parts += ["## Beside the published figures", *_published(measurements)]
     if study.curve is not None:
-        parts += ["## Robust accuracy against eps", _curve(findings)]
+        parts += ["## Robust accuracy against eps", _curve(measurements)]
     parts += [f"![{_CAPTIONS[name]}]({name}.png)" for name in pictures]
-    flags = _flags(findings)
+    flags = _flags(measurements)
     if flags:
         parts += ["## Reliability flags", flags]
-    parts += ["## How it was made", "\n".join(_made(findings, sessions))]
+    parts += ["## How it was made", "\n".join(_made(measurements, sessions))]
     return "\n\n".join(parts) + "\n"
 
 
-def _protocol(findings: Findings) -> Iterator[str]:
-    plan = findings.plan
+def _protocol(measurements: Measurements) -> Iterator[str]:
+    plan = measurements.plan
     test = plan.test_set
     images = f"the first {len(test):,} of {test.size:,}" if len(test) < test.size else f"all {len(test):,}"
     suites = dict.fromkeys(m.suite for m in plan.measures if m.asked in plan.study.suites)
@@ -140,8 +143,8 @@ def _how_judged(judgements: Sequence[Judgement]) -> str:
     return text
 
 
-def _figures(findings: Findings) -> str:
-    plan = findings.plan
+def _figures(measurements: Measurements) -> str:
+    plan = measurements.plan
     measures = [m for m in plan.measures if m.threat == plan.threat and m.asked in plan.study.suites]
     several = len(plan.study.bn_stats) > 1
     columns = [m.suite + (f" ({m.bn_stats} statistics)" if several else "") for m in measures]
@@ -155,18 +158,22 @@ def _figures(findings: Findings) -> str:
         header = ["entry", "seeds", "parameters", "trained", "clean", *columns]
     rows = []
     for member in plan.members:
-        row: list[object] = [member.label, len(findings.networks.get(member.label, {})), *_parameters(findings, member)]
+        row: list[object] = [
+            member.label,
+            len(measurements.networks.get(member.label, {})),
+            *_parameters(measurements, member),
+        ]
         for position, m in enumerate(measures):
             if position == 0 or (several and m.suite == measures[0].suite):
-                row.append(tables.clean(findings, member.label, m))
-            row.append(tables.robust(findings, member.label, m))
+                row.append(tables.clean(measurements, member.label, m))
+            row.append(tables.robust(measurements, member.label, m))
         rows.append(row)
     note = "Accuracies in percent, mean ± standard deviation over seeds."
     return note + "\n\n" + _table(header, rows, right=range(1, len(header)))
 
 
-def _parameters(findings: Findings, member: Member) -> tuple[str, str]:
-    counts = tables.trained_share(findings, member.label)
+def _parameters(measurements: Measurements, member: Member) -> tuple[str, str]:
+    counts = tables.trained_share(measurements, member.label)
     if counts is None:
         return "-", "-"
     parameters, trained = counts
@@ -175,14 +182,14 @@ def _parameters(findings: Findings, member: Member) -> tuple[str, str]:
     return f"{parameters:,}", f"{trained:,} ({100 * trained / max(1, parameters):.3g} %)"
 
 
-def _published(findings: Findings) -> Iterator[str]:
-    plan = findings.plan
+def _published(measurements: Measurements) -> Iterator[str]:
+    plan = measurements.plan
     rows, missed = [], 0
     for member in plan.members:
         for name, theirs in member.entry.published.items():
             # clean accuracy is the same by any suite, so that one that was not run takes nothing away
             measures = plan.measures if name == "clean" else [m for m in plan.measures if m.suite == name]
-            found = [findings.outcomes(member.label, m) for m in measures if m.threat == plan.threat]
+            found = [measurements.of(member.label, m) for m in measures if m.threat == plan.threat]
             for outcome in next((outcomes for outcomes in found if outcomes), {}).values():
                 result = outcome.result
                 share = result.clean_acc if name == "clean" else result.robust_acc
@@ -203,8 +210,8 @@ def _published(findings: Findings) -> Iterator[str]:
     yield f"{missed} of {len(rows)} published figures lie outside the interval of ours."
 
 
-def _curve(findings: Findings) -> str:
-    plan = findings.plan
+def _curve(measurements: Measurements) -> str:
+    plan = measurements.plan
     curve = plan.study.curve
     measures: list[Measure] = [] if curve is None else [m for m in plan.measures if m.asked == curve.suite]
     measures = sorted((m for m in measures if m.bn_stats == plan.primary.bn_stats), key=lambda m: m.threat.radius)
@@ -212,20 +219,20 @@ def _curve(findings: Findings) -> str:
     rows = [
         [
             member.label,
-            tables.clean(findings, member.label, measures[0]),
-            *(tables.robust(findings, member.label, m) for m in measures),
+            tables.clean(measurements, member.label, measures[0]),
+            *(tables.robust(measurements, member.label, m) for m in measures),
         ]
         for member in plan.members
     ]
     return f"By {measures[0].suite}, in percent.\n\n" + _table(header, rows, right=range(1, len(header)))
 
 
-def _flags(findings: Findings) -> str:
+def _flags(measurements: Measurements) -> str:
     where: dict[Flag, list[str]] = {}
-    for member in findings.plan.members:
-        for measure in findings.plan.measures_of(member):
+    for member in measurements.plan.members:
+        for measure in measurements.plan.measures_of(member):
             flagged: dict[Flag, list[int]] = {}
-            for seed, outcome in findings.outcomes(member.label, measure).items():
+            for seed, outcome in measurements.of(member.label, measure).items():
                 for flag in outcome.result.flags:
                     flagged.setdefault(flag, []).append(seed)
             for flag, seeds in flagged.items():
@@ -235,7 +242,7 @@ def _flags(findings: Findings) -> str:
     return "\n".join(f"- {flag}: {', '.join(places)}" for flag, places in where.items())
 
 
-def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str]:
+def _made(measurements: Measurements, sessions: Sequence[run_log.Session]) -> Iterator[str]:
     for session in sessions:
         took = f"{session.jobs} jobs in {_minutes(session.seconds)} ({_minutes(session.cpu_seconds)} of processor time)"
         took += "" if session.ended else ", then cut off"
@@ -243,9 +250,9 @@ def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str
         yield f"- {command}, {session.started}, {session.workers} at once on {session.device}: {took}"
     environments = [
         outcome.result.environment
-        for networks in findings.networks.values()
+        for networks in measurements.networks.values()
         for network in networks.values()
-        for outcome in network.outcomes.values()
+        for outcome in network.measured.values()
     ]
     yield from sorted({f"- {e.processor}, {e.platform}, Python {e.python}" for e in environments})
     named = ("torch", "torchvision", "numpy", "pyautoattack", "robustbench")
@@ -253,8 +260,8 @@ def _made(findings: Findings, sessions: Sequence[facts.Session]) -> Iterator[str
         {"- " + ", ".join(f"{n} {e.versions[n]}" for n in named if n in e.versions) for e in environments}
     )
     harness = sorted(
-        {outcome.result.harness_version for ns in findings.networks.values() for n in ns.values()
-         for outcome in n.outcomes.values()}
+        {outcome.result.harness_version for ns in measurements.networks.values() for n in ns.values()
+         for outcome in n.measured.values()}
     )  # fmt: skip
     if harness:
         yield f"- robust-harness {', '.join(harness)}"

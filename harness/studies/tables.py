@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.studies.found import Findings
 from harness.studies.judging import Judgement
+from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure
 
 __all__ = ["Spread", "claims_csv", "clean", "report_csv", "robust", "runs_csv", "trained_share"]
@@ -45,35 +45,35 @@ class Spread:
         return f"{self.mean:.1f}" if self.deviation is None else f"{self.mean:.1f} ± {self.deviation:.1f}"
 
 
-def clean(findings: Findings, label: str, measure: Measure) -> Spread:
+def clean(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Clean accuracy over seeds."""
-    return Spread(tuple(100 * o.result.clean_acc for o in findings.outcomes(label, measure).values()))
+    return Spread(tuple(100 * o.result.clean_acc for o in measurements.of(label, measure).values()))
 
 
-def robust(findings: Findings, label: str, measure: Measure) -> Spread:
+def robust(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Robust accuracy over seeds."""
-    return Spread(tuple(100 * o.result.robust_acc for o in findings.outcomes(label, measure).values()))
+    return Spread(tuple(100 * o.result.robust_acc for o in measurements.of(label, measure).values()))
 
 
-def trained_share(findings: Findings, label: str) -> tuple[int, int | None] | None:
+def trained_share(measurements: Measurements, label: str) -> tuple[int, int | None] | None:
     """Parameters, and how many of them were trained; None where there is no network."""
-    manifests = [network.manifest for network in findings.networks.get(label, {}).values()]
+    manifests = [network.manifest for network in measurements.networks.get(label, {}).values()]
     return (manifests[0].parameters, manifests[0].trained_parameters) if manifests else None
 
 
-def report_csv(findings: Findings) -> str:
+def report_csv(measurements: Measurements) -> str:
     """A row for every entry and measure: means and deviations over seeds."""
     header = (
         "label", "regime", "suite", "eps", "bn_stats", "seeds", "n", "clean_mean", "clean_sd", "robust_mean",
         "robust_sd", "parameters", "trained_parameters",
     )  # fmt: skip
     rows: list[Sequence[object]] = []
-    for member in findings.plan.members:
-        counts = trained_share(findings, member.label)
-        for measure in findings.plan.measures_of(member):
-            natural, standing = clean(findings, member.label, measure), robust(findings, member.label, measure)
+    for member in measurements.plan.members:
+        counts = trained_share(measurements, member.label)
+        for measure in measurements.plan.measures_of(member):
+            natural, standing = clean(measurements, member.label, measure), robust(measurements, member.label, measure)
             if natural and counts:
-                n = next(iter(findings.outcomes(member.label, measure).values())).result.n
+                n = next(iter(measurements.of(member.label, measure).values())).result.n
                 rows.append(
                     (
                         member.label, member.regime.name if member.regime else "", measure.suite, measure.threat.eps,
@@ -84,17 +84,17 @@ def report_csv(findings: Findings) -> str:
     return _csv(header, rows)
 
 
-def runs_csv(findings: Findings) -> str:
+def runs_csv(measurements: Measurements) -> str:
     """A row for every evaluation, with what it was made on."""
     header = (
         "label", "seed", "suite", "eps", "bn_stats", "n", "clean", "robust", "flags", "evaluation_seconds", "epoch",
         "training_seconds", "training_device", "torch", "checkpoint", "weights_sha256", "evaluation_id",
     )  # fmt: skip
     rows: list[Sequence[object]] = []
-    for networks in findings.networks.values():
+    for networks in measurements.networks.values():
         for network in networks.values():
             facts = network.manifest.training
-            for measure, outcome in network.outcomes.items():
+            for measure, outcome in network.measured.items():
                 result = outcome.result
                 rows.append(
                     (

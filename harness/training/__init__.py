@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.training.loop import train
 from harness.training.outcome import EpochRow, Tick, TrainingDiverged, TrainingOutcome, write_log
-from harness.training.register import Registered, refuse_existing, register
+from harness.training.register import Registered, register, train_and_register
 from harness.training.settings import Settings
 
 __all__ = [
@@ -14,8 +14,8 @@ __all__ = [
     "Tick",
     "TrainingDiverged",
     "TrainingOutcome",
-    "refuse_existing",
     "register",
     "train",
+    "train_and_register",
     "write_log",
 ]

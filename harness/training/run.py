@@ -111,7 +111,7 @@ class Run:
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the average, where there is one, a step towards the model. What stands still stays bit for bit."""
+        """Move the average, where there is one, a step towards the model; equal values stay the same bit for bit."""
         if self.average is None or self.settings.weight_averaging is None:
             return
         ours, theirs = self.average.network.state_dict(), self.model.network.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,13 +34,17 @@ class StateFile:
         """Where the state lies."""
         return None if self.directory is None else self.directory / f"training-{self.fingerprint[:16]}.pt"
 
+    def exists(self) -> bool:
+        """Whether a run can continue from here."""
+        return self.path is not None and self.path.exists()
+
     def load(self) -> dict[str, Any] | None:
         """The state that was saved last, if there is one.
 
         Raises:
             InvalidInput: a file that is damaged.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.exists():
             return None
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -61,5 +66,5 @@ class StateFile:
         """Remove the state, and its folder if that leaves it empty."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-            if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            with suppress(OSError):  # other states are there
                 self.path.parent.rmdir()

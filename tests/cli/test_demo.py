@@ -57,7 +57,7 @@ def test_again_uses_what_is_there(
 ) -> None:
     assert harness("demo").code == 0
     evaluated = len(calls)
-    monkeypatch.setattr(training, "train", lambda *args, **settings: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "train_and_register", lambda *args, **settings: pytest.fail("trained again"))
     code, out, _ = harness("demo")
     assert code == 0
     assert "is there already" in out

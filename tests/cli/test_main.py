@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import warnings
@@ -86,7 +87,7 @@ def with_debug(command: click.Command) -> click.Command:
         (HarnessError("two\nlines \x1b[31mred\x1b[0m"), 1, "error: two lines ?[31mred?[0m\n"),
         (PermissionError(13, "Permission denied", "some/folder"), 1, "error: some/folder: Permission denied\n"),
         (OSError("odd"), 1, "error: odd\n"),
-        (KeyboardInterrupt(), 130, "\nerror: interrupted\n"),
+        (KeyboardInterrupt(), 130, "\nerror: interrupted; the same command continues where this one was\n"),
         (ValueError("oops"), 1, "error: unexpected ValueError: oops (this is a defect; --debug shows where)\n"),
     ],
 )
@@ -104,6 +105,42 @@ def test_debug_shows_the_traceback(harness: Harness, monkeypatch: pytest.MonkeyP
     assert (code, out) == (1, "")
     assert "Traceback" in err
     assert err.endswith("error: a sentence\n")
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, signals: list[signal.Signals]) -> list[signal.Signals]:
+    """A command that is sent signals, and notes those after which it tidied up."""
+    tidied: list[signal.Signals] = []
+
+    @click.command()
+    def signalled() -> None:
+        for number in signals:
+            try:
+                signal.raise_signal(number)
+            finally:
+                tidied.append(number)
+
+    monkeypatch.setattr(cli.Commands, "get_command", lambda self, ctx, name: signalled)
+    monkeypatch.setattr(cli.Commands, "list_commands", lambda self, ctx: ["signalled"])
+    return tidied
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_being_ended_is_an_interrupt(harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    number = signal.Signals[name]
+    tidied, before = answering(monkeypatch, [number]), signal.getsignal(number)
+    ended, out, err = harness("signalled")
+    assert (ended, out, tidied) == (code, "", [number])
+    assert err.endswith("error: interrupted; the same command continues where this one was\n")
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, [signal.SIGTERM])
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert harness("signalled").code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_only_our_own_warnings_are_shown(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

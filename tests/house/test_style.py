@@ -100,7 +100,7 @@ def broken(rule: Rule, names: dict[str, Path]) -> list[str]:
 
 # a process and the workers that it forked itself talk in pickles: nothing of that was ever a file
 # and files are written in one place, whole or not at all
-EXCEPT_IN = {foreign_code: "harness.engine.executors", file_writes: "harness.util.files"}
+EXCEPT_IN = {foreign_code: "harness.util.pool", file_writes: "harness.util.files"}
 
 
 @pytest.mark.parametrize(

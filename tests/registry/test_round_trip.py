@@ -149,6 +149,15 @@ def test_a_failing_rename_leaves_nothing_new(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_write_that_was_killed_between_the_files_can_be_repeated(tmp_path: Path) -> None:
+    path = registered(tmp_path, model=small(0))
+    path.with_suffix(".toml").unlink()
+    with pytest.raises(CheckpointError, match="exists already with other weights"):
+        registered(tmp_path, model=small(1))
+    assert registered(tmp_path, model=small(0)) == path
+    assert checkpoints.load(path).path == path
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):

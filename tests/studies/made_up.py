@@ -1,4 +1,4 @@
-"""Studies and findings that nobody measured."""
+"""Studies and measurements that nobody measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.studies import Findings, Plan, Study, plan
-from harness.studies.found import Network, Outcome
+from harness.studies import Measurements, Plan, Study, plan
+from harness.studies.measurements import Measurement, Network
 from harness.util.validation import validate
 from tests.results.records import make_result
 
@@ -58,7 +58,9 @@ def standing(share: float, n: int, *, shift: int = 0) -> np.ndarray[Any, np.dtyp
     return np.roll(np.arange(n) < round(share * n), shift)
 
 
-def findings(made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[str, Sequence[float]]) -> Findings:
+def measurements(
+    made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[str, Sequence[float]]
+) -> Measurements:
     """Networks of which, in every measure, the first so many samples stand (accuracies as shares, by seed)."""
     from harness.checkpoints import Manifest
 
@@ -80,7 +82,7 @@ def findings(made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[s
         networks[label] = {}
         for seed, (up, across) in enumerate(zip(robust[label], clean[label], strict=True)):
             outcomes = {
-                measure: Outcome(
+                measure: Measurement(
                     make_result(label, suite=measure.suite, n=n, size=n, robust=round(up * n), clean=round(across * n)),
                     standing(across, n),
                     standing(up, n),
@@ -92,4 +94,4 @@ def findings(made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[s
                 for e in (1, 2, 3)
             )
             networks[label][seed] = Network(label, seed, manifest, outcomes, log)
-    return Findings(made, networks)
+    return Measurements(made, networks)

@@ -31,7 +31,7 @@ def test_every_field_is_explained() -> None:
 
 def test_every_study_that_comes_along_is_named() -> None:
     shipped = {path.stem for path in (ROOT / "studies").glob("*.toml")}
-    assert first_words(PAGE.partition("## The studies that come along")[2]) == shipped
+    assert first_words(PAGE.partition("## The studies of this repository")[2]) == shipped
 
 
 def test_the_example_is_a_study() -> None:

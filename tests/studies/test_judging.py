@@ -9,11 +9,11 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from harness.results import stats
-from harness.studies import Findings, judging
-from harness.studies.found import Network, Outcome
+from harness.studies import Measurements, judging
 from harness.studies.judging import Judgement, judge
+from harness.studies.measurements import Measurement, Network
 from harness.studies.planning import Plan
-from tests.studies.made_up import findings, planned
+from tests.studies.made_up import measurements, planned
 
 ROBUST = {"natural": (0.1, 0.12, 0.11), "bn-ft": (0.4, 0.42, 0.41), "at-full": (0.8, 0.79, 0.81)}
 CLEAN = {"natural": (0.98, 0.97, 0.98), "bn-ft": (0.97, 0.98, 0.98), "at-full": (0.9, 0.91, 0.9)}
@@ -21,7 +21,7 @@ CLEAN = {"natural": (0.98, 0.97, 0.98), "bn-ft": (0.97, 0.98, 0.98), "at-full": 
 
 def judged(*texts: str, robust: Any = ROBUST, clean: Any = CLEAN, **changes: Any) -> tuple[Judgement, ...]:
     made = planned(claim=[{"text": text} for text in texts], **changes)
-    return judge(findings(made, robust, clean))
+    return judge(measurements(made, robust, clean))
 
 
 @pytest.mark.parametrize(
@@ -146,32 +146,32 @@ def test_samples_are_paired() -> None:
     """Equal accuracies on the same samples are nearer to each other than on different ones."""
     made = planned(claim=[{"text": "robust(bn-ft) > robust(natural)"}])
     alike = dict.fromkeys(ROBUST, (0.5, 0.5, 0.5))
-    same = findings(made, alike, CLEAN)
+    same = measurements(made, alike, CLEAN)
     other = rolled(same, made, "bn-ft", 60)
     (paired,), (apart,) = judge(same), judge(other)
     assert paired.estimate == apart.estimate == 0
     assert (paired.high or 0) - (paired.low or 0) < ((apart.high or 0) - (apart.low or 0)) / 3
 
 
-def rolled(found: Findings, made: Plan, label: str, by: int) -> Findings:
+def rolled(found: Measurements, made: Plan, label: str, by: int) -> Measurements:
     """The same accuracies on other samples."""
     networks = {
         seed: Network(
             n.label,
             n.seed,
             n.manifest,
-            {m: Outcome(o.result, o.correct, np.roll(o.robust, by)) for m, o in n.outcomes.items()},
+            {m: Measurement(o.result, o.correct, np.roll(o.robust, by)) for m, o in n.measured.items()},
         )
         for seed, n in found.networks[label].items()
     }
-    return Findings(made, {**found.networks, label: networks})
+    return Measurements(made, {**found.networks, label: networks})
 
 
 def test_under_no_difference_few_claims_are_decided() -> None:
     """A test at 5 % that is right: of claims on pure chance, hardly more than one in twenty is decided."""
     generator = np.random.default_rng(1)
     made = planned(claim=[{"text": "robust(bn-ft) > robust(natural)"}])
-    base = findings(made, ROBUST, CLEAN)
+    base = measurements(made, ROBUST, CLEAN)
     decided = 0
     for _ in range(30):
         networks: dict[str, dict[int, Network]] = {}
@@ -180,9 +180,10 @@ def test_under_no_difference_few_claims_are_decided() -> None:
             for seed, network in base.networks[label].items():
                 level = 0.5 + 0.04 * generator.normal()
                 outcomes = {
-                    m: Outcome(o.result, o.correct, generator.random(200) < level) for m, o in network.outcomes.items()
+                    m: Measurement(o.result, o.correct, generator.random(200) < level)
+                    for m, o in network.measured.items()
                 }
                 networks[label][seed] = Network(label, seed, network.manifest, outcomes)
-        (one,) = judge(Findings(made, networks))
+        (one,) = judge(Measurements(made, networks))
         decided += one.verdict != "open"
     assert decided <= 5

@@ -9,8 +9,8 @@ import pytest
 
 from harness.errors import InvalidInput
 from harness.studies import plan, read
-from harness.studies.running import missing
-from harness.studies.work import Folders
+from harness.studies.jobs import Folders
+from harness.studies.runner import missing
 from tests.studies.made_up import planned, study, write
 
 ROOT = Path(__file__).resolve().parents[2]

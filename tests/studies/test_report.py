@@ -12,9 +12,9 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
-from harness.studies import Findings, facts, plots, write_report
+from harness.studies import Measurements, plots, run_log, write_report
 from harness.studies.spec import Entry
-from tests.studies.made_up import findings, planned
+from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 
 FILES = {
@@ -28,11 +28,11 @@ CLAIMS = [
 ]
 
 
-def found(**changes: Any) -> Findings:
+def found(**changes: Any) -> Measurements:
     made = planned(
         title="A study of nothing", source="Nobody", claim=CLAIMS, curve={"eps": [0.05, 0.1, 0.15]}, **changes
     )
-    return findings(made, ROBUST, CLEAN)
+    return measurements(made, ROBUST, CLEAN)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -43,8 +43,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("study")
-    facts.begin(output, command="harness study run tiny.toml", device="cpu", workers=2)
-    facts.note(output, jobs=27, seconds=100.04, cpu_seconds=150.0, ended=True)
+    run_log.begin(output, command="harness study run tiny.toml", device="cpu", workers=2)
+    run_log.note(output, jobs=27, seconds=100.04, cpu_seconds=150.0, ended=True)
     files = write_report(found(), output)
     assert {path.name for path in files} == FILES
     return output
@@ -101,14 +101,14 @@ def test_pictures_hold_no_dates_and_every_name(written: Path) -> None:
 
 
 def test_nothing_measured_is_a_report_too(tmp_path: Path) -> None:
-    files = write_report(Findings(found().plan, {}), tmp_path)
+    files = write_report(Measurements(found().plan, {}), tmp_path)
     assert {path.suffix for path in files} == {".md", ".csv"}
     assert "not measured yet" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_one_seed_has_no_deviation_and_says_so(tmp_path: Path) -> None:
     made = planned(claim=CLAIMS[:1], seeds=1)
-    one = findings(made, {n: v[:1] for n, v in ROBUST.items()}, {n: v[:1] for n, v in CLEAN.items()})
+    one = measurements(made, {n: v[:1] for n, v in ROBUST.items()}, {n: v[:1] for n, v in CLEAN.items()})
     write_report(one, tmp_path)
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| at-full | 1 | 77,562 | 77,562 (100 %) | 90.0 | 80.0 | 80.0 |" in page
@@ -120,7 +120,7 @@ def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     entry = Entry(checkpoint="x", published={"clean": 90.0, "pgd-20": 70.0}, notes={"pgd-20": "theirs had more steps"})
     members = tuple(replace(m, entry=entry) if m.label == "at-full" else m for m in base.plan.members)
     networks = {"at-full": {0: base.networks["at-full"][0]}}
-    write_report(Findings(replace(base.plan, members=members), networks), tmp_path)
+    write_report(Measurements(replace(base.plan, members=members), networks), tmp_path)
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| at-full | clean | 90.00 | 85.06 to 93.43 | 90.00 | inside |  |" in page
     assert "| at-full | pgd-20 | 80.00 | 73.91 to 84.95 | 70.00 | **outside** | theirs had more steps |" in page
@@ -131,7 +131,7 @@ def test_names_beside_points_cover_each_other_nowhere() -> None:
     """Also where points lie on top of each other."""
     crowd = dict.fromkeys(ROBUST, (0.97, 0.98, 0.97))
     made = planned(title="A crowd")
-    figure = plots._clean_robust(findings(made, crowd, crowd))
+    figure = plots._clean_robust(measurements(made, crowd, crowd))
     assert figure is not None
     canvas: Any = figure.canvas
     texts: list[Any] = [text for text in figure.axes[0].texts if text.get_text() in crowd]

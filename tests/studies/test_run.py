@@ -38,7 +38,9 @@ def stamps(output: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     output = tmp_path_factory.mktemp("done")
-    return output, studies.run(planned(**SMALL), output=output, tell=silent, workers=2, command="harness study run x")
+    return output, studies.run(
+        planned(**SMALL), output=output, progress=silent, workers=2, command="harness study run x"
+    )
 
 
 def test_everything_is_trained_and_evaluated(done: tuple[Path, Summary]) -> None:
@@ -56,7 +58,7 @@ def test_everything_is_trained_and_evaluated(done: tuple[Path, Summary]) -> None
     assert network.manifest.parent.weights_sha256 == found.networks["natural"][0].manifest.weights_sha256
     assert network.manifest.training["command"] == "harness study run x"
     assert [row["epoch"] for row in network.log] == [1.0]
-    assert all(len(n.outcomes) == 1 for networks in found.networks.values() for n in networks.values())
+    assert all(len(n.measured) == 1 for networks in found.networks.values() for n in networks.values())
 
 
 def test_states_are_cleared(done: tuple[Path, Summary]) -> None:
@@ -66,7 +68,7 @@ def test_states_are_cleared(done: tuple[Path, Summary]) -> None:
 def test_nothing_is_done_twice(done: tuple[Path, Summary]) -> None:
     output, _ = done
     before, notes = stamps(output), (output / "run.json").read_bytes()
-    again = studies.run(planned(**SMALL), output=output, tell=silent, workers=2)
+    again = studies.run(planned(**SMALL), output=output, progress=silent, workers=2)
     assert (again.trained, again.evaluated, again.jobs) == (0, 0, {})
     assert (stamps(output), (output / "run.json").read_bytes()) == (before, notes)
 
@@ -75,7 +77,7 @@ def test_what_is_new_is_done_and_nothing_else(done: tuple[Path, Summary]) -> Non
     output, _ = done
     before = stamps(output)
     more = planned(**SMALL | {"suites": ["fgsm", "pgd-20"], "regimes": ["natural", "bn-ft", "at-full", "bn-scratch"]})
-    summary = studies.run(more, output=output, tell=silent, workers=2, only=["bn-scratch", "natural"])
+    summary = studies.run(more, output=output, progress=silent, workers=2, only=["bn-scratch", "natural"])
     assert sorted(summary.jobs) == [
         "evaluate bn-scratch seed 0 fgsm 0.15 stored",
         "evaluate bn-scratch seed 0 pgd-20 0.15 stored",
@@ -87,25 +89,25 @@ def test_what_is_new_is_done_and_nothing_else(done: tuple[Path, Summary]) -> Non
 
 def test_an_entry_that_is_not_there(done: tuple[Path, Summary]) -> None:
     with pytest.raises(UnknownName, match="did you mean 'bn-ft'"):
-        studies.run(planned(**SMALL), output=done[0], tell=silent, only=["bn-tf"])
+        studies.run(planned(**SMALL), output=done[0], progress=silent, only=["bn-tf"])
 
 
 def test_processes_change_no_figure(
     done: tuple[Path, Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.studies.running.can_isolate", lambda device: False)
-    studies.run(planned(**SMALL), output=tmp_path, tell=silent, workers=1, only=["bn-ft"])
+    monkeypatch.setattr("harness.studies.runner.can_isolate", lambda device: False)
+    studies.run(planned(**SMALL), output=tmp_path, progress=silent, workers=1, only=["bn-ft"])
     ours, theirs = (studies.collect(planned(**SMALL), output).networks["bn-ft"][0] for output in (tmp_path, done[0]))
     assert ours.manifest.weights_sha256 == theirs.manifest.weights_sha256
     (measure,) = planned(**SMALL).measures
-    assert (ours.outcomes[measure].robust == theirs.outcomes[measure].robust).all()
+    assert (ours.measured[measure].robust == theirs.measured[measure].robust).all()
 
 
 def test_a_training_that_diverges_takes_along_what_starts_from_it(tmp_path: Path) -> None:
     bad = {"regime": "natural", "label": "wild", "training": {"learning_rate": 1e30, "epochs": 2}}
     child = {"regime": "bn-ft", "label": "child", "parent": "wild"}
     made = planned(**SMALL | {"regimes": ["natural"], "entry": [bad, child]})
-    summary = studies.run(made, output=tmp_path, tell=silent, workers=2)
+    summary = studies.run(made, output=tmp_path, progress=silent, workers=2)
     assert list(summary.failures) == ["train wild seed 0"]
     assert "diverged" in summary.failures["train wild seed 0"]
     assert {n for n, d in summary.jobs.items() if d.status == "skipped"} == {
@@ -122,8 +124,8 @@ def test_a_parent_from_elsewhere_is_found_when_a_claim_is_checked(tmp_path: Path
     checkpoints.save(known.model, directory=tmp_path / "elsewhere", name="foreign")
     entries = [{"checkpoint": "foreign"}, {"regime": "bn-ft", "parent": "foreign"}]
     made = studies.plan(made_up.study(**SMALL, regimes=[], entry=entries), checkpoint_dir=tmp_path / "elsewhere")
-    assert studies.run(made, output=tmp_path / "out", tell=silent, workers=1).failures == {}
-    outcomes = studies.collect(made, tmp_path / "out").networks["bn-ft"][0].outcomes
+    assert studies.run(made, output=tmp_path / "out", progress=silent, workers=1).failures == {}
+    outcomes = studies.collect(made, tmp_path / "out").networks["bn-ft"][0].measured
     assert [outcome.result.flags for outcome in outcomes.values()] == [[]]
 
 
@@ -133,7 +135,7 @@ def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     ended: list[str] = []
 
     def cutting(event: Event) -> None:
-        if event.done is not None:
+        if event.result is not None:
             ended.append(event.job.name)
         if len(ended) == 3:
             raise KeyboardInterrupt
@@ -142,14 +144,14 @@ def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
         trained.append(f"{regime.name} {arguments['settings'].seed}")
         return real(regime, **arguments)
 
-    real = training.train
-    monkeypatch.setattr(training, "train", counted)
-    monkeypatch.setattr("harness.studies.running.can_isolate", lambda device: False)
+    real = training.train_and_register
+    monkeypatch.setattr(training, "train_and_register", counted)
+    monkeypatch.setattr("harness.studies.runner.can_isolate", lambda device: False)
     made = planned(**SMALL | {"seeds": 2})
     with pytest.raises(KeyboardInterrupt):
-        studies.run(made, output=tmp_path, tell=cutting, workers=1)
+        studies.run(made, output=tmp_path, progress=cutting, workers=1)
     before = stamps(tmp_path)
-    summary = studies.run(made, output=tmp_path, tell=silent, workers=1)
+    summary = studies.run(made, output=tmp_path, progress=silent, workers=1)
     assert len(summary.jobs) == 12 - 3
     assert sorted(trained) == sorted(f"{name} {seed}" for name in ("natural", "bn-ft", "at-full") for seed in (0, 1))
     assert {name: when for name, when in stamps(tmp_path).items() if name in before} == before

@@ -13,11 +13,11 @@ import torch
 from harness import attacks, suites
 from harness.engine.executors import count as count_workers
 from harness.errors import InvalidInput, UnknownName
-from harness.studies import facts
-from harness.studies.found import is_trained
-from harness.studies.jobs import Done, Event, Job, Tell, can_isolate, schedule
+from harness.studies import run_log
+from harness.studies.jobs import Folders, evaluate_one, find_result, load, train_one
+from harness.studies.measurements import is_trained
 from harness.studies.planning import Measure, Member, Plan
-from harness.studies.work import Folders, evaluate_one, find_result, load, train_one
+from harness.studies.scheduling import Event, Job, JobProgress, JobResult, can_isolate, schedule
 from harness.suites import REFERENCE
 from harness.util.devices import find_device
 from harness.util.files import check_writable
@@ -35,7 +35,7 @@ class Summary:
         seconds: from start to end.
     """
 
-    jobs: dict[str, Done]
+    jobs: dict[str, JobResult]
     trained: int
     evaluated: int
     seconds: float
@@ -43,24 +43,24 @@ class Summary:
     @property
     def failures(self) -> dict[str, str]:
         """What failed by itself, and why."""
-        return {name: done.error for name, done in self.jobs.items() if done.status == "failed"}
+        return {name: result.error for name, result in self.jobs.items() if result.status == "failed"}
 
 
 def run(
     plan: Plan,
     *,
     output: Path,
-    tell: Tell,
+    progress: JobProgress,
     workers: int | str = "auto",
     device: str | None = None,
     only: Iterable[str] = (),
     command: str | None = None,
 ) -> Summary:
-    """Train and evaluate what is missing. A study that was killed goes on where it was.
+    """Train and evaluate what is missing. A study that was killed continues where it was.
 
     Args:
         output: checkpoints, results and states lie here.
-        tell: hears what the jobs do.
+        progress: told what happens to the jobs.
         workers: jobs at once, each a process with one thread; "auto" is one a core. On a GPU, one after the other.
         device: a GPU where there is one, if not given.
         only: labels to be evaluated; what they start from is trained too.
@@ -76,25 +76,25 @@ def run(
     folders = Folders(output)
     check_writable(output)
     began = time.perf_counter()
-    ended: dict[str, Done] = {}
+    ended: dict[str, JobResult] = {}
 
     def note(*, over: bool = False) -> None:
         done = [job for job in ended.values() if job.status == "done"]
         spent = sum(job.cpu_seconds for job in ended.values())
-        facts.note(output, jobs=len(done), seconds=time.perf_counter() - began, cpu_seconds=spent, ended=over)
+        run_log.note(output, jobs=len(done), seconds=time.perf_counter() - began, cpu_seconds=spent, ended=over)
 
     def heard(event: Event) -> None:
-        if event.done is not None:
-            ended[event.job.name] = event.done
+        if event.result is not None:
+            ended[event.job.name] = event.result
             note()
-        tell(event)
+        progress(event)
 
     with threads(1 if place.type == "cpu" else None):
         jobs = missing(plan, folders, only=tuple(only), device=str(place), command=command)
         if jobs:
-            facts.begin(output, command=command, device=str(place), workers=size)
+            run_log.begin(output, command=command, device=str(place), workers=size)
             try:
-                schedule(jobs, workers=size, isolated=can_isolate(place), tell=heard)
+                schedule(jobs, workers=size, isolated=can_isolate(place), progress=heard)
             finally:
                 note(over=True)
     folders.clear_states()
@@ -137,12 +137,12 @@ def _training(plan: Plan, member: Member, seed: int, folders: Folders, device: s
     name = f"train {member.label} seed {seed}"
     needs = (f"train {member.parent} seed {seed}",) if member.parent else ()
     crafts = member.regime is not None and member.regime.crafts
-    work = partial(train_one, plan, member, seed, folders, device=device, command=command)
+    run_one = partial(train_one, plan, member, seed, folders, device=device, command=command)
     cost = 0.0
     if member.settings is not None and plan.train_set is not None:
         passes = 2 + (member.settings.steps if crafts else 0)
         cost = float(member.settings.epochs * passes * len(plan.train_set))
-    return Job(name, f"train {'with' if crafts else 'without'} attacks", needs, work, cost)
+    return Job(name, f"train {'with' if crafts else 'without'} attacks", needs, run_one, cost)
 
 
 def _evaluations(
@@ -157,14 +157,14 @@ def _evaluations(
             continue
         name = f"evaluate {member.label} seed {seed} {measure.suite} {measure.threat.eps} {measure.bn_stats}"
         needs = (f"train {member.label} seed {seed}",)
-        work = partial(evaluate_one, plan, member, seed, measure, folders, device=device)
-        job = Job(name, f"evaluate {measure.suite}", needs, work, _cost(plan, measure))
+        run_one = partial(evaluate_one, plan, member, seed, measure, folders, device=device)
+        job = Job(name, f"evaluate {measure.suite}", needs, run_one, _cost(plan, measure))
         jobs.append((ranks.get(measure.asked, 1), job))
     return jobs
 
 
 def _cost(plan: Plan, measure: Measure) -> float:
-    """Passes of an evaluation in which every image stands."""
+    """Passes of an evaluation in which every image survives."""
     steps = suites.get(measure.asked, measure.threat).steps
     classes = len(plan.test_set.classes)
     built = [attacks.build(s.attack, measure.threat, classes, **s.parameters) for s in steps if s.attack != REFERENCE]

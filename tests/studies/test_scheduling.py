@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness.errors import InvalidInput
-from harness.studies.jobs import Event, Job, Report, can_isolate, schedule
+from harness.studies.scheduling import Event, Job, Report, can_isolate, schedule
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("isolated", [True, False] if can_isolate(CPU) else [False])
@@ -37,11 +37,11 @@ def test_what_is_needed_comes_first(tmp_path: Path, isolated: bool) -> None:
     needs = {"d": ("b", "c"), "c": ("a",), "b": ("a",), "a": ("elsewhere",)}
     jobs = [Job(name, "kind", needs[name], noting(tmp_path, name)) for name in needs]
     events: list[Event] = []
-    ended = schedule(jobs, workers=2, isolated=isolated, tell=events.append)
+    ended = schedule(jobs, workers=2, isolated=isolated, progress=events.append)
     assert {name: (done.status, done.value) for name, done in ended.items()} == {n: ("done", n.upper()) for n in needs}
-    order = [event.job.name for event in events if event.done]
+    order = [event.job.name for event in events if event.result]
     assert (order[0], order[-1], sorted(order)) == ("a", "d", ["a", "b", "c", "d"])
-    assert [event.finished for event in events if event.done] == [1, 2, 3, 4]
+    assert [event.finished for event in events if event.result] == [1, 2, 3, 4]
     assert events[-1].left == 0
 
 
@@ -53,7 +53,7 @@ def test_a_failure_takes_along_what_needs_it(tmp_path: Path, isolated: bool) -> 
         Job("grandchild", "kind", ("child",), noting(tmp_path, "grandchild")),
         Job("other", "kind", (), noting(tmp_path, "other")),
     ]
-    ended = schedule(jobs, workers=2, isolated=isolated, tell=lambda event: None)
+    ended = schedule(jobs, workers=2, isolated=isolated, progress=lambda event: None)
     assert {n: d.status for n, d in ended.items()} == {
         "bad": "failed",
         "child": "skipped",
@@ -70,7 +70,7 @@ def test_a_defect_is_not_hidden(isolated: bool) -> None:
         raise KeyError("oops")
 
     with pytest.raises((RuntimeError, KeyError), match="oops"):
-        schedule([Job("broken", "kind", (), broken)], workers=1, isolated=isolated, tell=lambda event: None)
+        schedule([Job("broken", "kind", (), broken)], workers=1, isolated=isolated, progress=lambda event: None)
 
 
 @pytest.mark.skipif(not can_isolate(CPU), reason="processes cannot be forked here")
@@ -87,7 +87,7 @@ class TestProcesses:
             return work
 
         jobs = [Job("a", "kind", (), meeting("a", "b")), Job("b", "kind", (), meeting("b", "a"))]
-        ended = schedule(jobs, workers=2, isolated=True, tell=lambda event: None)
+        ended = schedule(jobs, workers=2, isolated=True, progress=lambda event: None)
         assert len({ended["a"].value, ended["b"].value, 0, os.getpid()}) == 4
 
     def test_a_process_that_dies_is_a_failure(self, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGKILL)
 
         jobs = [Job("dying", "kind", (), dying), Job("other", "kind", (), noting(tmp_path, "other"))]
-        ended = schedule(jobs, workers=1, isolated=True, tell=lambda event: None)
+        ended = schedule(jobs, workers=1, isolated=True, progress=lambda event: None)
         assert ended["dying"].status == "failed"
         assert "exit code -9" in ended["dying"].error
         assert ended["other"].status == "done"
@@ -112,6 +112,6 @@ class TestProcesses:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            schedule([Job("endless", "kind", (), endless)], workers=1, isolated=True, tell=interrupt)
+            schedule([Job("endless", "kind", (), endless)], workers=1, isolated=True, progress=interrupt)
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / "pid").read_text(encoding="utf-8")), 0)

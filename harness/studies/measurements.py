@@ -14,16 +14,16 @@ from harness.checkpoints import Manifest, manifest_path
 from harness.errors import InvalidInput
 from harness.results import store
 from harness.results.record import Result
+from harness.studies.jobs import Folders, find_result, load
 from harness.studies.planning import Measure, Member, Plan
-from harness.studies.work import Folders, find_result, load
 
-__all__ = ["Findings", "Network", "Outcome", "collect", "is_trained"]
+__all__ = ["Measurement", "Measurements", "Network", "collect", "is_trained"]
 
 Bits = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Measurement:
     """One evaluation: its record, and per sample who was right and who stood."""
 
     result: Result
@@ -42,7 +42,7 @@ class Network:
     label: str
     seed: int
     manifest: Manifest
-    outcomes: Mapping[Measure, Outcome]
+    measured: Mapping[Measure, Measurement]
     log: tuple[Mapping[str, float], ...] = ()
 
     @property
@@ -53,7 +53,7 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class Measurements:
     """Everything that a report is made of.
 
     Attributes:
@@ -63,10 +63,10 @@ class Findings:
     plan: Plan
     networks: Mapping[str, Mapping[int, Network]] = field(default_factory=dict)
 
-    def outcomes(self, label: str, measure: Measure) -> dict[int, Outcome]:
+    def of(self, label: str, measure: Measure) -> dict[int, Measurement]:
         """Evaluations of a label's networks, by seed."""
         found = self.networks.get(label, {})
-        return {seed: n.outcomes[measure] for seed, n in found.items() if measure in n.outcomes}
+        return {seed: n.measured[measure] for seed, n in found.items() if measure in n.measured}
 
 
 def is_trained(plan: Plan, member: Member, seed: int, folders: Folders) -> bool:
@@ -78,7 +78,7 @@ def is_trained(plan: Plan, member: Member, seed: int, folders: Folders) -> bool:
     return all(stem.with_name(f"{stem.name}{suffix}").is_file() for suffix in (".pt", ".toml", ".csv"))
 
 
-def collect(plan: Plan, output: Path) -> Findings:
+def collect(plan: Plan, output: Path) -> Measurements:
     """Read what is there.
 
     Raises:
@@ -94,19 +94,19 @@ def collect(plan: Plan, output: Path) -> Findings:
         }
         for member in plan.members
     }
-    return Findings(plan, networks)
+    return Measurements(plan, networks)
 
 
 def _network(plan: Plan, member: Member, seed: int, folders: Folders) -> Network:
     point = load(plan, member, seed, folders)
-    outcomes = {}
+    measured = {}
     for measure in plan.measures_of(member):
         path = find_result(plan, point, measure, folders)
         if path is not None:
             verdicts = store.read_verdicts(path)
-            outcomes[measure] = Outcome(store.read(path), verdicts.clean_pred == verdicts.y, verdicts.robust)
+            measured[measure] = Measurement(store.read(path), verdicts.clean_pred == verdicts.y, verdicts.robust)
     log = manifest_path(point.path).with_suffix(".csv")
-    return Network(member.label, seed, point.manifest, outcomes, _log(log) if log.is_file() else ())
+    return Network(member.label, seed, point.manifest, measured, _log(log) if log.is_file() else ())
 
 
 def _log(path: Path) -> tuple[dict[str, float], ...]:
