@@ -27,6 +27,7 @@ class Settings:
             leaves its threads as they are.
         compiled, graphs: use torch.compile, CUDA graphs (on a GPU).
         state_dir: where a run in flight is saved, so that it can go on after a kill; None keeps nothing.
+        checks: audit checks to make of the model besides the registered ones, by name or as ``FILE.py:NAME``.
     """
 
     seed: int = 0
@@ -37,6 +38,7 @@ class Settings:
     compiled: bool = False
     graphs: bool = False
     state_dir: Path | None = None
+    checks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "as_json", "evaluate_all", "show"]
 
-_SETTINGS = ("seed", "precision", "batch_size", "workers", "device", "compiled", "graphs")
+_SETTINGS = ("seed", "precision", "batch_size", "workers", "device", "compiled", "graphs", "checks")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Request:
     precision: str = "fp32"
     compiled: bool = False
     graphs: bool = False
+    checks: tuple[str, ...] = ()
     workers: int | Literal["auto"] = "auto"
     force: bool = False
 

@@ -84,6 +84,13 @@ __all__ = ["evaluate"]
     help="Processes on a CPU; no verdict depends on it.",
 )
 @click.option(
+    "--check",
+    "checks",
+    multiple=True,
+    metavar="NAME",
+    help="An audit check besides the registered ones, mostly FILE.py:NAME; may be given several times.",
+)
+@click.option(
     "--output",
     type=options.folder,
     metavar="DIR",

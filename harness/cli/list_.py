@@ -17,6 +17,7 @@ Rows = list[dict[str, str]]
 # kind -> family whose files say in their first line what they are; nothing of them is imported
 _FAMILIES = {
     "attacks": "harness.attacks",
+    "checks": "harness.audit.checks",
     "datasets": "harness.datasets",
     "formats": "harness.results.formats",
     "norm-layers": "harness.models.norm_layers",
@@ -71,8 +72,8 @@ _OTHERS: dict[str, Callable[[], Rows]] = {"architectures": _architectures, "regi
 def list_(kind: str, checkpoint_dir: Path | None, as_json: bool) -> None:
     """Show what there is of a kind, one line each.
 
-    KIND is architectures, attacks, checkpoints, datasets, formats, norm-layers, norms, regimes, sources or suites.
-    What installed packages bring is listed too.
+    KIND is architectures, attacks, checkpoints, checks, datasets, formats, norm-layers, norms, regimes, sources or
+    suites. What installed packages bring is listed too.
     """
     from harness.cli import _render
 

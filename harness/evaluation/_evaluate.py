@@ -147,7 +147,8 @@ def run(plan: Plan, *, progress: Callable[[AttackProgress], None] | None = None)
         ModelError: the model misbehaved; what was finished is kept in ``state_dir``.
     """
     target, settings = plan.target, plan.settings
-    flags, record = list(plan.flags), plan.record_id  # what can be known before the attack is found out before it
+    # what can be known before the attack is found out before it
+    flags, record = [*plan.flags, *plan.checked], plan.record_id
     placement = place(plan)
     device, size = placement.device, placement.workers
     attack = reference.run if reference.runs(plan.suite) else runner.run

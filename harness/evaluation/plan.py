@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from harness import suites
-from harness.audit import kinds
+from harness.audit import checks, kinds
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.evaluation import reference
@@ -69,9 +69,19 @@ class Plan:
 
     @cached_property
     def flags(self) -> tuple[Flag, ...]:
-        """The flags that are known before the attack."""
+        """The flags that follow from manifest, data and threat model."""
         converted = (kinds.EPS_CONVERTED.saying(self.threat.note, eps=self.threat.eps),) if self.threat.note else ()
         return (*self.target.flags, *converted)
+
+    @cached_property
+    def checked(self) -> tuple[Flag, ...]:
+        """The flags of audit checks, which are made on the model as it was loaded.
+
+        Raises:
+            UnknownName, InvalidInput, HarnessError: a check that there is not, or that fails.
+        """
+        target = self.target
+        return tuple(checks.run(target.model, target.x, target.y, self.threat, named=self.settings.checks))
 
     @cached_property
     def description(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.audit import kinds
+from harness.audit.flags import Flag
 from harness.engine.types import AttackProgress
 from harness.evaluation import _evaluate
 from harness.evaluation.plan import Plan
@@ -50,8 +51,8 @@ def obtain(
 ) -> Stored:
     """The result of a plan: found in the store, or else run and stored.
 
-    Where the verdicts are there, but under another name, other claims of the manifest or other flags on those, they
-    are not made again: they are stored under a record of their own, which names the result they are from.
+    Where the verdicts are there, but under another name, other claims of the manifest or without flags that are raised
+    now, they are not made again: they are stored under a record of their own, which names the result they are from.
 
     Args:
         force: run it, whatever is stored.
@@ -64,16 +65,21 @@ def obtain(
         done = _evaluate.run(plan, progress=progress)
         path = store.save(done.result, done.verdicts, root, force=force)
         return Stored(path, store.read(path), ran=True)
-    if known.result.record_id == plan.record_id:
+    if known.result.record_id == plan.record_id and not _unrecorded(plan, known):
         return known
     # forced, because an older record may say the same, and the last one counts
     path = store.save(_recorded_anew(plan, known), store.read_verdicts(known.path), root, force=True)
     return Stored(path, store.read(path))
 
 
+def _unrecorded(plan: Plan, known: Stored) -> list[Flag]:
+    """Flags of audit checks that the record does not have, as the checks were others when it was made."""
+    return [flag for flag in plan.checked if flag not in known.result.flags]
+
+
 def _recorded_anew(plan: Plan, known: Stored) -> Result:
     """The result under the plan's name, claims and flags, with what was found when it ran."""
-    found = [flag for flag in known.result.flags if flag.code not in kinds.KNOWN_BEFORE]
+    found = [flag for flag in known.result.flags if flag.code not in kinds.KNOWN_BEFORE] + _unrecorded(plan, known)
     changed = {
         "flags": [*plan.flags, *found],
         "record_id": plan.record_id,

@@ -27,6 +27,7 @@ __all__ = [
     "Model",
     "Network",
     "Normalization",
+    "Shape",
     "build",
     "describe",
     "forms",

@@ -13,7 +13,6 @@ Entry points are read only when a name is not one of the folder's, or when all n
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import keyword
 import pkgutil
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import InvalidInput, UnknownName
-from harness.util.user_file import from_file, is_in_file, one_line, read_source
+from harness.util.user_file import from_file, is_in_file, one_line
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["fingerprint", "is_member", "lookup", "members", "summaries"]
+__all__ = ["is_member", "lookup", "members", "summaries"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,14 +84,6 @@ def summaries(package: str) -> dict[str, str]:
     for name, points in _installed(package).items():
         about.setdefault(name, f"from {' and '.join(map(_source, points))}")
     return dict(sorted(about.items()))
-
-
-def fingerprint(package: str, name: str) -> str | None:
-    """What tells a member from outside apart from another of the same name: a hash of its file's text, or the package
-    and version that it comes with. None for a member of this package."""
-    if is_in_file(name):
-        return hashlib.sha256(read_source(name.rpartition(":")[0])).hexdigest()
-    return None if name in _own(package) else " ".join(map(_source, _installed(package).get(name, ()))) or None
 
 
 def _name(module: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import InvalidInput, UnknownName
 
-__all__ = ["from_file", "importable", "is_in_file", "load_file", "one_line", "read_source"]
+__all__ = ["from_file", "importable", "is_in_file", "load_file", "one_line"]
 
 
 def is_in_file(name: str) -> bool:
@@ -51,7 +51,7 @@ def load_file(file: str | Path) -> ModuleType:
     Raises:
         InvalidInput: no such file, or it fails to run.
     """
-    path, source = Path(file).expanduser().resolve(), read_source(file)
+    path, source = Path(file).expanduser().resolve(), _source(file)
     # a name of its own, so that `if __name__ == "__main__"` and installed modules stay out of it; with the content in
     # the name an edited file is run again
     name = f"_user_file_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
@@ -70,12 +70,7 @@ def load_file(file: str | Path) -> ModuleType:
     return module
 
 
-def read_source(file: str | Path) -> bytes:
-    """The text of a Python file, as bytes.
-
-    Raises:
-        InvalidInput: no such file, or one that cannot be read.
-    """
+def _source(file: str | Path) -> bytes:
     try:
         return Path(file).expanduser().read_bytes()
     except FileNotFoundError as error:

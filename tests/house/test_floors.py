@@ -14,7 +14,8 @@ from tests.house._tree import ROOT, imported, modules, parse, room
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors"),
     ("settings", "util"),
-    ("audit", "threat"),
+    ("threat",),
+    ("audit",),
     ("attacks", "datasets", "models", "regimes", "results"),
     ("backends", "suites"),
     ("batchnorm", "checkpoints", "engine", "representations"),
