@@ -7,7 +7,7 @@
 Constructor, methods and return values are those of the class that robustbench and most papers use
 (`autoattack.AutoAttack`). Three things differ, on purpose: ``seed=None`` means seed 0 and not the clock,
 progress goes to the logger ``harness.autoattack`` and not to stdout, and an interrupted run with
-``state_path`` goes on where it was.
+``state_path`` continues where it was.
 """
 
 from __future__ import annotations
@@ -152,13 +152,13 @@ class AutoAttack:
         return_labels: bool = False,
         state_path: str | Path | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """All attacks in order, each on what still stands.
+        """All attacks in order, each on the samples that survive so far.
 
         Args:
             x_orig: ``[n, ...]`` in [0, 1]; y_orig: ``[n]`` true classes.
             bs: samples in one pass.
             return_labels: return the model's classes on the result as well.
-            state_path: a JSON file for the state; an interrupted run goes on from it.
+            state_path: a JSON file for the state; an interrupted run continues from it.
 
         Returns:
             ``x_adv`` like ``x_orig``, the clean image where nothing was found (and ``y_adv [n]``).
@@ -287,7 +287,7 @@ class EvaluationState:
     Attributes:
         attacks_to_run: names of all attacks of the run.
         run_attacks: those that are done.
-        robust_flags: ``[n]``, 1 where a sample still stands; float, because robustbench takes its mean.
+        robust_flags: ``[n]``, 1 where a sample survives; float, because robustbench takes its mean.
         clean_accuracy: a fraction.
     """
 

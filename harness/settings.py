@@ -26,7 +26,7 @@ class Settings:
         workers: processes on a CPU, one thread each, or "auto" for one per core; 1 stays in this process and
             leaves its threads as they are.
         compiled, graphs: use torch.compile, CUDA graphs (on a GPU).
-        state_dir: where a run in flight is saved, so that it can go on after a kill; None keeps nothing.
+        state_dir: where a run in flight is saved, so that it can continue after a kill; None keeps nothing.
         checks: audit checks to make of the model besides the registered ones, by name or as ``FILE.py:NAME``.
     """
 

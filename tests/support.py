@@ -22,9 +22,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 class PlainOracle:
     """Passes on a model without packing, counting samples."""
 
-    def __init__(self, model: nn.Module, room: int = 1) -> None:
+    def __init__(self, model: nn.Module, micro_batch: int = 1) -> None:
         self.model = model.eval()
-        self.room = room
+        self.micro_batch = micro_batch
         self.forward = 0
         self.backward = 0
 

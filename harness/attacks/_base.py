@@ -1,7 +1,7 @@
 """What an attack is: a recipe that the engine drives, one iteration at a time, over packed batches.
 
 The engine owns the loop so that a sample leaves the moment an adversarial example for it is verified,
-the survivors are packed, passes are counted and a killed run goes on from its last iteration. Hence an
+the survivors are packed, passes are counted and a killed run continues from its last iteration. Hence an
 attack keeps nothing in itself: all that it knows of a sample between iterations is in the `State`, a
 dictionary of tensors whose first dimension is the sample. The engine slices and joins states freely.
 """
@@ -73,11 +73,11 @@ class Oracle(Protocol):
     Outputs are detached and have the dtype of ``x``.
 
     Attributes:
-        room: so many rows go through the model together about as fast, row by row, as more would; a small batch
-            has room for what may be needed later.
+        micro_batch: the number of rows at which a row costs least. A smaller batch may be filled up to it with points
+            that may be needed later.
     """
 
-    room: int
+    micro_batch: int
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         """One forward pass: ``[m, k]``."""

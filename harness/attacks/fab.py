@@ -173,8 +173,8 @@ class _Fab(Attack):
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
         look, size = self._towards_target, len(rows)
         if not self.targeted:
-            # a gradient per class is held, so not those of all rows at once
-            look, size = self._towards_nearest, oracle.room
+            # a gradient per class is in memory, so not those of all rows at once
+            look, size = self._towards_nearest, oracle.micro_batch
         predicted = []
         for some in torch.split(rows, -(-len(rows) // -(-len(rows) // size))):
             logits, gap, slope = look(batch, state, oracle, x.index_select(0, some), some)

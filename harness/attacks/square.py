@@ -47,7 +47,7 @@ def square(
     """Square Attack in any norm that has `moves`: one forward pass per query at most, and one for the first point.
 
     A candidate starts from the best point so far, and is rarely better. So where few samples are left and a batch
-    has room, a sample's next candidates are made and tried together, as if all were going to be rejected. The
+    is not full, a sample's next candidates are made and tried together, as if all were going to be rejected. The
     first that is not ends the round, and those after it were tried in vain: the search is the same, query by
     query, at a few percent more passes and far fewer batches.
 
@@ -109,7 +109,7 @@ class _Square(Attack):
         if slowest >= self.steps:
             nobody = torch.zeros_like(state["fooled"])
             return state, Proposal(batch.x, nobody, over=~nobody)
-        most = max(1, min(oracle.room // len(batch), _MOST_AHEAD))
+        most = max(1, min(oracle.micro_batch // len(batch), _MOST_AHEAD))
         step = self._next if most == 1 and slowest == fastest else self._ahead
         proposal = step(batch, state, oracle, slowest, most)
         return state, proposal if fastest + most < self.steps else proposal._replace(over=state["query"] >= self.steps)

@@ -231,7 +231,7 @@ class ChunkOracle(Oracle):
         passes: the attacked model.
         index: int64 ``[m]`` on the CPU: the pool's row of each row of the chunk.
         names: what to call the pool's rows in an error (positions in the data set).
-        room: see `Oracle`.
+        micro_batch: see `Oracle`.
         device: where the rows lie.
     """
 
@@ -243,10 +243,10 @@ class ChunkOracle(Oracle):
         step: str,
         names: np.ndarray[Any, Any],
         *,
-        room: int,
+        micro_batch: int,
         device: torch.device,
     ) -> None:
-        self.room = room
+        self.micro_batch = micro_batch
         self._passes = passes
         self._index = index.numpy()
         self._tally = tally

@@ -1,3 +1,3 @@
-"""Running statistics of batch-norm layers: those stored, estimated anew, or of the batch at hand."""
+"""Running statistics of batch-norm layers: those stored, re-estimated, or of the batch at hand."""
 
 __all__: list[str] = []

@@ -84,7 +84,7 @@ def attribute(swap: Swap, measure: Measure = "robust", *, seed: int = 0) -> Attr
     """Shapley values (Shapley 1953) of the BN parts over all combinations of a swap.
 
     The value of a combination is its accuracy, so every share is a mean over samples, and its interval comes
-    from drawing samples anew: it says what other samples might have shown, and nothing of other training runs.
+    from resampling: it says what other samples might have shown, and nothing of other training runs.
 
     Args:
         measure: "robust" or "clean".
@@ -113,7 +113,7 @@ def attribute(swap: Swap, measure: Measure = "robust", *, seed: int = 0) -> Attr
 
 
 def _bootstrapped(differences: _Values, seed: int) -> list[Bootstrap]:
-    """The means of ``[quantities, n]`` over samples, all from the same samples drawn anew."""
+    """The means of ``[quantities, n]`` over samples, all from the same samples resampled."""
     n = differences.shape[1]
     generator = np.random.default_rng(seed)
     means = np.empty((_RESAMPLES, len(differences)))

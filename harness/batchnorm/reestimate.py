@@ -1,4 +1,4 @@
-"""Running statistics of BN layers, estimated anew."""
+"""Running statistics of BN layers, re-estimated."""
 
 from __future__ import annotations
 

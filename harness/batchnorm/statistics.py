@@ -2,7 +2,7 @@
 
 What a batch-norm layer subtracts and divides by is no weight; it was gathered while the network was trained, on
 whatever images that training saw. How much of a robustness is in these numbers is found by putting others in
-their place: estimated anew on clean training images, on adversarial ones, or taken from the batch at hand.
+their place: re-estimated on clean training images, on adversarial ones, or taken from the batch at hand.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def progress(label: str) -> Iterator[Callable[[AttackProgress], None]]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[standing]}", markup=False),
+        TextColumn("{task.fields[surviving]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -101,7 +101,7 @@ class _Lines:
             self.shown, done = now, f", {100 * tick.done:.0f} % done"
         else:
             return
-        print_line(f"{self.label}: {tick.step}: {tick.surviving} of {tick.total} standing{done}", err=True)
+        print_line(f"{self.label}: {tick.step}: {tick.surviving} of {tick.total} surviving{done}", err=True)
 
 
 class _Bar:
@@ -109,12 +109,12 @@ class _Bar:
         self.bars = bars
         self.label = label
         self.step = ""
-        self.task = bars.add_task(label, total=1.0, standing="")
+        self.task = bars.add_task(label, total=1.0, surviving="")
 
     def __call__(self, tick: AttackProgress) -> None:
-        standing = f"{tick.surviving} of {tick.total} standing"
+        surviving = f"{tick.surviving} of {tick.total} surviving"
         if tick.step != self.step:
             self.step = tick.step
             # every step runs at a pace of its own, so its time left is counted from its own start
             self.bars.reset(self.task, description=f"{self.label}: {tick.step}")
-        self.bars.update(self.task, completed=tick.done, standing=standing)
+        self.bars.update(self.task, completed=tick.done, surviving=surviving)

@@ -72,12 +72,12 @@ def bn_swap(a: str, b: str, output: Path, as_json: bool, **request: Any) -> None
         raise click.UsageError("--eps-units normalized needs --eps")
     files.check_writable(output)
     with redirect_stdout(sys.stderr):
-        told, swap, attributions = _swap(a, b, **request)
-    written = _write(told, swap, attributions[-1], output)
+        facts, swap, attributions = _swap(a, b, **request)
+    written = _write(facts, swap, attributions[-1], output)
     if as_json:
-        print_json(_object(told, swap, attributions) | {"files": written})
+        print_json(_object(facts, swap, attributions) | {"files": written})
         return
-    _show(told, swap, attributions)
+    _show(facts, swap, attributions)
     for path in written.values():
         print_line(f"written {path}")
 
@@ -145,7 +145,7 @@ def _swap(
         path_points=path_points,
         report=lambda label: print_line(f"evaluating: from {second.name}: {label}", err=True),
     )
-    told = {
+    facts = {
         "a": first.name,
         "b": second.name,
         "weights": [first.manifest.weights_sha256, second.manifest.weights_sha256],
@@ -159,29 +159,29 @@ def _swap(
         "flags": [flag.model_dump() for flag in unique(flags)],
         "caption": f"{len(data):,} {data.name} {data.split} images, {chosen.name}, {threat}, seed {seed}",
     }
-    return told, swap, (attribute(swap, "clean", seed=seed), attribute(swap, "robust", seed=seed))
+    return facts, swap, (attribute(swap, "clean", seed=seed), attribute(swap, "robust", seed=seed))
 
 
-def _write(told: dict[str, Any], swap: Swap, robust: Attribution, output: Path) -> dict[str, str]:
+def _write(facts: dict[str, Any], swap: Swap, robust: Attribution, output: Path) -> dict[str, str]:
     from harness.batchnorm.swap_picture import swap_picture
     from harness.batchnorm.swap_table import swap_table
     from harness.util.files import write_atomically
 
-    stem = output / f"{told['a']}__{told['b']}__{told['dataset']}"
-    picture = swap_picture(swap, robust, first=told["a"], second=told["b"], caption=told["caption"])
+    stem = output / f"{facts['a']}__{facts['b']}__{facts['dataset']}"
+    picture = swap_picture(swap, robust, first=facts["a"], second=facts["b"], caption=facts["caption"])
     content = {"table": (".csv", swap_table(swap).encode()), "picture": (".png", picture)}
     for suffix, data in content.values():
         write_atomically(stem.with_name(stem.name + suffix), data)
     return {kind: str(stem.with_name(stem.name + suffix)) for kind, (suffix, _) in content.items()}
 
 
-def _object(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> dict[str, Any]:
+def _object(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from harness.batchnorm.swap_table import swap_cells
 
     return {
-        **told,
+        **facts,
         "parts": swap.parts,
         "layers": swap.layers,
         "rows": [swap_cells(row) for row in swap.rows],
@@ -189,10 +189,10 @@ def _object(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, .
     }
 
 
-def _show(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> None:
+def _show(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...]) -> None:
     from harness.batchnorm.swap_table import swap_cells
 
-    print_line(f"BN values of {told['b']} in {told['a']}: {told['caption']}")
+    print_line(f"BN values of {facts['b']} in {facts['a']}: {facts['caption']}")
     if swap.rest_equal:
         print_line("A and B are equal outside of their BN layers, so all values from B make B itself")
     else:
@@ -211,6 +211,6 @@ def _show(told: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ...
     print_line()
     for one in attributions:
         print_line(one.sentence)
-    for flag in told["flags"]:
+    for flag in facts["flags"]:
         print_line(f"{flag['severity']:7}{flag['text']}")
     print_line()

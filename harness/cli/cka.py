@@ -54,14 +54,14 @@ def cka(a: str, b: str, output: Path, as_json: bool, **request: Any) -> None:
         raise click.UsageError("--eps-units normalized needs --eps")
     check_writable(output)
     with redirect_stdout(sys.stderr):
-        told, similarities = _compare(a, b, **request)
-    files = _write(told, similarities, output)
+        facts, similarities = _compare(a, b, **request)
+    files = _write(facts, similarities, output)
     if as_json:
-        print_json({**told, "similarities": [_object(one) for one in similarities], "files": files})
+        print_json({**facts, "similarities": [_object(one) for one in similarities], "files": files})
         return
-    print_line(f"{told['a']} and {told['b']} on {told['caption']}")
+    print_line(f"{facts['a']} and {facts['b']} on {facts['caption']}")
     for similarity in similarities:
-        _show(similarity, told)
+        _show(similarity, facts)
     for path in files.values():
         print_line(f"written {path}")
 
@@ -118,7 +118,7 @@ def _compare(
         seed=seed,
         report=lambda what: print_line(what, err=True),
     )
-    told = {
+    facts = {
         "a": first.name,
         "b": second.name,
         "weights": [first.manifest.weights_sha256, second.manifest.weights_sha256],
@@ -130,15 +130,17 @@ def _compare(
         "steps": None if crafting is None else steps,
         "caption": caption,
     }
-    return told, similarities
+    return facts, similarities
 
 
-def _write(told: dict[str, Any], similarities: tuple[Similarity, ...], output: Path) -> dict[str, str]:
+def _write(facts: dict[str, Any], similarities: tuple[Similarity, ...], output: Path) -> dict[str, str]:
     from harness.representations import picture, table
 
-    stem = f"{told['a']}__{told['b']}__{told['dataset']}"
+    stem = f"{facts['a']}__{facts['b']}__{facts['dataset']}"
     content = {output / f"{stem}__{similarity.inputs}.csv": table(similarity).encode() for similarity in similarities}
-    content[output / f"{stem}.png"] = picture(similarities, first=told["a"], second=told["b"], caption=told["caption"])
+    content[output / f"{stem}.png"] = picture(
+        similarities, first=facts["a"], second=facts["b"], caption=facts["caption"]
+    )
     for path, data in content.items():
         write_atomically(path, data)
     kinds = [*(similarity.inputs for similarity in similarities), "picture"]
@@ -156,7 +158,7 @@ def _object(similarity: Similarity) -> dict[str, Any]:
     }
 
 
-def _show(similarity: Similarity, told: dict[str, Any]) -> None:
+def _show(similarity: Similarity, facts: dict[str, Any]) -> None:
     """Each layer of A with the same one of B, where there is one, and with the most similar one."""
     ours, theirs = map(percent, similarity.accuracies)
     print_line()
@@ -173,5 +175,5 @@ def _show(similarity: Similarity, told: dict[str, Any]) -> None:
                 None if nearest is None else f"{known[nearest]:.3f}",
             )
         )
-    header = (f"layer of {told['a']}", f"same of {told['b']}", f"most similar of {told['b']}", "CKA")
+    header = (f"layer of {facts['a']}", f"same of {facts['b']}", f"most similar of {facts['b']}", "CKA")
     print_table(header, rows, right=(header[1], header[3]))

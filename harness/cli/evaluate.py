@@ -46,7 +46,7 @@ __all__ = ["evaluate"]
     type=options.choice(choices.BnStatisticsKind),
     default="stored",
     show_default=True,
-    help="Running statistics of the BN layers: as stored, estimated anew on clean or on adversarial training "
+    help="Running statistics of the BN layers: as stored, re-estimated on clean or on adversarial training "
     "images, or those of the batch at hand.",
 )
 @click.option(

@@ -116,7 +116,7 @@ def train(
 ) -> None:
     """Train a model under a regime and register it.
 
-    A run that was killed goes on from its last epoch when the same command is given again.
+    A run that was killed continues from its last epoch when the same command is given again.
     """
     import torch
 

@@ -66,7 +66,7 @@ def play(
     batch: Batch,
     run: int,
     *,
-    room: int = 1,
+    micro_batch: int = 1,
     owners: list[int] | None = None,
     between: Callable[[int, list[Group]], list[Group]] = lambda i, groups: groups,
     step: Callable[[int], Attack] | None = None,
@@ -74,7 +74,7 @@ def play(
     """One run of an attack; samples leave when they are claimed or over.
 
     Args:
-        room: of the oracle.
+        micro_batch: of the oracle.
         owners: what the samples of the batch are called in the trace; their positions if not given.
         between: regroups the samples before an iteration.
         step: the attack object that makes an iteration, ``attack`` itself if not given.
@@ -85,13 +85,13 @@ def play(
     owners = list(range(len(batch))) if owners is None else owners
     trace = Trace({owner: [] for owner in owners})
     at = replace(batch, draws=batch.draws.at(run))
-    state, proposal = attack.start(at, Oracle(owners, trace.asked, room), run)
+    state, proposal = attack.start(at, Oracle(owners, trace.asked, micro_batch), run)
     groups = _left(Group(owners, at, state), proposal, trace, -1)
     for i in range(attack.steps):
         acting = attack if step is None else step(i)
         after: list[Group] = []
         for group in between(i, groups):
-            state, proposal = acting.step(group.batch, group.state, Oracle(group.owners, trace.asked, room), i)
+            state, proposal = acting.step(group.batch, group.state, Oracle(group.owners, trace.asked, micro_batch), i)
             after += _left(replace(group, state=state), proposal, trace, i)
         groups = after
     return trace

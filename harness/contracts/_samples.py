@@ -60,8 +60,8 @@ class Oracle:
         asked: all points that were tried, by sample.
     """
 
-    def __init__(self, owners: list[int], asked: dict[int, list[Tensor]], room: int) -> None:
-        self.owners, self.asked, self.room = owners, asked, room
+    def __init__(self, owners: list[int], asked: dict[int, list[Tensor]], micro_batch: int) -> None:
+        self.owners, self.asked, self.micro_batch = owners, asked, micro_batch
 
     def logits(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
         self._note(x, rows)

@@ -1,7 +1,7 @@
 """What an attack keeps to.
 
 The engine takes broken samples out between two iterations, joins and splits batches, runs restarts side by side, and
-goes on with a killed run in another process. None of that may change what an attack does to a sample.
+continues a killed run in another process. None of that may change what an attack does to a sample.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "resumes",
     "survives_splits",
     "treats_samples_alone",
-    "uses_room_for_speed_only",
+    "uses_free_rows_for_speed_only",
 ]
 
 
@@ -154,13 +154,13 @@ def survives_splits(case: AttackCase) -> None:
     case.compare(case.traces(between=regroup), "does something else after its batch was split or joined")
 
 
-def uses_room_for_speed_only(case: AttackCase) -> None:
+def uses_free_rows_for_speed_only(case: AttackCase) -> None:
     """Room in a batch may change which points are tried in vain, and nothing else."""
-    case.compare(case.traces(room=24), "finds something else where a batch has more room", outcome_only=True)
+    case.compare(case.traces(micro_batch=24), "finds something else where a batch may be filled up", outcome_only=True)
 
 
 def resumes(case: AttackCase) -> None:
-    """A run goes on from its saved state, with an attack object that was made anew."""
+    """A run continues from its saved state, with a new attack object."""
     middle = case.make().steps // 2
 
     def saved(i: int, groups: list[Group]) -> list[Group]:
@@ -202,7 +202,7 @@ ATTACK_CONTRACTS: dict[str, Callable[[AttackCase], None]] = {
         leaves_global_randomness,
         treats_samples_alone,
         survives_splits,
-        uses_room_for_speed_only,
+        uses_free_rows_for_speed_only,
         resumes,
         keeps_nothing,
     )

@@ -97,7 +97,7 @@ def prepare(
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
     if not torch.equal(pair.cpu(), pool.x[:2]):
         raise ModelError(
-            "the model's forward pass changes its input in place, so that no attack could know where it stands; "
+            "the model's forward pass changes its input in place, so that no attack could know at which point it is; "
             "let it work on a copy"
         )
     refuse_nan(together.cpu(), pool.names)

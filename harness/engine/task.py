@@ -232,9 +232,9 @@ class _TaskRun:
 
     def _oracle(self, index: Tensor) -> ChunkOracle:
         passes, names = self.machine.passes, self.pool.names
-        room = min(self.machine.micro_batch, passes.limit)
+        micro_batch = min(self.machine.micro_batch, passes.limit)
         tally, device = self.result.tally, self.machine.device
-        oracle = ChunkOracle(passes, index, tally, self.task.name, names, room=room, device=device)
+        oracle = ChunkOracle(passes, index, tally, self.task.name, names, micro_batch=micro_batch, device=device)
         self.oracles.append(oracle)
         return oracle
 

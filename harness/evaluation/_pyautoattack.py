@@ -173,13 +173,13 @@ class _Journal:
 
     def steps(self, robust: int, ended: float) -> tuple[ReferenceStep, ...]:
         """One row a step; ``robust`` samples survive all of them, at the time ``ended``."""
-        standing = robust + self.broken.total()
+        surviving = robust + self.broken.total()
         ends = [*list(self.began.values())[1:], ended]
         rows = []
         for (name, began), end in zip(self.began.items(), ends, strict=True):
-            before = self.samples if name == "clean" else standing
-            standing -= self.broken[name]
-            rows.append(ReferenceStep(name, before, standing, self.forward[name], self.backward[name], end - began))
+            before = self.samples if name == "clean" else surviving
+            surviving -= self.broken[name]
+            rows.append(ReferenceStep(name, before, surviving, self.forward[name], self.backward[name], end - began))
         return tuple(rows)
 
 

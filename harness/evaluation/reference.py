@@ -1,6 +1,6 @@
 """The runner that attacks with pyautoattack exactly as it comes, in the place of this package's engine.
 
-It is the yardstick that this package's own attacks are held against.
+This package's own attacks are compared with it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def run(
 ) -> Finding:
     """Attack samples with the reference; arguments as in `harness.engine.runner.run`.
 
-    It works in this process, keeps no state and tells no progress.
+    It works in this process, keeps no state and reports no progress.
 
     Raises:
         InvalidInput: too few classes for the version. ModelError: the model failed inside the reference.

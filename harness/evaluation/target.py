@@ -228,13 +228,13 @@ def _doubts(
 def _claim(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[Flag, ...]:
     """What the weights say against the manifest's claim of a regime, or that it could not be checked."""
     parent = lineage.parent_of(checkpoint, checkpoint_dir=checkpoint_dir)
-    told = lineage.verify_claim(checkpoint, parent)
-    if told.unverified:
-        return (kinds.LINEAGE_UNVERIFIED(regime=str(told.regime), reason=told.reason),)
-    if told.status != "contradicted":
+    verdict = lineage.verify_claim(checkpoint, parent)
+    if verdict.unverified:
+        return (kinds.LINEAGE_UNVERIFIED(regime=str(verdict.regime), reason=verdict.reason),)
+    if verdict.status != "contradicted":
         return ()
-    parent_name = {"parent": told.parent} if told.parent else {}
-    return (kinds.LINEAGE_CONTRADICTED(reason=told.reason, **parent_name),)
+    parent_name = {"parent": verdict.parent} if verdict.parent else {}
+    return (kinds.LINEAGE_CONTRADICTED(reason=verdict.reason, **parent_name),)
 
 
 def _samples_sha256(x: Tensor, y: Tensor) -> str:

@@ -48,7 +48,7 @@ class Conduct(Record):
 
     trained: Selectors = Field(default=("all",), description="parts that the optimiser moves; () trains nothing")
     reset: Selectors = Field(default=(), description="parts given fresh values first, BN statistics with them")
-    reset_statistics: bool = Field(default=False, description="all running statistics begin anew")
+    reset_statistics: bool = Field(default=False, description="all running statistics are reset")
     loss: LossName = "natural"
     adversarial_weight: float = Field(default=0.5, ge=0, le=1, description="share of the adversarial loss in 'mixed'")
     trades_beta: float = Field(default=6.0, gt=0, description="weight of the divergence in 'trades'")

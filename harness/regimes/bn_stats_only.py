@@ -1,4 +1,4 @@
-"""A parent whose running statistics are estimated anew on clean images; nothing is trained."""
+"""A parent whose running statistics are re-estimated on clean images; nothing is trained."""
 
 from __future__ import annotations
 

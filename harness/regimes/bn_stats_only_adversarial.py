@@ -1,4 +1,4 @@
-"""A parent whose running statistics are estimated anew on attacked images; nothing is trained.
+"""A parent whose running statistics are re-estimated on attacked images; nothing is trained.
 
 The images are crafted against the parent as it was.
 """

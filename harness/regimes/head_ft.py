@@ -1,4 +1,4 @@
-"""Adversarial training of a natural network's output layer; BN stands still altogether.
+"""Adversarial training of a natural network's output layer; BN does not change at all.
 
 A control for `bn_head_ft`: how much of its robustness a new read-out alone would give.
 """

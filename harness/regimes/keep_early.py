@@ -2,7 +2,7 @@
 
 Bakiskan, Cekic & Madhow 2022: trained adversarially first, a network keeps more of its robustness in its
 early layers than in its late ones. Kept are the first two layer groups (the stem and the first block or
-stage); their BN statistics stand still.
+stage); their BN statistics do not change.
 
 Bakiskan et al. 2022, "Early Layers Are More Important For Adversarial Robustness".
 """

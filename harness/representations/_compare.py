@@ -80,16 +80,16 @@ def compare(
             raise InvalidInput("CKA compares models in eval mode: call model.eval() first")
     if len(x) < 2:
         raise InvalidInput(f"CKA needs at least two images, got {len(x)}")
-    told = report or (lambda what: None)
+    report_stage = report or (lambda what: None)
     found = []
     for inputs in INPUTS[: 1 if crafting is None else 2]:
         sides = []
         for which, model in (("first", first), ("second", second)):
             points = x
             if inputs == "adversarial" and crafting is not None:
-                told(f"crafting adversarial images against the {which} model")
+                report_stage(f"crafting adversarial images against the {which} model")
                 points = _crafted(model, x, y, crafting, seed)
-            told(f"{inputs} images through the {which} model")
+            report_stage(f"{inputs} images through the {which} model")
             sides.append(_represent_all(model, points, y))
         (ours, right), (theirs, also_right) = sides
         matrix = np.array([[one.cka(other) for other in theirs.values()] for one in ours.values()])

@@ -74,7 +74,7 @@ def picture(similarities: Sequence[Similarity], *, first: str, second: str, capt
 
 def _draw(panel: Axes, similarity: Similarity, second: str) -> None:
     colours = colormaps["viridis"].with_extremes(bad="0.85")
-    # the input stands at the lower left, as it does in the literature
+    # the input is at the lower left, as it does in the literature
     panel.imshow(np.ma.masked_invalid(similarity.matrix), vmin=0, vmax=1, cmap=colours, origin="lower", aspect="auto")
     ours, theirs = (f"{100 * value:.1f} %" for value in similarity.accuracies)
     panel.set_title(f"{similarity.inputs} images (accuracy {ours}, {theirs})", fontsize=9)

@@ -106,6 +106,6 @@ def _verdicts(result: Result, verdicts: Verdicts) -> Iterator[str]:
 
 
 def _by_step(result: Result, found: list[int], lost: list[int]) -> bool:
-    # one attack that reports several steps may not say which of them broke a sample: the first then stands for all
+    # one attack that reports several steps may not say which of them broke a sample: the first then counts for all
     one = len({step.attack for step in result.steps}) == 1
     return found == lost or (one and not any(found[1:]))

@@ -77,8 +77,8 @@ class StepRecord(Record):
     attack: str
     parameters: dict[str, Any]
     source_sha256: str | None = Field(default=None, description="as in ModelRecord, of an attack in a user's file")
-    before: int = Field(description="samples standing before the step")
-    after: int = Field(description="samples standing after it")
+    before: int = Field(description="samples surviving before the step")
+    after: int = Field(description="samples surviving after it")
     forward: int = Field(description="samples through the model; one with its backward pass counts here once")
     backward: int = Field(description="samples back through the model")
     judge: int = Field(default=0, description="forward passes of the judge on proposals, plain model")

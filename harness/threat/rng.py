@@ -2,7 +2,7 @@
 
 Every random number is a function of (seed, stream, sample, run, counter) and of nothing else, so that
 another batch size, order, shard split or worker count draws the same numbers for a sample, and a run
-that was killed needs no generator state to go on. A sample is identified by its content, not by its
+that was killed needs no generator state to continue. A sample is identified by its content, not by its
 place in a list.
 
 The generator is Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), a
@@ -37,7 +37,7 @@ class Draws:
         keys: one 64-bit key per sample (`sample_keys`).
         seed: the user's seed.
         stream: what draws, for example the name of the suite's step.
-        runs: which restart or target of it each row is in (one number stands for all rows).
+        runs: which restart or target of it each row is in (one number means all rows).
     """
 
     keys: np.ndarray[tuple[int], np.dtype[np.uint64]]

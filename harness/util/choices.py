@@ -23,7 +23,7 @@ TrainingPrecision = Literal["auto", "fp32", "tf32", "bf16"]
 """Arithmetic of the passes while training; auto is bf16 on a GPU and fp32 elsewhere."""
 
 BnStatisticsKind = Literal["stored", "clean", "adversarial", "batch"]
-"""As the checkpoint holds them; estimated anew on clean or on adversarial training images; of the batch at hand."""
+"""As the checkpoint holds them; re-estimated on clean or on adversarial training images; of the batch at hand."""
 
 ScheduleName = Literal["one-cycle", "step", "cosine", "constant"]
 """How the learning rate changes within a phase of the training."""

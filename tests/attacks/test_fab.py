@@ -36,11 +36,11 @@ class SampleOracle(PlainOracle):
 
 
 def walk(
-    attack: Attack, batch: Batch, model: nn.Module, run: int = 0, *, room: int = 100
+    attack: Attack, batch: Batch, model: nn.Module, run: int = 0, *, micro_batch: int = 100
 ) -> tuple[Tensor, Tensor, SampleOracle]:
     """All points that were checked ``[steps, n, ...]``, who crossed at each ``[steps, n]``, and the passes."""
     oracle = SampleOracle(model, len(batch))
-    oracle.room = room
+    oracle.micro_batch = micro_batch
     state, _ = attack.start(batch, oracle, run)
     points = []
     for i in range(attack.steps):
@@ -126,10 +126,10 @@ def test_gradients_of_all_classes_are_asked_in_pieces(threat: ThreatModel, monke
 
     monkeypatch.setattr(PlainOracle, "gradients", counted)
     paths = []
-    for room in (100, 3):
+    for micro_batch in (100, 3):
         sizes.clear()
-        paths.append(walk(attack, batch, model, room=room)[0])
-        assert max(sizes) == (3 if room == 3 else len(batch))
+        paths.append(walk(attack, batch, model, micro_batch=micro_batch)[0])
+        assert max(sizes) == (3 if micro_batch == 3 else len(batch))
     torch.testing.assert_close(paths[1], paths[0], rtol=0, atol=1e-9)
 
 

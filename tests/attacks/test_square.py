@@ -247,11 +247,11 @@ def test_inputs_that_are_no_images_are_refused(threat: ThreatModel) -> None:
 
 
 @per_norm
-@pytest.mark.parametrize("room", [8, 12, 64])
-def test_candidates_tried_ahead_change_no_search(threat: ThreatModel, room: int) -> None:
+@pytest.mark.parametrize("micro_batch", [8, 12, 64])
+def test_candidates_tried_ahead_change_no_search(threat: ThreatModel, micro_batch: int) -> None:
     model, batch = attacked(images(3), lead=6.0)
     attack = build("square", threat, 3, queries=QUERIES)
-    alone, together = PlainOracle(model), PlainOracle(model, room)
+    alone, together = PlainOracle(model), PlainOracle(model, micro_batch)
     expected, _ = attack.start(batch, alone, 0)
     for i in range(attack.steps):
         expected, _ = attack.step(batch, expected, alone, i)
@@ -272,8 +272,8 @@ def test_what_is_claimed_ahead_is_what_one_query_after_the_other_claims(threat: 
     model, batch = attacked(images(5), lead=2.0)
     attack = build("square", threat, 3, queries=60)
     claims = []
-    for room in (1, 40):
-        oracle = PlainOracle(model, room)
+    for micro_batch in (1, 40):
+        oracle = PlainOracle(model, micro_batch)
         state, proposal = attack.start(batch, oracle, 0)
         seen: list[list[Tensor]] = [[] for _ in range(5)]
         for i in range(attack.steps):

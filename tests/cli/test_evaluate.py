@@ -32,9 +32,9 @@ def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str,
     assert "leaderboards/results/tiny__autoattack__Linf-0.15__" in out
     assert "a library that prints" not in out
     # stderr is no terminal here: one line a step
-    assert [line for line in err.splitlines() if "standing" in line] == [
-        "tiny, autoattack: first: 7 of 10 standing",
-        "tiny, autoattack: second: 5 of 10 standing",
+    assert [line for line in err.splitlines() if "surviving" in line] == [
+        "tiny, autoattack: first: 7 of 10 surviving",
+        "tiny, autoattack: second: 5 of 10 surviving",
     ]
 
 
@@ -45,9 +45,9 @@ def test_a_long_step_is_heard_of_in_a_log(monkeypatch: pytest.MonkeyPatch, capsy
         for done in (0.0, 0.1, 0.25, 0.5, 1.0):
             report(AttackProgress("pgd", done, 10 - int(10 * done), 10))
     assert capsys.readouterr().err.splitlines() == [
-        "tiny, pgd: pgd: 10 of 10 standing",
-        "tiny, pgd: pgd: 8 of 10 standing, 25 % done",
-        "tiny, pgd: pgd: 0 of 10 standing, 100 % done",
+        "tiny, pgd: pgd: 10 of 10 surviving",
+        "tiny, pgd: pgd: 8 of 10 surviving, 25 % done",
+        "tiny, pgd: pgd: 0 of 10 surviving, 100 % done",
     ]
 
 

@@ -140,14 +140,14 @@ class WrongMask(Walk):
         return state, proposal._replace(claimed=proposal.claimed.long())
 
 
-class NeedsRoom(Walk):
-    """Another point where a batch has room."""
+class NeedsFullBatches(Walk):
+    """Another point where a batch may be filled up."""
 
     def noise(self, batch: Batch, state: State, i: int) -> torch.Tensor:
         return super().noise(batch, state, i) * state["scale"][:, None, None, None]
 
     def tried(self, batch: Batch, state: State, oracle: Oracle) -> tuple[State, Proposal]:
-        state["scale"] = torch.full((len(batch),), 1.0 if oracle.room == 1 else -1.0, dtype=torch.float64)
+        state["scale"] = torch.full((len(batch),), 1.0 if oracle.micro_batch == 1 else -1.0, dtype=torch.float64)
         return super().tried(batch, state, oracle)
 
 
@@ -180,5 +180,5 @@ not_a_number = maker(NotANumber)
 changes_images = maker(ChangesImages)
 shared_state = maker(SharedState)
 wrong_mask = maker(WrongMask)
-needs_room = maker(NeedsRoom)
+needs_full_batches = maker(NeedsFullBatches)
 unpicklable = maker(Unpicklable)

@@ -48,7 +48,7 @@ def test_the_good_attack_passes(threat: str) -> None:
         ("changes_images", "leaves_its_batch", "work on a copy"),
         ("shared_state", "keeps_to_the_form", "with a row for each sample"),
         ("wrong_mask", "keeps_to_the_form", "another shape"),
-        ("needs_room", "uses_room_for_speed_only", "where a batch has more room"),
+        ("needs_full_batches", "uses_free_rows_for_speed_only", "where a batch may be filled up"),
         ("unpicklable", "keeps_nothing", "sent to another process"),
     ],
 )
