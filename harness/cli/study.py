@@ -79,7 +79,7 @@ def _run(
     Nothing is trained or evaluated twice, and a run that was killed continues where it was when the same
     command is given again. Where a training fails, only what starts from it is skipped.
     """
-    from harness import studies as studies
+    from harness import studies
     from harness.errors import HarnessError
 
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
@@ -116,7 +116,7 @@ def _report(file: Path, output: Path | None, into: Path | None, as_json: bool, *
 @options.as_json
 def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> None:
     """Show what of the study in FILE is trained and evaluated."""
-    from harness import studies as studies
+    from harness import studies
 
     with redirect_stdout(sys.stderr):
         planned = _plan(file, where)
@@ -135,7 +135,7 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
 
 
 def _plan(file: Path, where: dict[str, Any]) -> Plan:
-    from harness import studies as studies
+    from harness import studies
 
     return studies.plan(studies.read(file), **where)
 
@@ -156,7 +156,7 @@ def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:
 
 
 def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
-    from harness import studies as studies
+    from harness import studies
     from harness.studies import judging
 
     measurements = studies.collect(planned, folder)

@@ -121,7 +121,7 @@ def train(
     import torch
 
     from harness import checkpoints, datasets, regimes
-    from harness import training as training
+    from harness import training
 
     torch.set_num_threads(threads)
     chosen = regimes.get(regime)
