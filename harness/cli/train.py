@@ -120,8 +120,7 @@ def train(
     """
     import torch
 
-    from harness import checkpoints, datasets, regimes
-    from harness import training
+    from harness import checkpoints, datasets, regimes, training
 
     torch.set_num_threads(threads)
     chosen = regimes.get(regime)
