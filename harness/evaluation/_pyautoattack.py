@@ -64,6 +64,7 @@ class ReferenceOutcome:
     """What the reference found.
 
     Attributes:
+        clean: the model's class without attack, from the pass that the reference made, int64 ``[n]``.
         robust: bool ``[n]``.
         points: the images it returned, ``[n, ...]``; the clean image where nothing was found.
         labels: the model's class on those, as it reported them, int64 ``[n]``.
@@ -72,6 +73,7 @@ class ReferenceOutcome:
         seconds: wall time.
     """
 
+    clean: Tensor
     robust: Tensor
     points: Tensor
     labels: Tensor
@@ -127,6 +129,7 @@ def attack(
     ended = time.perf_counter()
     robust = labels == y
     return ReferenceOutcome(
+        clean=torch.cat(journal.predicted)[-len(x) :],
         robust=robust,
         points=points.detach(),
         labels=labels,
@@ -154,6 +157,8 @@ class _Journal:
         self.backward: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
         self.current = "clean"
+        # before the first attack; the last of these are of the pass over all samples, those before it of checks
+        self.predicted: list[Tensor] = []
         self.began = {"clean": time.perf_counter()}
 
     def debug(self, message: str) -> None:
@@ -204,6 +209,8 @@ class _Counted(nn.Module):
                 f"the model has {logits.shape[1]}; the suite autoattack adapts to fewer"
             )
         self.journal.forward[step] += samples
+        if step == "clean":
+            self.journal.predicted.append(logits.detach().argmax(dim=1))
         if logits.requires_grad:
 
             def count(_: Tensor) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from pyautoattack import AutoAttack, checks
 from torch import Tensor, nn
 
+from harness import evaluation
 from harness.audit import kinds
 from harness.errors import InvalidInput, ModelError, UnknownName
 from harness.evaluation._pyautoattack import attack
+from harness.results import store
 from harness.threat import ThreatModel
 
 SHAPE = (1, 6, 6)
@@ -173,6 +176,19 @@ def test_its_warnings_become_flags_of_ours() -> None:
     assert kinds.RANDOMISED() in attack(Noisy(model), x, y, "Linf:1").flags
     probabilities = nn.Sequential(model, nn.Softmax(dim=1))
     assert kinds.PROBABILITIES() in attack(probabilities, x, y, "Linf:1").flags
+
+
+def test_a_result_on_a_randomised_model_agrees_with_itself(tmp_path: Path) -> None:
+    """Accuracy without attack is counted on the pass that the attacks set out from."""
+    model = network()
+    x, y = samples(model, 24)
+    torch.manual_seed(0)
+    done = evaluation.examine(
+        Noisy(model), x, y, threat="Linf:0.02", suite="autoattack-reference", batch_size=10, workers=1
+    )
+    assert 0 < done.result.robust_acc < done.result.clean_acc < 1
+    path = store.save(done.result, done.verdicts, tmp_path)
+    assert store.read(path).n == 24
 
 
 def test_too_few_classes_is_a_clear_error() -> None:
