@@ -158,6 +158,7 @@ def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:
 def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
     from harness import studies
     from harness.studies import judging
+    from harness.studies.statistics import p_text
 
     measurements = studies.collect(planned, folder)
     files = studies.write_report(measurements, folder, directory=into)
@@ -167,7 +168,7 @@ def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, sum
         done = {} if summary is None else {"trained": summary.trained, "evaluated": summary.evaluated}
         claims = [
             {"claim": j.claim.text, "verdict": j.verdict, "estimate": j.estimate, "interval": [j.low, j.high],
-             "p_value": j.p_value, "holm_p_value": j.corrected}
+             "p_value": j.p_value, "holm_p_value": j.corrected, "reason": j.reason}
             for j in judgements
         ]  # fmt: skip
         print_json({"study": planned.study.name, **done, "claims": claims, "report": str(page)})
@@ -181,7 +182,7 @@ def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, sum
                 j.verdict,
                 j.claim.text,
                 "" if j.estimate is None else f"{j.estimate:+.1f}",
-                "" if j.corrected is None else f"{j.corrected:.2g}",
+                "" if j.corrected is None else p_text(j.corrected),
             )
             for j in judgements
         ]

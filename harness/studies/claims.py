@@ -7,11 +7,15 @@
     robust(at-full) - robust(bn-ft) > 10
     clean(at-full) < clean(natural)
     robust(natural, suite="pgd-20", eps="0.05") < robust(no-bn, suite="pgd-20", eps="0.05")
+    mean_robust(no-bn) > mean_robust(natural)
     robust(bn-optim) != robust(at-full)
+    robust(bn-optim) == robust(at-full) +- 2
     params(bn-ft) < 0.2
 
 Both sides are sums of numbers, ``chance`` (100 over the number of classes) and quantities of entries, all in
-percent: ``robust`` and ``clean`` accuracy, and ``params``, the trained share of the parameters.
+percent: ``robust`` and ``clean`` accuracy, ``mean_robust``, the robust accuracy averaged over the radii of the study's
+curve, and ``params``, the trained share of the parameters. ``+-`` and a number at the end state the margin up to which
+two sides count as equal.
 """
 
 from __future__ import annotations
@@ -19,18 +23,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NoReturn, cast
+from typing import Literal, NoReturn, cast, get_args
 
 from harness.errors import InvalidInput
 
 __all__ = ["Claim", "Quantity", "Relation", "Term", "parse"]
 
-Kind = Literal["robust", "clean", "params"]
-Relation = Literal[">", ">=", "<", "<=", "!="]
+Kind = Literal["robust", "mean_robust", "clean", "params"]
+Relation = Literal[">", ">=", "<", "<=", "!=", "=="]
 
-_KINDS = ("robust", "clean", "params")
-_OPTIONS = {"robust": ("suite", "eps", "bn_stats"), "clean": ("bn_stats",), "params": ()}
-_RELATION = re.compile(r">=|<=|!=|>|<")
+_KINDS = get_args(Kind)
+_OPTIONS = {"robust": ("suite", "eps", "bn_stats"), "mean_robust": ("bn_stats",), "clean": ("bn_stats",), "params": ()}
+_RELATION = re.compile(r">=|<=|!=|==|>|<")
+_MARGIN = re.compile(r"\+-")
 _NUMBER = re.compile(r"\d+(\.\d+)?|\.\d+")
 _WORD = re.compile(r"[A-Za-z_]+")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -64,12 +69,14 @@ class Claim:
     Attributes:
         text: as it was written. about: whose it is.
         terms: of the left side, and of the right side with the sign turned.
+        margin: points up to which both sides count as equal, of ``==`` and, where it is given, of ``!=``.
     """
 
     text: str
     about: str
     terms: tuple[Term, ...]
     relation: Relation
+    margin: float | None = None
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -79,7 +86,8 @@ class Claim:
     @property
     def plain_pair(self) -> bool:
         """Whether it compares two accuracies with each other and with nothing else."""
-        accuracies = [term for term in self.terms if isinstance(term.what, Quantity) and term.what.kind != "params"]
+        plain = ("robust", "clean")
+        accuracies = [term for term in self.terms if isinstance(term.what, Quantity) and term.what.kind in plain]
         return len(self.terms) == 2 == len(accuracies) and sum(term.factor for term in self.terms) == 0
 
 
@@ -94,12 +102,19 @@ def parse(text: str, *, labels: Sequence[str], about: str = "") -> Claim:
     """
     reader = _Reader(text, labels)
     left = reader.sum()
-    relation = reader.take(_RELATION, "one of > >= < <= !=")
+    relation = cast(Relation, reader.take(_RELATION, "one of > >= < <= != =="))
     right = [Term(-term.factor, term.what) for term in reader.sum()]
+    margin = reader.margin()
     reader.end()
-    claim = Claim(text, about, (*left, *right), cast(Relation, relation))
+    claim = Claim(text, about, (*left, *right), relation, margin)
     if not claim.quantities:
         raise InvalidInput(f"the claim {text!r} speaks of no entry: use robust(LABEL), clean(LABEL) or params(LABEL)")
+    if relation == "==" and margin is None:
+        raise InvalidInput(
+            f"the claim {text!r} says that two sides are equal, but not how nearly: add a margin in points, as in +- 2"
+        )
+    if margin is not None and (relation not in ("==", "!=") or margin <= 0):
+        raise InvalidInput(f"the claim {text!r}: a margin is positive, and goes with == and != only")
     return claim
 
 
@@ -136,9 +151,12 @@ class _Reader:
 
     def sum(self) -> list[Term]:
         terms = [self.term(-1.0 if self.found("-") else 1.0)]
-        while sign := self.found(re.compile(r"[+-]")):
+        while sign := self.found(re.compile(r"\+(?!-)|-")):
             terms.append(self.term(1.0 if sign[0] == "+" else -1.0))
         return terms
+
+    def margin(self) -> float | None:
+        return float(self.take(_NUMBER, "a margin in points")) if self.found(_MARGIN) else None
 
     def term(self, factor: float) -> Term:
         if number := self.found(_NUMBER):
@@ -150,7 +168,7 @@ class _Reader:
             return Term(factor, "chance")
         if not word or word[0] not in _KINDS:
             self.at = start
-            self.fail("a number, chance, robust(...), clean(...) or params(...)")
+            self.fail("a number, chance, robust(...), mean_robust(...), clean(...) or params(...)")
         return Term(factor, self.quantity(cast(Kind, word[0])))
 
     def quantity(self, kind: Kind) -> Quantity:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from harness import regimes
 from harness.checkpoints import Manifest, manifest_path
 from harness.errors import InvalidInput
 from harness.results import store
 from harness.results.record import Result
 from harness.studies.jobs import Folders, find_result, load
 from harness.studies.planning import Measure, Member, Plan
+from harness.training.health import Health, assess
 
 __all__ = ["Measurement", "Measurements", "Network", "collect", "is_trained"]
 
@@ -67,6 +69,27 @@ class Measurements:
         """Evaluations of a label's networks, by seed."""
         found = self.networks.get(label, {})
         return {seed: n.measured[measure] for seed, n in found.items() if measure in n.measured}
+
+    def lineage(self, label: str) -> tuple[str, ...]:
+        """The label, and those of what it was trained from, one after the other."""
+        parent = self.plan.member(label).parent
+        return (label,) if parent is None else (label, *self.lineage(parent))
+
+    def health(self, label: str, seed: int) -> Health | None:
+        """How the training of a network went; None where that is not known, or nothing was trained."""
+        network = self.networks.get(label, {}).get(seed)
+        if network is None or not network.log:
+            return None
+        name, regime = network.manifest.regime, self.plan.member(label).regime
+        if regime is None and name in regimes.names():
+            regime = regimes.get(name)
+        size, batch = (network.manifest.training.get(key) for key in ("train_size", "batch_size"))
+        return assess(
+            network.log,
+            classes=network.manifest.classes,
+            adversarial=regime is not None and regime.stages()[-1].loss != "natural",
+            steps_per_epoch=max(1, size // batch) if isinstance(size, int) and isinstance(batch, int) else None,
+        )
 
 
 def is_trained(plan: Plan, member: Member, seed: int, folders: Folders) -> bool:

@@ -105,24 +105,38 @@ class Plan:
         """How a member is evaluated: other BN statistics need BN layers."""
         return tuple(m for m in self.measures if member.has_bn or m.bn_stats == STORED)
 
-    def measure_of(self, quantity: Quantity) -> Measure:
-        """What a claim's quantity was measured by.
+    def measures_for(self, quantity: Quantity) -> tuple[Measure, ...]:
+        """What a claim's quantity was measured by: one evaluation, or all of the curve.
 
         Raises:
             InvalidInput: nothing that the study measures.
         """
         if quantity.kind == "params":
-            return self.primary
+            return (self.primary,)
+        if quantity.kind == "mean_robust":
+            return self._curve(quantity)
         stats = quantity.bn_stats or self.primary.bn_stats
         eps = self.threat if quantity.eps is None else ThreatModel(self.threat.norm, quantity.eps)
         suite = quantity.suite or self.primary.suite
         for measure in self.measures:
             if (measure.suite, measure.bn_stats) == (suite, stats) and measure.threat.radius == eps.radius:
-                return measure
+                return (measure,)
         measured = sorted({f"{m.suite} at eps {m.threat.eps} ({m.bn_stats})" for m in self.measures})
         raise InvalidInput(
             f"a claim speaks of {quantity.kind}({quantity.label}) by {suite} at eps {eps.eps} ({stats}), "
             f"but the study measures {', '.join(measured)}"
+        )
+
+    def _curve(self, quantity: Quantity) -> tuple[Measure, ...]:
+        curve, stats = self.study.curve, quantity.bn_stats or self.primary.bn_stats
+        if curve is None or stats not in self.study.bn_stats:
+            raise InvalidInput(
+                f"a claim speaks of mean_robust({quantity.label}) ({stats}), but the study has "
+                + ("no curve: add [curve] with its radii" if curve is None else f"statistics {self.study.bn_stats}")
+            )
+        radii = {replace(self.threat, eps=eps).radius for eps in curve.eps}
+        return tuple(
+            m for m in self.measures if (m.asked, m.bn_stats) == (curve.suite, stats) and m.threat.radius in radii
         )
 
 
@@ -185,7 +199,7 @@ def plan(
     )
     for claim in claims:
         for quantity in claim.quantities:
-            made.measure_of(quantity)
+            made.measures_for(quantity)
             _check_params(quantity, made)
     for member in members:
         _check_shape(member, test_set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from harness.studies import plots, run_log, tables
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
+from harness.studies.statistics import SEEDS_FOR_OTHERS, p_text
+from harness.training.health import FALLING
 from harness.util.files import write_atomically
 
 __all__ = ["markdown", "write_report"]
@@ -62,7 +65,10 @@ def markdown(
     parts += [text for text in (study.question, f"After {study.source}." if study.source else "") if text]
     parts.append("\n".join(_protocol(measurements)))
     if judgements:
-        parts += ["## Claims", _claims(judgements), _how_judged(judgements)]
+        parts += ["## Claims", _claims(judgements), *_reasons(judgements), _how_judged(judgements)]
+    training = _training(measurements)
+    if training:
+        parts += ["## Training", training]
     parts += ["## Figures", _figures(measurements)]
     if any(member.entry.published for member in measurements.plan.members):
         parts += ["## Beside the published figures", *_published(measurements)]
@@ -130,17 +136,59 @@ def _claims(judgements: Sequence[Judgement]) -> str:
     return _table(header, rows, right=(2, 4, 5))
 
 
+def _reasons(judgements: Sequence[Judgement]) -> Iterator[str]:
+    """Why figures decide nothing, where they do not."""
+    lines = [f"- `{j.claim.text}`: {j.reason}" for j in judgements if j.reason and j.p_value is not None]
+    if lines:
+        yield "Open, whatever the figures:\n\n" + "\n".join(lines)
+
+
 def _how_judged(judgements: Sequence[Judgement]) -> str:
     text = (
-        "Difference: left side less right side of the claim, over seeds and test images. Interval and p-value are of "
-        "a two-way random-effects model, in which other seeds and other images would give other differences. Holm's "
-        f"procedure corrects for the number of claims, and below {LEVEL:g} it decides: supported where the difference "
-        "has the claimed sign, refuted where it has the other, open otherwise. The bootstrap over seeds and images and "
-        "McNemar's exact test, seed by seed, are checks and decide nothing."
+        "Difference: left side less right side of the claim, over seeds and test images. With three seeds or more, "
+        "interval and p-value are about other seeds and other images; the model is more conservative than one in which "
+        "images are the unit, and than one in which seeds are. Holm's procedure corrects for the number of claims, and "
+        f"below {LEVEL:g} it decides, about this setting and nothing else. A claim about networks that did not train "
+        "stays open. The bootstrap over seeds and images and McNemar's exact test, seed by seed, are checks and decide "
+        "nothing."
     )
-    if any(j.seeds == 1 and j.p_value is not None for j in judgements):
-        text += " With one seed, a verdict is about these networks and says nothing of others that are trained alike."
+    tested = [j for j in judgements if j.p_value is not None]
+    if any(not j.for_other_seeds for j in tested):
+        text += (
+            f" With fewer than {SEEDS_FOR_OTHERS} seeds a verdict is about these networks (with two, it must hold for "
+            "both) and says nothing of others that are trained alike: two seeds are too few for that."
+        )
     return text
+
+
+def _training(measurements: Measurements) -> str:
+    rows = []
+    for member in measurements.plan.members:
+        for seed in measurements.networks.get(member.label, {}):
+            health = measurements.health(member.label, seed)
+            if health is not None:
+                rows.append(
+                    (
+                        member.label, seed, "-" if health.steps is None else f"{health.steps:,}", health.passes,
+                        f"{health.final_loss:.3f}",
+                        f"{health.best_loss:.3f}", "-" if health.fall is None else f"{round(health.fall, 3) + 0:.3f}",
+                        "-" if health.gradient_norm is None else f"{health.gradient_norm:.2g}",
+                        "-" if health.final_robust_acc is None else f"{100 * health.final_robust_acc:.1f}",
+                        health.verdict if health.trained else f"**{health.verdict}**: {health.reason}",
+                    )
+                )  # fmt: skip
+    if not rows:
+        return ""
+    guessing = math.log(len(measurements.plan.test_set.classes))
+    note = (
+        f"Loss of a network that guesses: {guessing:.3f}. Fall: how much the loss falls in the last tenth of the "
+        f"epochs; above {FALLING * guessing:.3f} it counts as still falling. Robust: on the validation split under "
+        "PGD, in percent."
+    )
+    header = (
+        "entry", "seed", "steps", "passes", "last loss", "best loss", "fall", "gradient norm", "robust", "trained?",
+    )  # fmt: skip
+    return note + "\n\n" + _table(header, rows, right=range(1, 9))
 
 
 def _figures(measurements: Measurements) -> str:
@@ -281,9 +329,7 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2g}" if value >= 0.001 else "< 0.001"
+    return "-" if value is None else p_text(value)
 
 
 def _table(header: Sequence[object], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> str:

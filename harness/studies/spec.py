@@ -83,6 +83,7 @@ class Study(Record):
         bn_stats: statistics that BN layers evaluate with; several cross every entry with all of them.
         limit, train_limit: the first images only, of the test split and of the training split.
         claim: what is to be judged.
+        minimal_effect: points below which a difference is too small to decide a claim.
     """
 
     name: str = Field(pattern=LABEL)
@@ -104,6 +105,7 @@ class Study(Record):
     limit: int | None = Field(default=None, ge=1)
     train_limit: int | None = Field(default=None, ge=2)
     claim: tuple[ClaimText, ...] = ()
+    minimal_effect: float = Field(default=0.0, ge=0)
 
     @field_validator("seeds")
     @classmethod

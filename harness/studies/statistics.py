@@ -34,7 +34,17 @@ from scipy.stats import binomtest
 
 from harness.errors import InvalidInput
 
-__all__ = ["SEEDS_FOR_OTHERS", "Difference", "Estimate", "Rate", "equivalence", "estimate", "p_text"]
+__all__ = [
+    "SEEDS_FOR_OTHERS",
+    "Difference",
+    "Estimate",
+    "Matrix",
+    "Rate",
+    "beyond",
+    "equivalence",
+    "estimate",
+    "p_text",
+]
 
 SEEDS_FOR_OTHERS = 3
 """So many seeds are needed to say something of other seeds."""
@@ -126,6 +136,14 @@ def equivalence(difference: Difference, margin: float) -> float:
     if not margin > 0:
         raise InvalidInput(f"equivalence needs a positive margin in percent points, got {margin}")
     return max(_p_value(difference, -margin, "greater"), _p_value(difference, margin, "less"))
+
+
+def beyond(difference: Difference, margin: float) -> float:
+    """One-sided p-value of the mean difference being at most ``margin`` points from zero: small where it is clearly
+    further away, on the side of the estimate."""
+    if difference.values.mean() > 0:
+        return _p_value(difference, margin, "greater")
+    return _p_value(difference, -margin, "less")
 
 
 def p_text(p_value: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from harness.studies.judging import Judgement
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure
+from harness.studies.statistics import p_text
 
 __all__ = ["Spread", "claims_csv", "clean", "report_csv", "robust", "runs_csv", "trained_share"]
 
@@ -117,8 +118,8 @@ def claims_csv(judgements: Sequence[Judgement]) -> str:
     rows = [
         (
             j.claim.text, j.claim.about, j.verdict, _number(j.estimate), _number(j.low), _number(j.high),
-            _precise(j.p_value), _precise(j.corrected), j.seeds, j.in_favour,
-            *map(_number, j.bootstrap or (None, None)), _precise(j.mcnemar), j.reason,
+            _p(j.p_value), _p(j.corrected), j.seeds, j.in_favour,
+            *map(_number, j.bootstrap or (None, None)), _p(j.mcnemar), j.reason,
         )
         for j in judgements
     ]  # fmt: skip
@@ -129,8 +130,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _precise(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _p(value: float | None) -> str:
+    return "" if value is None else p_text(value)
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,16 @@ def standing(share: float, n: int, *, shift: int = 0) -> np.ndarray[Any, np.dtyp
 
 
 def measurements(
-    made: Plan, robust: Mapping[str, Sequence[float]], clean: Mapping[str, Sequence[float]]
+    made: Plan,
+    robust: Mapping[str, Sequence[float]],
+    clean: Mapping[str, Sequence[float]],
+    losses: Mapping[str, float] = MappingProxyType({}),
 ) -> Measurements:
-    """Networks of which, in every measure, the first so many samples stand (accuracies as shares, by seed)."""
+    """Networks of which, in every measure, the first so many samples survive (accuracies as shares, by seed).
+
+    Args:
+        losses: of every epoch, by label; 1 if not given.
+    """
     from harness.checkpoints import Manifest
 
     n = len(made.test_set)
@@ -90,7 +98,13 @@ def measurements(
                 for measure in made.measures
             }
             log = tuple(
-                {"epoch": float(e), "loss": 2.0 / e, "validation_clean_acc": across, "validation_robust_acc": up}
+                {
+                    "epoch": float(e),
+                    "phase": 1.0,
+                    "loss": losses.get(label, 1.0),
+                    "validation_clean_acc": across,
+                    "validation_robust_acc": up,
+                }
                 for e in (1, 2, 3)
             )
             networks[label][seed] = Network(label, seed, manifest, outcomes, log)

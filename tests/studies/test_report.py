@@ -63,10 +63,10 @@ def test_the_page_says_it_all(written: Path) -> None:
     page = (written / "report.md").read_text(encoding="utf-8")
     assert page.startswith("# A study of nothing\n\nAfter Nobody.\n")
     for words in (
-        "| `robust(at-full) > robust(bn-ft)` | **supported** | +39.0 |",
+        "| `robust(at-full) > robust(bn-ft)` | **supported in this setting** | +39.0 |",
         "of the \\| paper |",
         "| `robust(natural) > chance` | **open** | +1.0 |",
-        "| `params(bn-ft) < 0.2` | **refuted** | +0.42 | exact |",
+        "| `params(bn-ft) < 0.2` | **does not hold** | +0.42 | exact |",
         "| bn-ft | 3 | 77,562 | 480 (0.619 %) | 97.7 ± 0.6 | 41.0 ± 1.0 | 41.0 ± 1.0 |",
         "| at-full | 90.3 ± 0.6 | 80.0 ± 1.0 | 80.0 ± 1.0 | 80.0 ± 1.0 |",
         "the first 200 of 500 images of digits (test), Linf:0.15: fgsm, pgd-20",
@@ -87,8 +87,8 @@ def test_the_tables_hold_every_figure(written: Path) -> None:
     assert len(runs) == 3 * 3 * 4
     (one,) = [row for row in report if (row["label"], row["suite"], row["eps"]) == ("bn-ft", "pgd-20", "0.15")]
     assert (one["seeds"], one["n"], one["robust_mean"], one["robust_sd"]) == ("3", "200", "41.0000", "1.0000")
-    assert [row["verdict"] for row in claims] == ["supported", "open", "refuted"]
-    assert claims[0]["holm_p_value"] != claims[0]["p_value"]
+    assert [row["verdict"] for row in claims] == ["supported in this setting", "open", "does not hold"]
+    assert [claims[0][name] for name in ("p_value", "holm_p_value")] == ["< 0.001", "0.0014"]
     assert claims[2]["p_value"] == ""
 
 
@@ -113,6 +113,19 @@ def test_one_seed_has_no_deviation_and_says_so(tmp_path: Path) -> None:
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| at-full | 1 | 77,562 | 77,562 (100 %) | 90.0 | 80.0 | 80.0 |" in page
     assert "says nothing of others" in page
+    assert "**holds for these 2 networks**" in page
+
+
+def test_what_did_not_train_is_named(tmp_path: Path) -> None:
+    made = planned(claim=CLAIMS)
+    write_report(measurements(made, ROBUST, CLEAN, {"natural": 2.4}), tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    why = "its loss ends at 2.400, and guessing has 2.303"
+    assert f"| natural | 0 | - | 3 | 2.400 | 2.400 | 0.000 | - | 10.0 | **not trained**: {why} |" in page
+    assert f"Open, whatever the figures:\n\n- `robust(at-full) > robust(bn-ft)`: natural (seed 0): {why}" in page
+    assert "**open: not trained**" in page
+    claims = rows(tmp_path / "claims.csv")
+    assert claims[0]["verdict"] == "open: not trained"
 
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
