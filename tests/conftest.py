@@ -1,4 +1,4 @@
-"""Nothing in the tests depends on how fast this machine is."""
+"""What holds for all tests: nothing depends on how fast this machine is, or on what its user trusts."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def fixed_choice() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         fix_choice(monkeypatch)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of settings for each test, in which no code is trusted yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))

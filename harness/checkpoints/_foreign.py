@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from harness import datasets, models
+from harness.checkpoints._building import build
 from harness.checkpoints._constants import for_bytes, scaled
 from harness.checkpoints._manifest import build_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS, normalization_of
@@ -85,17 +86,21 @@ def import_file(
         if missing:
             options = ", ".join(f"--{key}" for key in missing)
             raise InvalidInput(f"{path} does not say what it is: give {options} (a data set says classes and shape)")
-        model = models.build(
-            said["architecture"],
+        called, channels = said["architecture"], said["shape"][0]
+
+        def find(state: Mapping[str, Any]) -> Weights:
+            return find_weights(file, state, called, channels, entry=entry, renames=renames)
+
+        model = build(
+            called,
             classes=said["classes"],
             shape=said["shape"],
             norm_layer=said.get("norm_layer", models.OWN),
-            seed=0,
+            check=find,
         )
-        found = find_weights(file, model.network, model.architecture, said["shape"][0], entry=entry, renames=renames)
+        found = find(model.network.state_dict())
     told = _told(normalization, mean, std)
     chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where)
-    channels = said["shape"][0]
     if chosen is not None and len(chosen.mean) != channels:
         raise InvalidInput(
             f"the normalization has {len(chosen.mean)} channels and the images have {channels}; give one mean and "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from harness.checkpoints._toml import to_toml
 from harness.errors import CheckpointError, HarnessError
 from harness.models import OWN, Normalization
 from harness.threat import ThreatModel
+from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
 __all__ = [
@@ -33,6 +34,8 @@ SUFFIXES = (".pt", ".safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NAME_RULE = "expected letters, digits and . _ + -, beginning with a letter or digit"
 _LONGEST = 200
+_MOST_CLASSES = 1_000_000
+_MOST_PIXELS = 1 << 26
 _HASH = r"^[0-9a-f]{64}$"
 
 
@@ -54,7 +57,12 @@ class Manifest(Record):
     sha256: str = Field(pattern=_HASH, description="of that file")
     weights_sha256: str = Field(pattern=_HASH, description="of the tensors, however they are packed")
     architecture: str
-    classes: int = Field(ge=2)
+    code_sha256: str | None = Field(
+        default=None,
+        pattern=_HASH,
+        description="of the copied code, where the architecture is a file of the user's own",
+    )
+    classes: int = Field(ge=2, le=_MOST_CLASSES)
     shape: tuple[int, int, int] = Field(description="C, H, W")
     norm_layer: str = OWN
     normalization: Normalization | None = Field(default=None, description="inside the model; absent: none")
@@ -93,8 +101,8 @@ class Manifest(Record):
     @field_validator("shape")
     @classmethod
     def _shape(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(shape) < 1:
-            raise ValueError("expected channels, height and width of at least 1")
+        if min(shape) < 1 or math.prod(shape) > _MOST_PIXELS:
+            raise ValueError(f"expected channels, height and width of at least 1, and at most {_MOST_PIXELS} in all")
         return shape
 
     @field_validator("normalization", mode="before")
@@ -105,6 +113,13 @@ class Manifest(Record):
         if set(value) != {"mean", "std"}:
             raise ValueError("expected mean and std")
         return Normalization(value["mean"], value["std"])
+
+    @field_validator("definition", "training")
+    @classmethod
+    def _facts(cls, facts: dict[str, Any]) -> dict[str, Any]:
+        # numbers that are not finite, dates: what JSON cannot hold, and this package never writes
+        to_toml(facts)
+        return facts
 
     @field_validator("threat")
     @classmethod
@@ -157,10 +172,10 @@ def read_manifest(path: Path) -> Manifest:
         CheckpointError: it cannot be read, is no TOML, or has a field that is unknown, missing or wrong.
     """
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = read_toml(path)
     except OSError as error:
         raise CheckpointError(f"cannot read the manifest {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"the manifest {path} is not valid TOML: {error}") from error
     version = fields.get("schema")
     if isinstance(version, int) and version > SCHEMA_VERSION:

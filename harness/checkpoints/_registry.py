@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness import models
+from harness.checkpoints._building import build
+from harness.checkpoints._code import code_of, runnable
 from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
 from harness.checkpoints._places import find
 from harness.checkpoints._tensors import check_finite, differences, hash_tensors, pack, some
@@ -69,10 +70,12 @@ def weights_sha256(model: nn.Module) -> str:
 def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: str = "cpu") -> Checkpoint:
     """Load a checkpoint by path or name (`find`), checked against its manifest in every respect.
 
+    Where its architecture is a user's own file, that code is run only if it is trusted (`harness.util.trust`).
+
     Raises:
         UnknownName: there is none of that name.
-        CheckpointError: no manifest, another hash, a damaged file, code in it, or tensors that do not fit
-            the architecture (the error lists what differs).
+        CheckpointError: no manifest, another hash, a damaged file, objects in it, code that has changed or is not
+            trusted, or tensors that do not fit the architecture (the error lists what differs).
     """
     path = find(name, checkpoint_dir)
     beside = manifest_path(path)
@@ -84,6 +87,8 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
     manifest = read_manifest(beside)
     if manifest.file != path.name:
         raise CheckpointError(f"the manifest {beside} belongs to {manifest.file}, not to {path.name}")
+    if path.resolve().parent != beside.resolve().parent:
+        raise CheckpointError(f"{path} is a link to a file elsewhere: put the file itself beside its manifest")
     found = _file_sha256(path)
     if found != manifest.sha256:
         raise CheckpointError(
@@ -92,8 +97,15 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
         )
     with open_weights(path) as file:
         tensors = _plain(file)
-        model = _empty_model(manifest, path)
-        _check_fit(model, tensors, str(path))
+        architecture = runnable(manifest, path)
+        model = build(
+            architecture,
+            classes=manifest.classes,
+            shape=manifest.shape,
+            norm_layer=manifest.norm_layer,
+            normalization=manifest.normalization,
+            check=lambda state: _check_fit(state, tensors, architecture, str(path)),
+        )
         fill(model, file.read(tensors), str(path))
     if weights_sha256(model) != manifest.weights_sha256:
         raise CheckpointError(f"the weights in {path} have another hash than its manifest says: import it anew")
@@ -138,29 +150,13 @@ def _plain(file: WeightsFile) -> dict[str, StoredTensor]:
     return held
 
 
-def _empty_model(manifest: Manifest, path: Path) -> Model:
-    architecture = manifest.architecture
-    file, colon, factory = architecture.partition(".py:")
-    beside = path.parent / f"{file}.py"
-    if colon and not Path(f"{file}.py").is_file() and beside.is_file():
-        architecture = f"{beside}:{factory}"
-    return models.build(
-        architecture,
-        classes=manifest.classes,
-        shape=manifest.shape,
-        norm_layer=manifest.norm_layer,
-        normalization=manifest.normalization,
-        seed=0,
-    )
-
-
 def fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
     """Put weights into a model that they fit exactly.
 
     Raises:
         CheckpointError: names, shapes or dtypes differ (listed), or a value is not finite.
     """
-    _check_fit(model, tensors, where)
+    _check_fit(model.network.state_dict(), tensors, model.architecture, where)
     check_finite(tensors, where)
     try:
         model.network.load_state_dict(dict(tensors), strict=True)
@@ -168,10 +164,15 @@ def fill(model: Model, tensors: Mapping[str, Tensor], where: str) -> None:
         raise CheckpointError(f"{where} does not fit {model.architecture}: {' '.join(str(error).split())}") from error
 
 
-def _check_fit(model: Model, tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor], where: str) -> None:
-    differ = differences(model.network.state_dict(), tensors)
+def _check_fit(
+    state: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | Mapping[str, StoredTensor],
+    architecture: str,
+    where: str,
+) -> None:
+    differ = differences(state, tensors)
     if differ:
-        raise CheckpointError(f"{where} does not fit the architecture {model.architecture}: {'; '.join(differ)}")
+        raise CheckpointError(f"{where} does not fit the architecture {architecture}: {'; '.join(differ)}")
 
 
 def save(
@@ -198,16 +199,18 @@ def save(
     Equal models and facts give equal bytes.
 
     Raises:
-        CheckpointError: a name that is no plain file name, other weights of that name (unless
+        CheckpointError: a name that is no plain file name, other weights or facts of that name (unless
             ``overwrite``), or weights that are not finite.
         StorageError: the folder cannot be written.
     """
     folder = Path(directory).expanduser()
+    code = code_of(model.architecture)
     fields: dict[str, Any] = {
         "name": name,
         "file": f"{name}.{file_format}",
         "weights_sha256": weights_sha256(model),
-        "architecture": model.architecture,
+        "architecture": code.architecture if code else model.architecture,
+        "code_sha256": code.sha256 if code else None,
         "classes": model.classes,
         "shape": model.shape,
         "norm_layer": model.norm_layer,
@@ -234,31 +237,35 @@ def save(
     if not overwrite:
         _refuse_to_replace(folder, manifest)
     path = folder / manifest.file
-    write_together({path: content, manifest_path(path): manifest.to_toml().encode()})
+    copied = {folder / name: text for name, text in code.files.items()} if code else {}
+    write_together({path: content, manifest_path(path): manifest.to_toml().encode(), **copied})
     return path
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _refuse_to_replace(folder: Path, manifest: Manifest) -> None:
+    """Refuse a name that other weights have, or the same weights with other facts."""
     beside = folder / f"{manifest.name}.toml"
-    if beside.is_file():
-        try:
-            there = read_manifest(beside)
-        except HarnessError:
-            there = None
-        if there is not None and (there.weights_sha256, there.file) == (
-            manifest.weights_sha256,
-            manifest.file,
-        ):
-            return
     files = [folder / f"{manifest.name}.{suffix}" for suffix in ("pt", "safetensors", "toml")]
-    # the same weights without a manifest: whoever wrote them was killed in between
-    taken = [file for file in files if file.exists() and (file.name, _sha256(file)) != (manifest.file, manifest.sha256)]
-    if taken:
+    try:
+        standing = read_manifest(beside) if beside.is_file() else None
+    except HarnessError:
+        standing = None
+    if standing is None:
+        # the same weights without a manifest: whoever wrote them was killed in between
+        same = (manifest.file, manifest.sha256)
+        taken = [file for file in files if file.exists() and (file.name, _file_sha256(file)) != same]
+        if taken:
+            raise CheckpointError(
+                f"{taken[0]} exists already: choose another name, or ask to overwrite it (--overwrite)"
+            )
+        return
+    # a training that is repeated took another time
+    ignored = {"training", "sha256"}
+    before, now = (one.model_dump(exclude=ignored) for one in (standing, manifest))
+    other = "weights" if standing.weights_sha256 != manifest.weights_sha256 else ""
+    other = other or ", ".join(field for field, value in now.items() if before[field] != value)
+    if other:
         raise CheckpointError(
-            f"{taken[0]} exists already with other weights: choose another name, or ask to overwrite it"
+            f"{folder / standing.file} exists already with other {other}: choose another name, or ask to overwrite it "
+            "(--overwrite)"
         )

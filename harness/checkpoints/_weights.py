@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.checkpoints._constants import constants_of
 from harness.checkpoints._conversion import converted
@@ -39,7 +40,7 @@ class Weights:
 
 def find_weights(
     file: WeightsFile,
-    network: nn.Module,
+    state: Mapping[str, Any],
     architecture: str,
     channels: int,
     *,
@@ -49,6 +50,7 @@ def find_weights(
     """Find the weights of a network in a file (see `harness.checkpoints._matching` for the rule).
 
     Args:
+        state: the network's state dict.
         architecture: what the network is called in errors. channels: of the images, for a normalisation.
         entry: which entry to take. renames: parts of names to replace first.
 
@@ -56,7 +58,7 @@ def find_weights(
         CheckpointError: they are not in the file, or several sets of them that differ and none was chosen.
     """
     where = str(file.path)
-    expected = _state(network)
+    expected = _tensors_only(state)
     held = holdings(file.value, where)
     held = renamed(held, renames, where) if renames else held
     matches = find_matches(held, expected, where, architecture, entry=entry)
@@ -82,13 +84,12 @@ def find_weights(
     return Weights(held_tensors, normalizations, (*notes, *conversions))
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    """A network's state dict, which must hold tensors and nothing else.
+def _tensors_only(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state dict that holds tensors and nothing else.
 
     Raises:
         CheckpointError: names what is none.
     """
-    state = network.state_dict()
     wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if wrong:
         raise CheckpointError(

@@ -23,6 +23,7 @@ __all__ = [
     "norm",
     "precision",
     "seed",
+    "trust_code",
 ]
 
 
@@ -47,6 +48,13 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 def choice(of: object) -> click.Choice:  # type: ignore[type-arg]  # not subscriptable in every click
     """One of the names of a type in `harness.util.choices`."""
     return click.Choice(names(of))
+
+
+def _trust_code(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from harness.util import trust
+
+        ctx.with_resource(trust.trusting())
 
 
 folder = click.Path(path_type=Path)
@@ -76,6 +84,13 @@ seed = click.option(
     show_default=True,
     metavar="N",
     help="Seed of all randomness.",
+)
+trust_code = click.option(
+    "--trust-code",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust_code,
+    help="Run code that a manifest names, also where nobody has named it on this machine before.",
 )
 precision = click.option(
     "--precision",

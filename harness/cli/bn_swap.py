@@ -23,6 +23,7 @@ __all__ = ["bn_swap"]
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @options.checkpoint_dir
+@options.trust_code
 @click.option(
     "--suite",
     default="pgd-20",

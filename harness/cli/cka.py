@@ -23,6 +23,7 @@ __all__ = ["cka"]
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @options.checkpoint_dir
+@options.trust_code
 @click.option("--dataset", metavar="NAME", help="As in 'harness evaluate'; the one of A if not given.")
 @options.data_dir
 @options.download

@@ -24,6 +24,7 @@ __all__ = ["evaluate"]
     help="A path or a registered name, such as bn_ft.pt; may be given several times.",
 )
 @options.checkpoint_dir
+@options.trust_code
 @click.option(
     "--suite",
     default="autoattack",

@@ -98,6 +98,7 @@ def _renames(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
     help="Where to register it; $HARNESS_HOME/checkpoints if not given, else ./checkpoints.",
 )
 @options.checkpoint_dir
+@options.trust_code
 @click.option("--overwrite", is_flag=True, help="Replace another checkpoint of that name.")
 @options.as_json
 def import_(

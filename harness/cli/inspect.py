@@ -24,6 +24,7 @@ __all__ = ["inspect"]
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--parent", metavar="NAME", help="Compare with this one instead of the parent that the manifest names.")
 @options.checkpoint_dir
+@options.trust_code
 @options.as_json
 def inspect(checkpoint: str, parent: str | None, checkpoint_dir: Path | None, as_json: bool) -> None:
     """Show what a checkpoint is, its BN layers one by one, and what changed since its parent."""

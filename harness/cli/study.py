@@ -40,6 +40,7 @@ def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
         options.data_dir,
         options.download,
         options.checkpoint_dir,
+        options.trust_code,
         click.option(
             "--output",
             type=options.folder,

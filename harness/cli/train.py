@@ -36,6 +36,7 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 )
 @click.option("--parent", metavar="CHECKPOINT", help="What a regime that starts from a parent starts from.")
 @options.checkpoint_dir
+@options.trust_code
 @click.option(
     "--dataset",
     metavar="NAME",

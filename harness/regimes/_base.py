@@ -6,13 +6,13 @@ of `harness.regimes`; a user's own is one TOML file with the same fields (`read`
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from harness.errors import InvalidInput
+from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
 __all__ = ["Awp", "Conduct", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
@@ -161,10 +161,10 @@ def read(path: str | Path) -> Regime:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise InvalidInput(f"cannot read the regime {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InvalidInput(f"the regime {path} is not valid TOML: {error}") from error
     table.setdefault("name", path.stem.lower().replace("_", "-"))
     table.setdefault("summary", f"from {path.name}")

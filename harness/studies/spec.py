@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from harness.errors import InvalidInput
 from harness.util.choices import BnStatisticsKind
+from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
 __all__ = ["LABEL", "ClaimText", "Curve", "Entry", "Study", "read"]
@@ -133,10 +133,10 @@ def read(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise InvalidInput(f"cannot read the study {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InvalidInput(f"the study {path} is not valid TOML: {error}") from error
     table.setdefault("name", path.stem)
     return _beside(validate(Study, table, f"the study {path}"), path.parent)

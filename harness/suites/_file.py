@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from harness.errors import InvalidInput
 from harness.suites._base import Step, Suite
+from harness.util.reading import read_toml
 from harness.util.user_file import is_in_file
 
 __all__ = ["read"]
@@ -22,8 +22,8 @@ def read(path: Path) -> Suite:
         InvalidInput: a file that is missing or does not describe a suite.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the suite {path}: {error}") from error
     tables = content.get("step")
     if set(content) != {"step"} or not isinstance(tables, list) or not tables:

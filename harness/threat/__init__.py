@@ -143,6 +143,8 @@ def _value(eps: str) -> float:
         raise InvalidInput(f"eps must be a positive number or fraction such as 8/255, got {eps!r}")
     try:
         value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(eps)
+    except OverflowError:
+        raise InvalidInput(f"eps must be positive and finite, got {eps!r}") from None
     except ZeroDivisionError:
         raise InvalidInput(f"eps must be a positive number or fraction, got {eps!r}: it divides by zero") from None
     if not (value > 0 and math.isfinite(value)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["checkpoints_root", "data_root", "leaderboards_root", "results_root", "studies_root"]
+__all__ = ["checkpoints_root", "data_root", "leaderboards_root", "results_root", "studies_root", "user_root"]
 
 
 def checkpoints_root() -> Path:
@@ -31,6 +31,15 @@ def results_root() -> Path:
 def studies_root() -> Path:
     """Where studies keep what they make, a folder each."""
     return _home() / "study-runs"
+
+
+def user_root() -> Path:
+    """Where what belongs to the user alone is kept: ``$HARNESS_HOME``, or the user's folder of settings. It is never
+    the current folder, which may come from somebody else."""
+    if os.environ.get("HARNESS_HOME"):
+        return _home()
+    settings = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(settings) if settings else Path("~/.config").expanduser()) / "harness"
 
 
 def _home() -> Path:

@@ -6,12 +6,14 @@ import json
 import math
 import os
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parse_json", "read_bounded"]
+__all__ = ["parse_json", "read_bounded", "read_toml"]
 
 _LARGEST_INTEGER = 1 << 64
+_MOST_DOTS = 100
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -55,6 +57,34 @@ def parse_json(content: bytes, *, deepest: int = 32) -> Any:
         )
     except RecursionError as error:
         raise ValueError(f"it is nested more than {deepest} deep") from error
+    _check_depth(value, deepest)
+    return value
+
+
+def read_toml(path: Path, *, most: int = 1 << 20, deepest: int = 32) -> dict[str, Any]:
+    """A TOML file of at most ``most`` bytes.
+
+    Args:
+        deepest: how many lists and tables may lie inside each other.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, no TOML, holds a number of more than 64 bits, or is nested too deeply.
+    """
+    text = read_bounded(path, most).decode("utf-8")
+    # Python's reader takes a time that grows with the square of the parts of a dotted key
+    if any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"it is nested more than {deepest} deep")
+    try:
+        value = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {deepest} deep") from error
+    _check_depth(value, deepest)
+    return value
+
+
+def _check_depth(value: Any, deepest: int) -> None:
+    """Refuse what is nested too deeply, text that is no Unicode, and numbers of more than 64 bits."""
     level, depth = [value], 0
     while level:
         inner: list[Any] = []
@@ -65,11 +95,12 @@ def parse_json(content: bytes, *, deepest: int = 32) -> Any:
                 inner += part
             elif isinstance(part, str):
                 part.encode("utf-8")  # half a surrogate pair is no text
+            elif isinstance(part, int) and abs(part) >= _LARGEST_INTEGER:
+                raise ValueError("it holds a number of more than 64 bits")
         depth += any(isinstance(part, dict | list) for part in level)
         if depth > deepest:
             raise ValueError(f"it is nested more than {deepest} deep")
         level = inner
-    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,9 +11,12 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.util.reading import read_bounded
 from harness.util.user_file import is_in_file
 
 __all__ = ["source_files", "source_sha256"]
+
+_LARGEST = 1 << 20
 
 
 def source_sha256(reference: str) -> str | None:
@@ -73,6 +76,6 @@ def _imported(text: bytes) -> Iterator[str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError:
+        return read_bounded(path, _LARGEST)
+    except (OSError, ValueError):
         return b""

@@ -6,6 +6,7 @@ Every ``FILE.py:NAME`` of the package passes through `load_file`, whatever it na
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from typing import Any
 from harness.errors import InvalidInput, UnknownName
 
 __all__ = ["from_file", "importable", "is_in_file", "load_file", "one_line"]
+
+_FOLDERS: set[Path] = set()
+"""Folders whose modules may be in the module table."""
 
 
 def is_in_file(name: str) -> bool:
@@ -94,13 +98,34 @@ class _Loader(SourceLoader):
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """``folder`` in front of the import path, as Python puts the folder of a script that it runs."""
+    """``folder`` in front of the import path, as Python puts the folder of a script that it runs.
+
+    Modules of the same names that the files of other folders have imported are out of sight meanwhile: two networks
+    may each have a ``utils.py`` beside them.
+    """
     entry = str(folder)
+    hidden = _hide(folder)
+    _FOLDERS.add(folder)
     sys.path.insert(0, entry)
     try:
         yield
     finally:
         sys.path.remove(entry)
+        sys.modules.update(hidden)
+
+
+def _hide(folder: Path) -> dict[str, ModuleType]:
+    """Take modules of other such folders out of the module table whose names mean something in this one."""
+    here = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    others = tuple(f"{other}{os.sep}" for other in _FOLDERS if other != folder)
+    hidden = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in here and str(getattr(module, "__file__", None)).startswith(others)
+    }
+    for name in hidden:
+        del sys.modules[name]
+    return hidden
 
 
 def one_line(error: BaseException) -> str:

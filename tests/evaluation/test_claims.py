@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,7 @@ def test_a_network_that_cannot_be_built_anew_is_a_flag(tmp_path: Path, monkeypat
         next(model.parameters()).add_(1)
     path = registered(tmp_path, "own", model, regime="bn-scratch", training={"seed": 3})
     point = checkpoints.load(path)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "code")
     (flag,) = evaluate(point).flags
     assert flag.text.startswith("lineage: the claim of bn-scratch could not be verified (")
     assert "cannot be built anew here" in flag.text

@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +104,17 @@ def test_objects_beside_the_weights_are_named_and_not_made(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("value", "what"),
+    ("make", "what"),
     [
-        (torch.zeros(3, device="meta"), "no data"),
-        (torch.zeros(3).to_sparse(), "sparse"),
-        (torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8), "quantised"),
-        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        (lambda: torch.zeros(3, device="meta"), "no data"),
+        (lambda: torch.zeros(3).to_sparse(), "sparse"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8), "quantised"),
+        (lambda: nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_tensors_without_plain_numbers_are_named(value: Any, what: str, tmp_path: Path) -> None:
-    torch.save({"x": value}, tmp_path / "w.pt")
+def test_tensors_without_plain_numbers_are_named(make: Callable[[], Any], what: str, tmp_path: Path) -> None:
+    torch.save({"x": make()}, tmp_path / "w.pt")
     with open_weights(tmp_path / "w.pt") as file:
         assert what in file.value["x"].what
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import checkpoints
@@ -92,7 +92,11 @@ def test_another_checkpoint_of_that_name_is_not_replaced(tmp_path: Path) -> None
     with pytest.raises(CheckpointError, match="exists already"):
         registered(tmp_path, model=small(1), file_format="safetensors")
     assert path.read_bytes() == before
-    registered(tmp_path, model=small(0), regime="natural")
+    registered(tmp_path, model=small(0), training={"seconds": 3.5})
+    assert checkpoints.load(path).manifest.training == {"seconds": 3.5}
+    with pytest.raises(CheckpointError, match="exists already with other regime, notes"):
+        registered(tmp_path, model=small(0), regime="natural", notes=["one"])
+    registered(tmp_path, model=small(0), regime="natural", overwrite=True)
     assert checkpoints.load(path).manifest.regime == "natural"
     registered(tmp_path, model=small(1), overwrite=True)
     assert path.read_bytes() != before
@@ -265,6 +269,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), _VALUES, max_size=5))
 def test_toml_is_read_back_as_it_was_written(table: dict[str, Any]) -> None:
     assert repr(tomllib.loads(to_toml(table))) == repr(_tables_last(table))

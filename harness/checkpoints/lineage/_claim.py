@@ -151,7 +151,7 @@ def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:
         return "root", f"{regime.name} starts at random, and the manifest does not say from which seed"
     try:
         start = models.build(
-            manifest.architecture,
+            checkpoint.model.architecture,
             classes=manifest.classes,
             shape=manifest.shape,
             norm_layer=manifest.norm_layer,
