@@ -6,16 +6,13 @@ flag. Passes that are faster than the model's own are used where they agree with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.audit import kinds
+from harness.audit import model as checks
 from harness.audit.flags import Flag
 from harness.backends import Backend, eager, plain, static
 from harness.backends.choose import FEWEST_ROWS, Choice, choose
@@ -23,13 +20,13 @@ from harness.backends.equivalence import FEWEST, Guard, chosen
 from harness.backends.passes import Passes
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
-from harness.errors import InvalidInput, ModelError, NoGradient
+from harness.errors import NoGradient
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
 
-__all__ = ["Prepared", "prepare", "probabilities", "refuse_nan"]
+__all__ = ["Prepared", "prepare"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 # An attack's own work for the rows of several passes takes hardly longer than for those of one. But its states must not
@@ -59,11 +56,10 @@ class Prepared:
     first: Tensor
     steady: bool
 
-    def recognises(self, logits: Tensor) -> bool:
-        """Whether ``logits`` of the first samples are this model's."""
+    def changed(self, logits: Tensor) -> Flag | None:
+        """Whether ``logits`` of the first samples are another model's, or this one's after it has changed."""
         rows = min(len(logits), len(self.first))
-        saved = logits[:rows].to(self.first)
-        return not self.steady or torch.allclose(saved, self.first[:rows], rtol=1e-3, atol=1e-3)
+        return checks.state_kept(self.first[:rows], logits[:rows]) if self.steady else None
 
 
 def prepare(
@@ -90,40 +86,26 @@ def prepare(
     pair = pool.x[:2].clone().to(device)
     forward, backward = np.zeros(len(pool), np.int64), np.zeros(len(pool), np.int64)
     probe = Passes(model, None, len(pair))
-    with _unchanged(model):
+    with checks.refuse_changed_state(model):
         together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
-        probe.classes = together.shape[1]
+        probe.classes = classes = together.shape[1]
         alone = probe.logits(pair[:1], "on the first sample alone") if len(pair) > 1 else together
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
-    if not torch.equal(pair.cpu(), pool.x[:2]):
-        raise ModelError(
-            "the model's forward pass changes its input in place, so that no attack could know at which point it is; "
-            "let it work on a copy"
-        )
-    refuse_nan(together.cpu(), pool.names)
+    checks.refuse_changed_images(pair.cpu(), pool.x[:2])
+    checks.refuse_nan(together.cpu(), pool.names)
+    checks.refuse_few_classes(classes)
+    checks.refuse_unknown_labels(pool.y, classes, pool.names)
     forward[0] += 1
     forward[: len(pair)] += 2 if len(pair) > 1 else 1
     backward[: len(pair)] += slope is not None
-    classes = together.shape[1]
-    if classes < 2:
-        raise ModelError(f"the model returns {classes} logit per sample: attacks need at least 2 classes")
-    beyond = (pool.y >= classes).nonzero().squeeze(1)
-    if len(beyond):
-        row = int(beyond[0])
-        raise InvalidInput(
-            f"sample {int(pool.names[row])} has class {int(pool.y[row])}, "
-            f"but the model knows {classes} (0 to {classes - 1})"
-        )
-    flags: list[Flag] = []
-    random = _apart(together, again) > 1e-4
-    if random and not suite.expects_random:
-        flags.append(kinds.RANDOMISED())
-    alike = _apart(together[:1], alone) <= 1e-3
-    if not random and not alike:
-        flags.append(kinds.BATCH_DEPENDENT())
+    random = checks.randomised(together, again)
+    # two passes of a randomised model differ in any case
+    dependent = None if random else checks.batch_dependent(together[:1], alone)
+    flags = [flag for flag in (None if suite.expects_random else random, dependent) if flag]
     size = _batch_size(settings, pool, device)
     judge = Judge(model, threat, classes=classes, limit=size)
-    incomparable = _incomparable(random=random, alike=alike, has_gradient=slope is not None)
+    steady = not random and not dependent
+    incomparable = _incomparable(random, dependent, slope)
     maker = _Maker(model, judge, settings, pool, device, forward, backward)
     if incomparable is None:
         passes, notes, guard, choice = maker.fastest(threat, pinned)
@@ -133,61 +115,20 @@ def prepare(
     judge.passes.limit = size = passes.limit
     step_rows = size
     # where images depend on their batch, batches are those that the caller asked for
-    if device.type == "cpu" and alike and not random and not settings.compiled:
+    if device.type == "cpu" and steady and not settings.compiled:
         passes.micro_batch = judge.passes.micro_batch = choice[1]
         step_rows = max(size, min(_PASSES_PER_STEP * choice[1], _MOST_IN_A_STEP // pool.x[0].numel()))
     machine = Machine(passes, judge, device, size, passes.forward_micro_batch or size, step_rows, choice)
-    return Prepared(machine, guard, classes, flags, notes, forward, backward, together.cpu(), alike and not random)
+    return Prepared(machine, guard, classes, flags, notes, forward, backward, together.cpu(), steady)
 
 
-def _incomparable(*, random: bool, alike: bool, has_gradient: bool) -> str | None:
+def _incomparable(random: Flag | None, dependent: Flag | None, gradient: Tensor | None) -> str | None:
     """Why fast passes cannot be compared with the model, so that it must make its passes itself."""
     if random:
         return "the model is randomised"
-    if not alike:
+    if dependent:
         return "the model's output depends on the rest of the batch"
-    return None if has_gradient else "the model has no gradient"
-
-
-def refuse_nan(logits: Tensor, names: Index) -> None:
-    """Raise a `ModelError` that names the samples whose clean logits ``[n, k]`` are not finite."""
-    bad = (~torch.isfinite(logits).all(dim=1)).nonzero().squeeze(1).tolist()
-    if bad:
-        shown = ", ".join(str(int(names[row])) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
-        raise ModelError(
-            f"the model returned NaN or infinite logits for {len(bad)} clean image{'s' if len(bad) > 1 else ''} "
-            f"(sample {shown}): nothing can be said of such a model"
-        )
-
-
-def probabilities(logits: Tensor) -> bool:
-    """Whether outputs ``[n, k]`` look like probabilities rather than logits."""
-    inside = logits.min() > -1e-5 and logits.max() < 1 + 1e-5
-    return bool(inside and ((logits.sum(dim=1) - 1).abs() < 1e-5).all())
-
-
-@contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Raise a `ModelError` if the model's tensors are other ones afterwards, and put them back."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    yield
-    changed = [name for name, value in model.state_dict().items() if not _same(value, before[name])]
-    if changed:
-        model.load_state_dict(before)
-        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-        raise ModelError(
-            f"the model's forward pass changes its own state ({shown}), so that every verdict would depend on the "
-            "passes before it; put all of its modules in eval mode: model.eval()"
-        )
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _apart(a: Tensor, b: Tensor) -> float:
-    """Largest distance between rows of ``a`` and ``b`` after scaling each to length one."""
-    return float((F.normalize(a.double(), dim=1) - F.normalize(b.double(), dim=1)).norm(dim=1).max())
+    return "the model has no gradient" if gradient is None else None
 
 
 def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
@@ -296,7 +237,7 @@ class _Maker:
             return None, f"checked at {2 * len(rows)} points in batches of {guard.size}: {last}"
         sample = int(self.pool.names[rows[last.worst]])
         where = "clean images" if last is compared[0] else "points inside the threat model"
-        return f"disagrees with the plain model on {where}, most on that of sample {sample}: {last}", ""
+        return f"disagrees with the plain model on {where}, most on sample {sample}: {last}", ""
 
 
 def _fastest_batch(passes: Passes, pool: Pool, start: int, device: torch.device) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from harness import attacks
 from harness.audit import kinds
+from harness.audit import model as checks
 from harness.audit.flags import Flag, unique
 from harness.backends.equivalence import chosen
 from harness.backends.passes import Tally
@@ -138,7 +139,7 @@ class _SuiteRun:
 
     def run(self, saved: dict[str, Any] | None) -> None:
         """Run the suite to its end, from the saved state if there is one."""
-        if saved is not None and not self.prepared.recognises(saved["logits"]):
+        if saved is not None and self.prepared.changed(saved["logits"]):
             # the same name and weights but other code around them: the state is that of another model
             saved = None
         if saved is None:
@@ -223,8 +224,8 @@ class _SuiteRun:
             self.pool.x[:1].to(self.prepared.machine.device), "after the attack"
         ).cpu()
         self.forward[0] += 1
-        if not self.prepared.recognises(now):
-            self.flags.append(kinds.STATE_KEPT())
+        changed = self.prepared.changed(now)
+        self.flags += [changed] if changed else []
 
     @property
     def surviving(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -239,7 +240,7 @@ class _SuiteRun:
         self.backward += self.prepared.backward
         self.model_seconds += seconds
         self.busy_seconds += (time.perf_counter() - began) if self.executor.size == 1 else seconds
-        preflight.refuse_nan(logits, self.pool.names)
+        checks.refuse_nan(logits, self.pool.names)
         # saved tasks are of use only with the pool state that they were started from
         self.state.save_pool(self._content(), force=True)
 
@@ -418,9 +419,8 @@ class _SuiteRun:
         self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
 
     def finding(self) -> Finding:
-        flags = unique(self.flags)
-        if preflight.probabilities(self.logits):
-            flags.append(kinds.PROBABILITIES())
+        probabilities = checks.probabilities(self.logits)
+        flags = unique([*self.flags, *([probabilities] if probabilities else [])])
         verdicts = Verdicts(
             index=self.pool.names,
             y=self.pool.y.numpy(),

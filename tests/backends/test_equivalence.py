@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks._foreign import load
+from benchmarks._foreign import samples as benchmark_samples
 from harness.backends import Backend, equivalence
 from harness.backends.equivalence import FEWEST, Guard, chosen
 from harness.backends.passes import Passes
@@ -22,7 +24,7 @@ from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
 from tests.backends.corrupted import CLASSES, CORRUPTED, SHAPE, SIZE, Residual, WrongGradient, WrongLogits, negated, off
-from tests.support import fix_choice
+from tests.support import SHARED, fix_choice
 
 THREAT = ThreatModel.parse("Linf:0.02")
 MODEL = Residual()
@@ -223,6 +225,33 @@ def test_a_copy_that_fails_where_the_attack_goes_is_not_the_models_fault(
     done = evaluated()
     same(done, honest)
     assert any("NaN or infinite logits" in str(flag) for flag in done.result.flags)
+
+
+def _without_a_deep_shortcut(model: Any) -> nn.Module:
+    """The gradient of an identity shortcut left out; what the model computes is the same."""
+    model.network.block3[2].register_forward_hook(lambda block, inputs, out: out - inputs[0] + inputs[0].detach())
+    return cast(nn.Module, model)
+
+
+PUBLISHED: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "gradient zero": lambda model: WrongGradient(model, torch.zeros_like),
+    "gradient turned beyond row 2": lambda model: CORRUPTED["gradient turned beyond row 2"](model, X),
+    "gradient of a deep shortcut left out": _without_a_deep_shortcut,
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_the_robustness_of_a_published_network_is_not_overstated(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Unguarded, these copies report 0.867, 0.833 and up to 0.500."""
+    if not (SHARED / "models" / "resnet32_at_all.pt").is_file():
+        pytest.skip("the published checkpoint is not here")
+    model, (x, y) = load("resnet32_at_all.pt", SHARED), benchmark_samples("resnet32_at_all.pt", 30, SHARED)
+    with_copy(monkeypatch, PUBLISHED[kind])
+    suite = Suite("short", (Step("apgd-ce", "apgd", {"loss": "ce", "steps": 10}),))
+    done = examine(model, x, y, threat="Linf:8/255", suite=suite, workers=1).result
+    assert done.robust_acc == pytest.approx(13 / 30, abs=0.04)
+    assert done.flags == []
+    assert done.environment.passes[0] == "plain"
 
 
 class Killed(BaseException):

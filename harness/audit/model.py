@@ -1,0 +1,122 @@
+"""Checks of a model: what makes an evaluation impossible is raised, what makes it doubtful is a flag.
+
+One function a check. Each is given what the model returned and makes no passes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.audit import kinds
+from harness.audit.flags import Flag
+from harness.errors import InvalidInput, ModelError
+
+__all__ = [
+    "batch_dependent",
+    "probabilities",
+    "randomised",
+    "refuse_changed_images",
+    "refuse_changed_state",
+    "refuse_few_classes",
+    "refuse_nan",
+    "refuse_unknown_labels",
+    "state_kept",
+]
+
+Index = np.ndarray[Any, np.dtype[np.int64]]
+
+_RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
+"""Distances of two answers to the same image, each scaled to length one, that rounding does not explain."""
+
+
+@contextmanager
+def refuse_changed_state(model: nn.Module) -> Iterator[None]:
+    """Raise a `ModelError` if passes made inside change the model's tensors, and put these back."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    yield
+    changed = [name for name, value in model.state_dict().items() if not _same(value, before[name])]
+    if changed:
+        model.load_state_dict(before)
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise ModelError(
+            f"the model's forward pass changes its own state ({shown}), so that every verdict would depend on the "
+            "passes before it; put all of its modules in eval mode: model.eval()"
+        )
+
+
+def refuse_changed_images(passed: Tensor, original: Tensor) -> None:
+    """Raise a `ModelError` if images are no longer the ``original`` ones after they were passed to the model."""
+    if not torch.equal(passed, original):
+        raise ModelError(
+            "the model's forward pass changes its input in place, so that no attack could know which point it is at; "
+            "let it work on a copy"
+        )
+
+
+def refuse_nan(logits: Tensor, names: Index) -> None:
+    """Raise a `ModelError` that names the samples whose clean logits ``[n, k]`` are not finite."""
+    bad = (~torch.isfinite(logits).all(dim=1)).nonzero().squeeze(1).tolist()
+    if bad:
+        shown = ", ".join(str(int(names[row])) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+        raise ModelError(
+            f"the model returned NaN or infinite logits for {len(bad)} clean image{'s' if len(bad) > 1 else ''} "
+            f"(sample {shown}): nothing can be said of such a model"
+        )
+
+
+def refuse_few_classes(classes: int) -> None:
+    """Raise a `ModelError` if there is no other class to mistake an image for."""
+    if classes < 2:
+        raise ModelError(f"the model returns {classes} logit per sample: attacks need at least 2 classes")
+
+
+def refuse_unknown_labels(y: Tensor, classes: int, names: Index) -> None:
+    """Raise an `InvalidInput` that names the first sample with a class beyond the model's.
+
+    Args:
+        y: int64 ``[n]``. classes: how many the model knows.
+    """
+    beyond = (y >= classes).nonzero().squeeze(1)
+    if len(beyond):
+        row = int(beyond[0])
+        raise InvalidInput(
+            f"sample {int(names[row])} has class {int(y[row])}, but the model knows {classes} (0 to {classes - 1})"
+        )
+
+
+def randomised(first: Tensor, again: Tensor) -> Flag | None:
+    """Whether two passes of the same images gave different logits ``[n, k]``."""
+    return kinds.RANDOMISED() if _apart(first, again) > _RANDOM else None
+
+
+def batch_dependent(together: Tensor, alone: Tensor) -> Flag | None:
+    """Whether images in a batch of several gave other logits ``[n, k]`` than each alone."""
+    return kinds.BATCH_DEPENDENT() if not _apart(together, alone) <= _OF_THE_BATCH else None
+
+
+def state_kept(before: Tensor, after: Tensor) -> Flag | None:
+    """Whether the logits ``[n, k]`` of the same images are others after the attack."""
+    same = torch.allclose(after.to(before), before, rtol=1e-3, atol=1e-3)
+    return None if same else kinds.STATE_KEPT()
+
+
+def probabilities(logits: Tensor) -> Flag | None:
+    """Whether outputs ``[n, k]`` look like probabilities rather than logits."""
+    inside = bool(logits.min() > -1e-5 and logits.max() < 1 + 1e-5)
+    return kinds.PROBABILITIES() if inside and bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all()) else None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Largest distance between rows of ``a`` and ``b`` after scaling each to length one."""
+    return float((F.normalize(a.double(), dim=1) - F.normalize(b.double(), dim=1)).norm(dim=1).max())
