@@ -1,6 +1,6 @@
 """How APGD moves and adapts: with momentum, or in sparse norms (L1) in sparse steps.
 
-A rule keeps what it knows of a sample in the attack's state, beside what all share there: ``point``,
+A rule keeps what it knows of a sample in the attack's state, beside what both rules keep there: ``point``,
 ``grad``, and the best point so far (``best``, ``best_grad``, ``best_loss``).
 """
 
@@ -41,7 +41,7 @@ class Rule(ABC):
 
     @abstractmethod
     def windows(self, steps: int) -> dict[int, int]:
-        """Checkpoints of a phase: the iteration after which one is made, and how many it looks back on."""
+        """Checkpoints of a phase: the iteration after which one is made, and how many iterations it covers."""
 
     @abstractmethod
     def begin(self, state: State, x: Tensor, radius: float, warm: bool) -> None:

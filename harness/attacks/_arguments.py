@@ -1,4 +1,4 @@
-"""Checks of what attacks are asked for."""
+"""Checks of the parameters of attacks."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def check_parameters(attack: str, builder: Callable[..., Any], parameters: Mappi
         text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
         kinds = [kind.strip() for kind in text.split("|")]
         if all(kind in _KINDS for kind in kinds) and not any(_KINDS[kind][1](value) for kind in kinds):
-            wanted = " or ".join(_KINDS[kind][0] for kind in kinds)
-            raise InvalidInput(f"the attack {attack}'s {name} must be {wanted}, got {value!r}")
+            expected = " or ".join(_KINDS[kind][0] for kind in kinds)
+            raise InvalidInput(f"the attack {attack}'s {name} must be {expected}, got {value!r}")

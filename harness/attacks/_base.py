@@ -1,7 +1,7 @@
 """What an attack is: a recipe that the engine drives, one iteration at a time, over packed batches.
 
-The engine owns the loop so that a sample leaves the moment an adversarial example for it is verified,
-the survivors are packed, passes are counted and a killed run continues from its last iteration. Hence an
+The engine owns the loop, so that a sample leaves as soon as an adversarial example for it is verified,
+the survivors are packed, passes are counted, and a killed run continues from its last iteration. Hence an
 attack keeps nothing in itself: all that it knows of a sample between iterations is in the `State`, a
 dictionary of tensors whose first dimension is the sample. The engine slices and joins states freely.
 """
@@ -24,7 +24,7 @@ State = dict[str, Tensor]
 """Everything an attack remembers of its samples; every tensor is ``[n, ...]``."""
 
 Loss = Callable[[Tensor, slice], Tensor]
-"""From the logits ``[m, k]`` of some of the rows that a pass was asked for, and which rows these are, to one value per
+"""From the logits ``[m, k]`` of some of the rows of a pass, and which rows these are, to one value per
 row ``[m]`` (or several, ``[m, j]``)."""
 
 
@@ -34,7 +34,7 @@ class Proposal(NamedTuple):
     Rows that are not claimed carry no meaning. A claimed point must lie in the threat model.
 
     Attributes:
-        over: bool ``[n]``, whose run has ended early, so that they leave; None where nobody's has.
+        over: bool ``[n]``, the samples whose run ends early; None where no run does.
     """
 
     points: Tensor
@@ -118,6 +118,6 @@ class Attack(ABC):
         """Iteration ``i`` (from 0). The state passed in belongs to the attack and may be updated in place."""
 
     def done(self, state: State) -> Tensor | None:
-        """The share of its run that each sample has behind it, ``[n]``. None where all take the same ``steps``
+        """The share of its run that each sample has completed, ``[n]``. None where all take the same ``steps``
         iterations."""
         return None

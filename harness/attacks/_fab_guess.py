@@ -1,8 +1,7 @@
-"""Guessing whether FAB's next step will cross the boundary, which saves passes and decides nothing else.
+"""Predicting whether FAB's next step will cross the boundary, which saves passes and changes no point.
 
-The walk falls into a rhythm: over the boundary, back, over again. As a processor guesses branches, every
-sample remembers whether its last two steps crossed, and how often a crossing has followed each of
-the four possible histories.
+Steps follow a pattern: across the boundary, back, across again. As a processor predicts branches, the state of a
+sample holds whether its last two steps crossed, and how often a crossing has followed each of the four histories.
 
 Yeh & Patt 1991, "Two-level adaptive training branch prediction".
 """
@@ -24,7 +23,7 @@ _LEVEL = 0.45
 
 
 def first_guess(like: Tensor) -> State:
-    """What is known before the first step, for as many samples as ``like`` has."""
+    """The prediction's state before the first step, for as many samples as ``like`` has."""
     return {
         "history": torch.zeros(len(like), dtype=torch.long, device=like.device),
         "odds": torch.tensor(_PRIOR, dtype=torch.float32, device=like.device).repeat(len(like), 1),
@@ -37,7 +36,7 @@ def guess(state: State) -> Tensor:
 
 
 def learn(state: State, crossed: Tensor) -> None:
-    """Take in what happened."""
+    """Update the odds with what happened."""
     history, odds = state["history"][:, None], state["odds"]
     expected = odds.gather(1, history)
     outcome = crossed[:, None].to(odds.dtype)

@@ -45,7 +45,7 @@ def apgd(
 ) -> Attack:
     """Auto-PGD with the cross-entropy, the DLR loss, or the targeted DLR loss.
 
-    Every point on the way that lies in the threat model is checked, the start included. A run costs
+    Every point of a run that lies in the threat model is checked, the start included. A run costs
     ``eot * steps`` backward passes and two forward passes more (four more with larger radii).
 
     Args:
@@ -92,7 +92,7 @@ class _Iteration:
 
     Attributes:
         radius: of the ball of its phase.
-        window: how many iterations the checkpoint after this one looks back on; 0 for no checkpoint.
+        window: how many iterations the checkpoint after this one covers; 0 for no checkpoint.
         first: whether it is the first of its phase.
         last: whether it is the last of its phase.
     """
@@ -140,14 +140,14 @@ class _Apgd(Attack):
         return self._begin(batch, state, oracle, point, radius, self.warm)
 
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
-        if i == 1 and self._peeks:
-            self._take_stock(batch, state, oracle, self.schedule[0])
+        if i == 1 and self._checks_first_step:
+            self._learn(batch, state, oracle, self.schedule[0])
         now = self.schedule[i]
         point = self.rule.move(state, batch.x, now.radius, now.first)
         state["point"] = point
-        if i == 0 and self._peeks:
+        if i == 0 and self._checks_first_step:
             return state, self._propose(batch, point, oracle.logits(point), now.radius)
-        logits = self._take_stock(batch, state, oracle, now)
+        logits = self._learn(batch, state, oracle, now)
         if now.last and i + 1 < self.steps:
             radius = self.schedule[i + 1].radius
             point = self.threat.geometry.project(state["best"], batch.x, radius)
@@ -155,16 +155,16 @@ class _Apgd(Attack):
         return state, self._propose(batch, point, logits, now.radius)
 
     @property
-    def _peeks(self) -> bool:
-        """Whether the first step is only looked at before it is followed up.
+    def _checks_first_step(self) -> bool:
+        """Whether the first step is checked by a forward pass before its gradient is computed.
 
-        It is as long as the ball is wide and breaks most of what will ever break, so a forward pass alone
-        spares all of these a backward pass, and costs the others one forward pass in a hundred.
+        It is as long as the ball is wide and breaks most of the samples that ever break. These are spared a backward
+        pass; the others pay one forward pass in a hundred.
         """
         return self.eot == 1 and not self.schedule[0].last
 
-    def _take_stock(self, batch: Batch, state: State, oracle: Oracle, now: _Iteration) -> Tensor:
-        """Learn from the point that was moved to, and return its logits."""
+    def _learn(self, batch: Batch, state: State, oracle: Oracle, now: _Iteration) -> Tensor:
+        """Evaluate the new point, adapt, and return its logits."""
         if now.last:
             # no step of this phase follows that would need the gradient
             logits = oracle.logits(state["point"])
@@ -206,7 +206,7 @@ class _Apgd(Attack):
         if back is None:
             return
         rows = column(back, batch.x)
-        # not in place: the point may be under the judge's eyes
+        # not in place: the point may be part of a proposal
         state["point"] = torch.where(rows, state["best"], state["point"])
         state["grad"] = torch.where(rows, state["best_grad"], state["grad"])
 

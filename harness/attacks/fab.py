@@ -1,4 +1,4 @@
-"""FAB: walk to the nearest decision boundary, so that an adversarial point comes with a small distance.
+"""FAB: steps to the nearest decision boundary, for adversarial points at small distances.
 
 Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack"
 (arXiv 1907.02044).
@@ -91,12 +91,12 @@ class _Fab(Attack):
     """The walk.
 
     The state of a sample is the point ``x`` and, where it is ``fresh``, what is known of the model there:
-    ``gap``, how far the wanted logit is ahead of the true one, and ``slope``, its gradient.
+    ``gap``, the target's logit minus the true one, and ``slope``, its gradient.
 
-    A step ends with a check of its new point. Where nothing crossed, the next step begins at that very
-    point, so the check is made with a backward pass and the next step needs no pass of its own. Where the
-    boundary was crossed the walk moves back, and that gradient would be wasted. Hence samples that will
-    cross, as far as can be guessed, are checked by a forward pass alone: two groups a step.
+    A step ends with a check of its new point. Where the boundary was not crossed, the next step begins at that point,
+    so the check is made with a backward pass and the next step needs no pass. Where it was crossed, the next step
+    begins elsewhere, and the gradient would be wasted. Hence samples that are predicted to cross are checked by a
+    forward pass alone: two groups a step.
     """
 
     threat: ThreatModel
@@ -159,7 +159,7 @@ class _Fab(Attack):
         return state, Proposal(x, claimed)
 
     def _move(self, clean: Tensor, x: Tensor, gap: Tensor, slope: Tensor) -> Tensor:
-        """Across the boundary as it looks from ``x``, drawn towards the clean image."""
+        """A step across the boundary as it is linearised at ``x``, biased towards the clean image."""
         geometry = self.threat.geometry
         b = geometry.flat(slope * x).sum(dim=1) - gap
         step, clean_step = geometry.hyperplane(x, slope, b), geometry.hyperplane(clean, slope, b)
@@ -171,13 +171,13 @@ class _Fab(Attack):
 
     def _linearise(self, batch: Batch, state: State, oracle: Oracle, x: Tensor, rows: Tensor) -> Tensor:
         """Learn the boundary at some of the points; returns the predicted classes ``[m]``."""
-        look, size = self._towards_target, len(rows)
+        linearise, size = self._towards_target, len(rows)
         if not self.targeted:
             # a gradient per class is in memory, so not those of all rows at once
-            look, size = self._towards_nearest, oracle.micro_batch
+            linearise, size = self._towards_nearest, oracle.micro_batch
         predicted = []
         for some in torch.split(rows, -(-len(rows) // -(-len(rows) // size))):
-            logits, gap, slope = look(batch, state, oracle, x.index_select(0, some), some)
+            logits, gap, slope = linearise(batch, state, oracle, x.index_select(0, some), some)
             state["gap"].index_copy_(0, some, gap)
             state["slope"].index_copy_(0, some, slope)
             predicted.append(logits.argmax(dim=1))
@@ -205,7 +205,7 @@ class _Fab(Attack):
 
 
 def _lead(true: Tensor, others: Tensor) -> Loss:
-    """How far the classes ``others [m, j]`` are ahead of the true ones ``[m]``: from logits to ``[m, j]``."""
+    """Logits of the classes ``others [m, j]`` minus those of the true ones ``[m]``: from logits to ``[m, j]``."""
     return lambda logits, part: logits.gather(1, others[part]) - logits.gather(1, true[part, None])
 
 

@@ -30,7 +30,7 @@ def pgd(
 ) -> Attack:
     """Steepest steps of one size, each followed by a projection into the ball and the pixel box.
 
-    Every point on the way is checked, the start included. A run costs ``steps + 1`` forward and
+    Every point of a run is checked, the start included. A run costs ``steps + 1`` forward and
     ``steps`` backward passes. In L1 a step fills the pixels with the largest gradients one after another
     (`harness.threat.norms.Norm.climb`).
 

@@ -29,7 +29,7 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"margin": margin, "ce"
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # a generator is set up per sample and draw, so the numbers of many queries are drawn at once
 _BLOCK = 128
-# one candidate in 20 or 40 is kept, so that more than this many at once would mostly be tried in vain
+# one candidate in 20 or 40 is kept, so that of more than this many at once most would be wasted
 _MOST_AHEAD = 8
 # what a state holds beside the block's draws
 _SEARCH = {"best", "loss", "fooled", "query"}
@@ -48,7 +48,7 @@ def square(
 
     A candidate starts from the best point so far, and is rarely better. So where few samples are left and a batch
     is not full, a sample's next candidates are made and tried together, as if all were going to be rejected. The
-    first that is not ends the round, and those after it were tried in vain: the search is the same, query by
+    first that is not ends the round, and those after it are wasted: the search is the same, query by
     query, at a few percent more passes and far fewer batches.
 
     Args:
@@ -81,8 +81,8 @@ def share_of_image(query: int, p_init: float) -> float:
 
 @dataclass(frozen=True)
 class _Square(Attack):
-    """State: ``best`` points (flat), their ``loss``, whether they ``fooled`` the model, how many queries each sample
-    has behind it, and the draws of the block of queries that it is in, ``[n, block, ...]`` each."""
+    """State: ``best`` points (flat), their ``loss``, whether they ``fooled`` the model, the number of the next
+    ``query`` of each sample, and the draws of its current block of queries, ``[n, block, ...]`` each."""
 
     gradient_free: ClassVar[bool] = True
 
@@ -107,8 +107,8 @@ class _Square(Attack):
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
         slowest, fastest = map(int, torch.aminmax(state["query"]))
         if slowest >= self.steps:
-            nobody = torch.zeros_like(state["fooled"])
-            return state, Proposal(batch.x, nobody, over=~nobody)
+            none_claimed = torch.zeros_like(state["fooled"])
+            return state, Proposal(batch.x, none_claimed, over=~none_claimed)
         most = max(1, min(oracle.micro_batch // len(batch), _MOST_AHEAD))
         step = self._next if most == 1 and slowest == fastest else self._ahead
         proposal = step(batch, state, oracle, slowest, most)
@@ -118,34 +118,34 @@ class _Square(Attack):
         return state["query"] / self.steps
 
     def _next(self, batch: Batch, state: State, oracle: Oracle, query: int, most: int) -> Proposal:
-        """One query of all samples, who have equally many behind them."""
+        """One query of all samples, which are all at the same query."""
         moves, x = self.moves, batch.x
         if query % _BLOCK == 0:
             self._draw(batch, state)
         drawn = {name: state[name].select(1, query % _BLOCK) for name in state.keys() - _SEARCH}
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, query), None)
         state["query"] = state["query"] + 1
-        # one that is the best point itself is known and costs nothing
-        asked, proposal = new.nonzero().squeeze(1), Proposal(points.view(x.shape), torch.zeros_like(new))
-        if len(asked):
-            candidates = points if len(asked) == len(points) else points.index_select(0, asked)
-            loss, wrong = self._ask(batch, candidates, asked, oracle)
-            kept = loss > state["loss"].index_select(0, asked)
+        # a candidate that is the best point itself is known and costs nothing
+        tried, proposal = new.nonzero().squeeze(1), Proposal(points.view(x.shape), torch.zeros_like(new))
+        if len(tried):
+            candidates = points if len(tried) == len(points) else points.index_select(0, tried)
+            loss, wrong = self._try(batch, candidates, tried, oracle)
+            kept = loss > state["loss"].index_select(0, tried)
             if wrong is not None and bool(wrong.any()):
-                proposal.claimed.index_copy_(0, asked, wrong)
+                proposal.claimed.index_copy_(0, tried, wrong)
                 # a first misleading point is kept whatever its loss, and the loss to beat stays
-                loss = torch.where(kept, loss, state["loss"][asked])
-                kept = kept | (wrong & ~state["fooled"][asked])
+                loss = torch.where(kept, loss, state["loss"][tried])
+                kept = kept | (wrong & ~state["fooled"][tried])
                 state["fooled"] = state["fooled"] | proposal.claimed
-            self._keep(state, asked, candidates, loss, kept)
+            self._keep(state, tried, candidates, loss, kept)
         return proposal
 
     def _ahead(self, batch: Batch, state: State, oracle: Oracle, slowest: int, most: int) -> Proposal:
         """Up to ``most`` queries of each sample, until the first that is no rejection."""
-        moves, x, nobody = self.moves, batch.x, torch.zeros_like(state["fooled"])
+        moves, x, none_claimed = self.moves, batch.x, torch.zeros_like(state["fooled"])
         self._draw(batch, state)
         queries: list[int] = state["query"].tolist()
-        # windows of one size at a time: who is ahead waits for the others where the size changes
+        # windows of one size at a time: where the size changes, samples that are further on wait for the others
         end = min([self.steps, *(after + 1 for after in _HALVED_AFTER if after >= slowest)])
         counts = [max(0, min(most, end - query, _BLOCK - query % _BLOCK)) for query in queries]
         owners = [sample for sample, count in enumerate(counts) for _ in range(count)]
@@ -153,32 +153,32 @@ class _Square(Attack):
         rows, places = torch.tensor([owners, [query % _BLOCK for query in candidates]], device=x.device)
         drawn = {name: state[name][rows, places] for name in state.keys() - _SEARCH}
         points, new = moves.candidate(x, self.threat.radius, state["best"], drawn, self._side(x, slowest), rows)
-        asked = new.nonzero().squeeze(1)
-        # per sample, the first of those asked that is no rejection
+        tried = new.nonzero().squeeze(1)
+        # per sample, the first of the tried candidates that is no rejection
         first: dict[int, int] = {}
-        if len(asked):
-            points, rows = points.index_select(0, asked), rows.index_select(0, asked)
-            losses, wrong = self._ask(batch, points, rows, oracle)
+        if len(tried):
+            points, rows = points.index_select(0, tried), rows.index_select(0, tried)
+            losses, wrong = self._try(batch, points, rows, oracle)
             improved = losses > state["loss"].index_select(0, rows)
             ends = improved if wrong is None else improved | wrong
             for place in ends.nonzero().squeeze(1).tolist():
-                first.setdefault(owners[asked[place]], place)
+                first.setdefault(owners[tried[place]], place)
         after = [query + count for query, count in zip(queries, counts, strict=True)]
         for sample, place in first.items():
-            after[sample] = candidates[asked[place]] + 1
+            after[sample] = candidates[tried[place]] + 1
         state["query"] = torch.tensor(after, device=x.device)
         if not first:  # as most rounds of few candidates end
-            return Proposal(x, nobody)
+            return Proposal(x, none_claimed)
         samples, chosen = torch.tensor([list(first), list(first.values())], device=x.device)
         found, loss, kept = points.index_select(0, chosen), losses.index_select(0, chosen), improved[chosen]
         if wrong is None:
             self._keep(state, samples, found, loss, kept)
-            return Proposal(x, nobody)
+            return Proposal(x, none_claimed)
         claimed = wrong[chosen]
         # a first misleading point is kept whatever its loss, and the loss to beat stays
         loss = torch.where(kept, loss, state["loss"][samples])
         self._keep(state, samples, found, loss, kept | (claimed & ~state["fooled"][samples]))
-        proposed = nobody.index_copy(0, samples, claimed)
+        proposed = none_claimed.index_copy(0, samples, claimed)
         state["fooled"] = state["fooled"] | proposed
         return Proposal(x.flatten(1).index_copy(0, samples, found).view(x.shape), proposed)
 
@@ -192,7 +192,7 @@ class _Square(Attack):
             state["loss"].index_copy_(0, owners, loss.index_select(0, chosen))
 
     def _draw(self, batch: Batch, state: State) -> None:
-        """Draw the numbers of those samples that enter a block of queries."""
+        """Draw the numbers of the samples that begin a block of queries."""
         entering = state["query"] % _BLOCK == 0
         if not bool(entering.any()):
             return
@@ -207,11 +207,11 @@ class _Square(Attack):
                 else:
                     state[name][rows] = numbers
 
-    def _ask(self, batch: Batch, points: Tensor, owners: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor | None]:
+    def _try(self, batch: Batch, points: Tensor, owners: Tensor, oracle: Oracle) -> tuple[Tensor, Tensor | None]:
         """Losses and claims of the candidates ``points [p, d]`` of the samples ``owners [p]``; None for no claims."""
         logits, y = oracle.logits(points.view(-1, *batch.x.shape[1:]), owners), batch.y.index_select(0, owners)
         loss = self._loss(logits, y)
-        # mostly nobody is even close; where the lead is zero, the order of the classes decides
+        # mostly no candidate is misclassified; at a margin of exactly zero the order of the classes decides
         if self.loss == "margin" and float(loss.max()) < 0:
             return loss, None
         return loss, logits.argmax(dim=1) != y

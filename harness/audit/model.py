@@ -39,11 +39,15 @@ _RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
 @contextmanager
 def refuse_changed_state(model: nn.Module) -> Iterator[None]:
     """Raise a `ModelError` if passes made inside change the model's tensors, and put these back."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = {name: value.clone() for name, value in _tensors(model).items()}
     yield
-    changed = [name for name, value in model.state_dict().items() if not _same(value, before[name])]
+    now = _tensors(model)
+    changed = [name for name, value in before.items() if name not in now or not _same(now[name], value)]
     if changed:
-        model.load_state_dict(before)
+        with torch.no_grad():
+            for name in changed:
+                if name in now and now[name].shape == before[name].shape:
+                    now[name].copy_(before[name])
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise ModelError(
             f"the model's forward pass changes its own state ({shown}), so that every verdict would depend on the "
@@ -111,6 +115,11 @@ def probabilities(logits: Tensor) -> Flag | None:
     """Whether outputs ``[n, k]`` look like probabilities rather than logits."""
     inside = bool(logits.min() > -1e-5 and logits.max() < 1 + 1e-5)
     return kinds.PROBABILITIES() if inside and bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all()) else None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a state dict; a module's extra state may be anything."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

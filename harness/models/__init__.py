@@ -29,7 +29,6 @@ __all__ = [
     "Normalization",
     "Shape",
     "build",
-    "describe",
     "forms",
     "in_group",
     "layer_groups",
@@ -40,16 +39,6 @@ __all__ = [
 def names() -> tuple[str, ...]:
     """The registered architectures; `forms` says how to name others."""
     return plugins.members(__name__)
-
-
-def describe(name: str) -> str:
-    """What the registered architecture ``name`` is, in one line.
-
-    Raises:
-        UnknownName: no registered architecture of that name.
-    """
-    text = inspect.getdoc(plugins.lookup(__name__, name, "architecture")) or ""
-    return text.partition("\n")[0]
 
 
 def build(

@@ -136,7 +136,7 @@ class ThreatModel:
         return f"{self.norm}:{self.eps}"
 
 
-@cache  # asked for in every query of an attack
+@cache  # needed in every query of an attack
 def _value(eps: str) -> float:
     parts = eps.split("/")
     if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):

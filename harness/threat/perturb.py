@@ -87,7 +87,7 @@ def craft(
         raises: from logits to the loss to raise, a scalar summed over the samples.
         crafting: the method.
         generator: gives the random starts; on the device of ``x``.
-        forward: a faster or branched way through the same model; the model itself if not given.
+        forward: another forward pass through the same model; the model itself if not given.
 
     Returns:
         ``[n, ...]``, detached.

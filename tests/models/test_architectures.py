@@ -147,13 +147,6 @@ def test_own_norm_layer_is_what_comes_unasked(architecture: str) -> None:
     assert model.norm_layer == own_norm(architecture)
 
 
-@pytest.mark.parametrize("architecture", models.names())
-def test_described_in_one_line(architecture: str) -> None:
-    line = models.describe(architecture)
-    assert len(line) > 20
-    assert "\n" not in line
-
-
 def conv(channels_in: int, channels_out: int, size: int) -> int:
     return channels_in * channels_out * size**2
 

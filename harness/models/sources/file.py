@@ -23,7 +23,7 @@ def file(name: str, classes: int, shape: Shape, norm: NormLayer | None) -> Forei
     """Call the factory that ``FILE.py:FACTORY`` names with those of classes, shape and norm_layer that it takes.
 
     Modules beside the file can be imported by it. ``norm_layer`` is a `NormLayer`, called with the
-    channels; where none was asked for, a factory with a default keeps it.
+    channels; where none is given, a factory with a default keeps it.
 
     Raises:
         UnknownName: the file defines nothing of that name.
@@ -57,10 +57,10 @@ def _arguments(
     except ValueError as error:
         raise InvalidInput(f"{label} does not say which arguments it takes: {error}") from error
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    wanted = taken.get("norm_layer")
-    if norm is not None and (wanted is not None or anything):
+    norm_parameter = taken.get("norm_layer")
+    if norm is not None and (norm_parameter is not None or anything):
         offered = {**offered, "norm_layer": norm}
-    elif wanted is not None and wanted.default is wanted.empty:
+    elif norm_parameter is not None and norm_parameter.default is norm_parameter.empty:
         offered = {**offered, "norm_layer": get("batch")}
     by_name = {key for key, parameter in taken.items() if parameter.kind in _BY_NAME}
     missing = [

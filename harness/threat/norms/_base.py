@@ -92,7 +92,7 @@ class Norm(ABC):
         """Smallest step from each point to its hyperplane ``<w, z> = b`` that stays in [0, 1]; FAB needs it.
 
         The default goes in the steepest direction, each entry until it meets the box. That is the smallest step in
-        Linf, L2 and their weighted kin; a sparse norm defines its own.
+        Linf, L2 and their weighted forms; a sparse norm defines its own.
 
         Args:
             points: ``[n, ...]``. w: ``[n, ...]``. b: ``[n]``.

@@ -99,7 +99,7 @@ def hyperplane_along(steepest: Callable[[Tensor], Tensor], points: Tensor, w: Te
     """A step in the steepest direction, in which every coordinate moves until it meets the box.
 
     That is the smallest step where the steepest direction tells how fast coordinates move together, as in Linf, L2 and
-    their weighted kin.
+    their weighted forms.
 
     Args:
         steepest: from gradients ``[n, ...]`` to directions, which have the signs of the gradients.
@@ -142,8 +142,8 @@ def _level(weight: Tensor, knot: Tensor, amount: Tensor) -> Tensor:
         # where all have met the box nothing is reached any more, unless rounding alone is missing
         level = torch.fmax(level, level + missing / slope)
         before, slope = slope, _slope(weight, knot, level, space)
-        # no further coordinate has met the box, so this was the right linear piece; not asked at first, when it
-        # never is, because the answer makes a GPU wait
+        # no further coordinate has met the box, so this was the right linear piece; not tested in the first round, when
+        # it never is, because the test makes a GPU wait
         if turn and torch.equal(slope, before):
             return level
         missing = amount - torch.minimum(knot, level[:, None], out=space).mul_(weight).sum(dim=1)
@@ -163,7 +163,7 @@ def _level_by_sorting(weight: Tensor, knot: Tensor, amount: Tensor) -> Tensor:
     weights = weight.gather(1, order)
     filled = (weights * knots).cumsum(dim=1)
     slopes = weights.flip(1).cumsum(dim=1).flip(1)
-    # the sum when the level stands at each knot
+    # the sum when the level is at each knot
     sums = filled + F.pad(slopes[:, 1:], (0, 1)) * knots
     piece = (sums <= amount[:, None]).sum(dim=1, keepdim=True)
     before = F.pad(filled, (1, 0)).gather(1, piece).squeeze(1)

@@ -65,7 +65,7 @@ class _Geometry(Protocol):
 
 
 class Patches(Moves):
-    """Any norm: a window goes as far as the ball allows in the steepest direction of random signs.
+    """For any norm: a window moves as far as the ball allows in the steepest direction of random signs.
 
     Where the rest of the perturbation leaves too little of the radius for that, a second window is emptied first.
     """
