@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.engine.snapshots import State
+from harness.engine.snapshots import CleanLogits, State
 from harness.engine.task import execute
 from harness.engine.types import Assignment, Index, Machine, Pool, TaskResult
 from harness.errors import InvalidInput
@@ -88,11 +88,19 @@ class InProcess:
     def logits(self, index: Index) -> tuple[Tensor, float]:
         judge = self.machine.judge
         judge.drain()
-        parts = []
-        for begin in range(0, len(index), self.machine.batch_size):
-            rows = torch.from_numpy(index[begin : begin + self.machine.batch_size])
+        parts: list[Tensor] = []
+        seconds, size = 0.0, self.machine.batch_size
+
+        def known() -> CleanLogits:
+            nonlocal seconds
+            seconds += judge.drain()
+            return CleanLogits(index[: sum(map(len, parts))], torch.cat(parts), seconds)
+
+        for rows in torch.split(torch.from_numpy(index), size):
             parts.append(judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images").cpu())
-        return torch.cat(parts), judge.drain()
+            self.state.save_clean(known)
+        all_of_them = known()
+        return all_of_them.logits, all_of_them.seconds
 
     def run(self, assignments: Sequence[Assignment], report: Report) -> list[TaskResult]:
         results = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Executor
 from harness.engine.malloc import keep_freed_memory
-from harness.engine.scheduling import parallel_runs, rebalance, shares, stop_points
-from harness.engine.snapshots import Part, State
+from harness.engine.scheduling import parallel_runs, rebalance, shares, split, stop_points
+from harness.engine.snapshots import CleanLogits, Part, State
 from harness.engine.types import Assignment, AttackProgress, Index, Pool, Snapshot, Task, TaskResult
 from harness.errors import HarnessError, ModelError
 from harness.results.record import StepRecord, Verdicts
@@ -51,6 +51,7 @@ class Finding:
         points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
         passes: what the passes were made with, in plain words. batch_size: the largest batch.
         model_seconds: inside the model. busy_seconds: in all, summed over processes.
+        state: what a run that is killed now would continue from; to be cleared once the result is stored.
     """
 
     verdicts: Verdicts
@@ -61,6 +62,7 @@ class Finding:
     batch_size: int
     model_seconds: float
     busy_seconds: float
+    state: State = field(default_factory=lambda: State(None))
 
 
 def run(
@@ -83,7 +85,7 @@ def run(
         model: in eval mode, on ``device``.
         x: ``[n, ...]`` in [0, 1], on the CPU. y: int64 ``[n]``. names: their positions in the data set.
         size: how many processes.
-        folder: where the state is saved; None keeps nothing.
+        folder: where the state is saved, and stays until the caller clears it; None keeps nothing.
 
     Raises:
         InvalidInput, ModelError: see `harness.engine.preflight`; what was finished is kept in ``folder``.
@@ -105,7 +107,6 @@ def run(
         suite_run.run(saved)
     finally:
         suite_run.executor.close()
-    state.clear()
     return suite_run.finding()
 
 
@@ -133,6 +134,7 @@ class _SuiteRun:
         self.flags: list[Flag] = list(prepared.flags)
         self.busy_seconds = self.model_seconds = 0.0
         self.position, self.next_run = 0, 0
+        self.saved_at: tuple[int, int] | None = None
         self.open = _OpenStep(len(pool))
         # the guard of the fast passes; None once the plain model makes all passes
         self.guard, self.plain_from = prepared.guard, ""
@@ -143,12 +145,10 @@ class _SuiteRun:
             # the same name and weights but other code around them: the state is that of another model
             saved = None
         if saved is None:
-            # saved tasks would be taken for tasks of the run that begins now
-            self.state.clear()
             self._clean()
         else:
             self._restore(saved)
-        parts = [part for part in self.state.parts() if saved is not None]
+        parts = self.state.parts(self.position, self.next_run)
         try:
             while self.position < len(self.suite.steps):
                 step = self.suite.steps[self.position]
@@ -161,7 +161,7 @@ class _SuiteRun:
                     self._use_plain_passes(step, doubt)
             self._check_again()
         except ModelError:
-            self.state.save_pool(self._content(), force=True, in_flight=True)
+            self._save(force=True, in_flight=True)
             raise
 
     def _attempt(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> str | None:
@@ -170,7 +170,7 @@ class _SuiteRun:
             while self.next_run < attack.runs and self.surviving.any():
                 self._some_runs(step, attack, parts)
                 parts = []
-                self.state.save_pool(self._content())
+                self._save()
         except ModelError as error:
             if self.guard is None:
                 raise
@@ -208,7 +208,7 @@ class _SuiteRun:
         self._adopt_plain_passes(step.name)
         self.next_run = 0
         self.open.last.clear()
-        self.state.save_pool(self._content(), force=True)
+        self._save(force=True)
 
     def _adopt_plain_passes(self, step: str) -> None:
         self.plain_from, self.guard = step, None
@@ -232,17 +232,38 @@ class _SuiteRun:
         surviving: np.ndarray[Any, np.dtype[np.bool_]] = self.correct & (self.broken_by < 0)
         return surviving
 
+    def _save(self, *, force: bool = False, in_flight: bool = False) -> None:
+        """Save the state of the pool, if it is not saved and that is due."""
+        at = (self.position, self.next_run)
+        if (force or at != self.saved_at) and self.state.save_pool(self._content, force=force, in_flight=in_flight):
+            self.saved_at = at
+
     def _clean(self) -> None:
+        """Classify the clean images, but for those of which the saved state knows the output."""
+        known = self._known_clean()
         began = time.perf_counter()
-        logits, seconds = self.executor.logits(np.arange(len(self.pool)))
-        self._take_logits(logits)
+        index = np.setdiff1d(np.arange(len(self.pool)), known.index)
+        logits, seconds = self.executor.logits(index) if len(index) else (known.logits[:0], 0.0)
+        busy = (time.perf_counter() - began) if self.executor.size == 1 else seconds
+        order = np.argsort(np.concatenate([known.index, index]))
+        self._take_logits(torch.cat([known.logits.to(logits), logits])[torch.from_numpy(order)])
         self.forward += 1 + self.prepared.forward
         self.backward += self.prepared.backward
-        self.model_seconds += seconds
-        self.busy_seconds += (time.perf_counter() - began) if self.executor.size == 1 else seconds
-        checks.refuse_nan(logits, self.pool.names)
-        # saved tasks are of use only with the pool state that they were started from
-        self.state.save_pool(self._content(), force=True)
+        self.model_seconds += known.seconds + seconds
+        self.busy_seconds += known.seconds + busy
+        checks.refuse_nan(self.logits, self.pool.names)
+        self._save(force=True)
+
+    def _known_clean(self) -> CleanLogits:
+        """What the saved state knows of the output on clean images; a state of another model is removed."""
+        nothing = CleanLogits(np.zeros(0, np.int64), torch.zeros(0, self.prepared.classes), 0.0)
+        known = self.state.clean() or nothing
+        first = [row for place, row in enumerate(known.index[:2].tolist()) if row == place]
+        if first and self.prepared.changed(known.logits[: len(first)]) is None:
+            return known
+        # tasks without their pool, too, would be taken for tasks of the run that begins now
+        self.state.clear()
+        return nothing
 
     def _take_logits(self, logits: Tensor) -> None:
         self.logits = logits
@@ -253,8 +274,7 @@ class _SuiteRun:
     def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
         """The next runs of a step, side by side where few samples are left, spread over the workers."""
         surviving = np.flatnonzero(self.surviving)
-        fitting = [p for p in parts if (p.step, p.first_run) == (self.position, self.next_run)]
-        fitting = _disjoint([p for p in fitting if np.isin(p.index.numpy(), surviving).all()])
+        fitting = _disjoint([p for p in parts if np.isin(p.index.numpy(), surviving).all()])
         rows = self.prepared.machine.step_rows * self.executor.size
         left = attack.runs - self.next_run
         parallel = fitting[0].parallel_runs if fitting else parallel_runs(left, len(surviving), rows)
@@ -274,15 +294,19 @@ class _SuiteRun:
         rest = np.array([pair not in covered for pair in zip(index.tolist(), runs.tolist(), strict=True)])
         if rest.any():
             index, runs = index[rest], runs[rest]
-            parts_of_work = shares(index, self.executor.size)
-            stops = stop_points(parts_of_work, self.executor.size)
+            free = max(1, self.executor.size - len(assignments))
+            parts_of_work = shares(index, free)
+            stops = stop_points(parts_of_work, free)
             assignments += [
                 (task(index[part], runs[part], stop), None) for part, stop in zip(parts_of_work, stops, strict=True)
             ]
+        elif len(fitting) <= self.executor.size // 2:
+            assignments = self._split(assignments)
         total, furthest = int(self.correct.sum()), 0.0
 
         def report(done: float, left: int) -> None:
             nonlocal furthest
+            self._save(in_flight=True)
             furthest = max(furthest, done)  # after rebalancing, shares are of less than all work
             if self.progress is not None:
                 so_far = (self.next_run + furthest * parallel) / attack.runs
@@ -301,9 +325,22 @@ class _SuiteRun:
         report(1.0, int(self.surviving.sum()))
         self.next_run += parallel
 
-    def _rebalanced(
-        self, assignments: list[Assignment], results: list[TaskResult], steps: int
-    ) -> list[tuple[Task, Snapshot]]:
+    def _split(self, assignments: list[Assignment]) -> list[Assignment]:
+        """Tasks in flight as more tasks, where there are more workers than there were."""
+        surviving = self.surviving
+        for _, snapshot in assignments:
+            surviving[snapshot.result.broken if snapshot else []] = False
+        size, rows = self.executor.size // len(assignments), self.prepared.machine.step_rows
+        pieces = [
+            piece
+            for task, snapshot in assignments
+            if snapshot is not None
+            for piece in split(task, snapshot, size, surviving, step_rows=rows)
+        ]
+        self.state.save_together(pieces)
+        return pieces
+
+    def _rebalanced(self, assignments: list[Assignment], results: list[TaskResult], steps: int) -> list[Assignment]:
         """The unfinished work of tasks that have stopped early, as tasks for all workers."""
         done = [(task, result) for (task, _), result in zip(assignments, results, strict=True)]
         stopped = [(task, result) for task, result in done if result.unfinished is not None]
@@ -312,10 +349,14 @@ class _SuiteRun:
         surviving = self.surviving
         for result in results:
             surviving[result.broken] = False
-        size = max(1, self.executor.size // len(stopped))
-        pieces = [piece for task, result in stopped for piece in rebalance(task, result, size, surviving)]
+        size, rows = max(1, self.executor.size // len(stopped)), self.prepared.machine.step_rows
+        pieces = [
+            piece for task, result in stopped for piece in rebalance(task, result, size, surviving, step_rows=rows)
+        ]
         # a piece relies on what the other tasks have found, so that after a kill all of it must be there
-        finished = [(task, Snapshot(steps, [], result)) for task, result in done if result.unfinished is None]
+        finished: list[Assignment] = [
+            (task, Snapshot(steps, [], result)) for task, result in done if result.unfinished is None
+        ]
         self.state.save_together(pieces + finished)
         return pieces
 
@@ -368,7 +409,7 @@ class _SuiteRun:
         self.busy_seconds += self.open.busy_seconds
         self.position, self.next_run = self.position + 1, 0
         self.open = _OpenStep(len(self.pool))
-        self.state.save_pool(self._content())
+        self._save(force=True)
 
     def _content(self) -> dict[str, Any]:
         broken = torch.from_numpy(np.flatnonzero(self.broken_by >= 0))
@@ -410,7 +451,7 @@ class _SuiteRun:
         self.records = [StepRecord(**record) for record in json.loads(saved["records"])]
         self.flags = [Flag(**flag) for flag in json.loads(saved["flags"])]
         self.busy_seconds, self.model_seconds = saved["seconds"]
-        self.position, self.next_run = saved["position"]
+        self.position, self.next_run = self.saved_at = tuple(saved["position"])
         if saved["plain_from"] and self.guard is not None:
             self._adopt_plain_passes(saved["plain_from"])
         opened = saved["open"]
@@ -440,6 +481,7 @@ class _SuiteRun:
             batch_size=self.prepared.machine.passes.limit,
             model_seconds=self.model_seconds,
             busy_seconds=self.busy_seconds,
+            state=self.state,
         )
 
 

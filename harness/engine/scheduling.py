@@ -1,4 +1,4 @@
-"""Which worker does what: even shares of samples and runs, and rebalancing near the end of a step."""
+"""Which worker does what: even shares of samples and runs, and what is left of a task in several parts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from harness.backends.passes import Tally
-from harness.engine.types import Index, Snapshot, Task, TaskResult
+from harness.engine.types import Assignment, Index, Snapshot, Task, TaskResult
 
-__all__ = ["parallel_runs", "rebalance", "shares", "stop_points"]
+__all__ = ["parallel_runs", "rebalance", "shares", "split", "stop_points"]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Rebalance only when one extra sample is a large share of a worker's work, and batches stay large enough.
 _FEWEST, _MOST = 4, 16
@@ -56,36 +58,67 @@ def stop_points(parts: list[Index], size: int) -> list[float]:
     return [1.0 if len(part) == fewest else fewest / most for part in parts]
 
 
-def rebalance(
-    task: Task, result: TaskResult, size: int, surviving: np.ndarray[Any, np.dtype[np.bool_]]
-) -> list[tuple[Task, Snapshot]]:
-    """The unfinished work of a task as up to ``size`` tasks.
+def rebalance(task: Task, result: TaskResult, size: int, surviving: Mask, *, step_rows: int) -> list[Assignment]:
+    """The unfinished work of a task as up to ``size`` tasks; see `split`."""
+    if result.unfinished is None:
+        return []
+    iteration, chunks = result.unfinished
+    snapshot = Snapshot(iteration, chunks, replace(result, unfinished=None))
+    return split(task, snapshot, size, surviving, step_rows=step_rows)
+
+
+def split(task: Task, snapshot: Snapshot, size: int, surviving: Mask, *, step_rows: int) -> list[Assignment]:
+    """A task in flight as up to ``size`` tasks.
 
     The first of them continues with what was found so far, and accounts for all rows that are finished.
 
     Args:
         surviving: bool, of the whole pool; rows of samples that were broken meanwhile are left out.
+        step_rows: the most rows of a chunk.
     """
-    if result.unfinished is None:
-        return []
     pairs = zip(task.index.tolist(), task.runs.tolist(), strict=True)
     position_of = {pair: position for position, pair in enumerate(pairs)}
-    iteration, chunks = result.unfinished
-    index, runs = (torch.cat([chunk[name] for chunk in chunks]) for name in ("index", "runs"))
-    state = {name: torch.cat([chunk["state"][name] for chunk in chunks]) for name in chunks[0]["state"]}
-    positions = [position_of[pair] for pair in zip(index.tolist(), runs.tolist(), strict=True)]
-    left = torch.from_numpy(surviving)[index].nonzero().squeeze(1)
-    finished = sorted(set(position_of.values()) - {positions[row] for row in left.tolist()})
-    pieces = []
-    for number, rows in enumerate(torch.tensor_split(left, size)):
-        chosen = [positions[row] for row in rows.tolist()]
-        before = TaskResult(Tally.empty(len(surviving)))
-        if number == 0:
-            chosen, before = chosen + finished, replace(result, unfinished=None)
+    chunks_of: list[list[dict[str, Any]]] = [[] for _ in range(size)]
+    for chunk in _joined(snapshot.chunks):
+        left = torch.from_numpy(surviving)[chunk["index"]].nonzero().squeeze(1)
+        for chunks, rows in zip(chunks_of, torch.tensor_split(left, size), strict=True):
+            chunks += [_rows(chunk, part) for part in torch.split(rows, step_rows) if len(part)]
+    chosen_of = [
+        [position_of[pair] for chunk in chunks for pair in zip(*_pairs(chunk), strict=True)] for chunks in chunks_of
+    ]
+    chosen_of[0] += sorted(set(position_of.values()).difference(*chosen_of))
+    pieces: list[Assignment] = []
+    for number, (chosen, chunks) in enumerate(zip(chosen_of, chunks_of, strict=True)):
         if chosen:
-            chunk = {"index": index[rows], "runs": runs[rows], "state": {k: value[rows] for k, value in state.items()}}
+            before = snapshot.result if number == 0 else TaskResult(Tally.empty(len(surviving)))
             piece = replace(
                 task, index=task.index[chosen], runs=task.runs[chosen], logits=task.logits[chosen], stop_at=1.0
             )
-            pieces.append((piece, Snapshot(iteration, [chunk] if len(rows) else [], before)))
+            pieces.append((piece, Snapshot(snapshot.iteration, chunks, before)))
     return pieces
+
+
+def _joined(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Saved chunks that need the same iteration next as one; first points are made for one run at a time."""
+    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for chunk in chunks:
+        run = int(chunk["runs"][0]) if chunk["next"] < 0 else -1
+        groups.setdefault((chunk["next"], run), []).append(chunk)
+    return [
+        {
+            "index": torch.cat([chunk["index"] for chunk in group]),
+            "runs": torch.cat([chunk["runs"] for chunk in group]),
+            "state": {name: torch.cat([chunk["state"][name] for chunk in group]) for name in group[0]["state"]},
+            "next": following,
+        }
+        for (following, _), group in groups.items()
+    ]
+
+
+def _rows(chunk: dict[str, Any], rows: torch.Tensor) -> dict[str, Any]:
+    state = {name: value[rows] for name, value in chunk["state"].items()}
+    return {"index": chunk["index"][rows], "runs": chunk["runs"][rows], "state": state, "next": chunk["next"]}
+
+
+def _pairs(chunk: dict[str, Any]) -> tuple[list[int], list[int]]:
+    return chunk["index"].tolist(), chunk["runs"].tolist()

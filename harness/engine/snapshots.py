@@ -1,13 +1,22 @@
-"""The state of an evaluation in flight, so that a killed one goes on where it was.
+"""The state of an evaluation in flight, so that a killed one continues where it was.
 
-A folder per evaluation, named by the hash of its inputs, holds ``pool.pt`` (what is known of every sample,
-written between tasks) and ``part-*.pt`` for the tasks in flight. Files are replaced atomically,
-hold tensors and plain values only, and are removed when the evaluation ends. A part belongs to the pool
-state that it was started from; one that does not fit is ignored, which costs time and changes nothing.
+A folder per evaluation holds
+
+- ``clean-*.pt``: the model's output on clean images, as far as it is known, until all of it is;
+- ``pool.pt``: what is known of every sample between two rounds of tasks;
+- ``part-*.pt``: the tasks of the round that begins there, as far as they have come.
+
+Each kind is written on its own clock, by the process that knows it: parts by the worker that runs the task, the pool
+by the process that hands tasks out, at the end of a round or, if it is not due then, while the next round runs. So a
+part may be there before the pool that it belongs to, and is of use as soon as that is there too. Tasks that rely on
+each other are written in one file. Files are replaced atomically and hold tensors and plain values only; one that is
+damaged, of another version or of another round is ignored, which costs time and changes nothing. The folder is
+removed by whoever has stored the result.
 """
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 import time
@@ -15,19 +24,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from harness.backends.passes import Tally
-from harness.engine.types import Snapshot, Task, TaskResult
+from harness.engine.types import Assignment, Index, Snapshot, Task, TaskResult
 from harness.util.files import write_atomically
 
-__all__ = ["Part", "State"]
+__all__ = ["CleanLogits", "Part", "State"]
 
-_VERSION = 6
-_INTERVAL = 5.0
-_FIRST = 2.0
+_VERSION = 7
+
+_INTERVAL = 2.5
+"""Seconds between two writes of a kind. Work that was done under a pool not yet written is lost with a part not yet
+written, so that a kill costs a worker up to twice that, and the step that it is at."""
+
+_MOST_OF_THE_TIME = 0.05
+"""Writing takes at most this share of the time, however large the state and slow the disk."""
+
+Kind = Literal["clean", "pool", "part"]
 
 
 @dataclass(frozen=True)
@@ -48,63 +65,124 @@ class Part:
         return set(zip(self.index.tolist(), self.runs.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class CleanLogits:
+    """What is known of the model's output on clean images.
+
+    Attributes:
+        index: rows of the pool, sorted; logits: float ``[m, k]`` of each.
+        seconds: spent in the model for them.
+    """
+
+    index: Index
+    logits: torch.Tensor
+    seconds: float
+
+
 @dataclass
 class State:
-    """The saved state of one evaluation.
+    """The saved state of one evaluation, as one process sees it.
 
     Args:
         folder: the folder of this evaluation; None keeps nothing.
-
-    Writes are seconds apart, and never take more than about 5 % of the time, however large the pool.
     """
 
     folder: Path | None
-    _next: float = field(default_factory=lambda: time.monotonic() + _FIRST)
+    _due: dict[Kind, float] = field(init=False)
 
-    def save_pool(self, content: dict[str, Any], *, force: bool = False, in_flight: bool = False) -> None:
-        """Write what is known of every sample, if it is time (or ``force``).
+    def __post_init__(self) -> None:
+        now = time.monotonic()
+        self._due = {"clean": now + _INTERVAL, "pool": now + _INTERVAL, "part": now + _INTERVAL}
 
-        Tasks that were in flight before are over then, unless they still are ``in_flight``.
+    def save_clean(self, content: Callable[[], CleanLogits]) -> None:
+        """Write what a worker knows of the output on clean images, if that is due."""
+        if self._is_due("clean"):
+            known = content()
+            digest = hashlib.blake2b(known.index[:1].tobytes(), digest_size=8).hexdigest()
+            packed = {"index": torch.from_numpy(known.index), "logits": known.logits, "seconds": known.seconds}
+            self._write("clean", f"clean-{digest}.pt", packed)
+
+    def save_pool(self, content: Callable[[], dict[str, Any]], *, force: bool = False, in_flight: bool = False) -> bool:
+        """Write what is known of every sample, if that is due (or ``force``); returns whether it was written.
+
+        Args:
+            in_flight: tasks of the round that begins here are at work, whose parts are kept.
         """
-        if self._save("pool.pt", lambda: content, force=force) and self.folder is not None and not in_flight:
-            for path in self.folder.glob("part-*.pt"):
-                path.unlink(missing_ok=True)
+        if not (force or self._is_due("pool")) or not self._write("pool", "pool.pt", content()):
+            return False
+        self._remove("clean-*.pt")
+        if not in_flight:
+            self._remove("part-*.pt")
+        return True
 
     def save_part(self, task: Task, snapshot: Callable[[], Snapshot]) -> None:
-        """Write a task in flight, if it is time."""
-        self._save(f"part-{task.step}-{task.digest}.pt", lambda: {"tasks": [_packed(task, snapshot())]}, force=False)
+        """Write a task in flight, if that is due."""
+        if self._is_due("part"):
+            self._write(
+                "part", f"{_round(task.step, task.first_run)}-{task.digest}.pt", _together([(task, snapshot())])
+            )
 
-    def save_together(self, tasks: list[tuple[Task, Snapshot]]) -> None:
-        """Write tasks that are of use only beside each other."""
-        first = tasks[0][0]
-        name = f"part-{first.step}-{first.first_run}-together.pt"
-        self._save(name, lambda: {"tasks": [_packed(*task) for task in tasks]}, force=True)
+    def save_together(self, assignments: list[Assignment]) -> None:
+        """Write all tasks of a round, which rely on each other; they replace all parts that there are."""
+        first = assignments[0][0]
+        name = f"{_round(first.step, first.first_run)}-together.pt"
+        if self._write("part", name, _together(assignments)):
+            self._remove("part-*.pt", but=name)
+
+    def clean(self) -> CleanLogits | None:
+        """What is known of the output on clean images."""
+        found = [content for path in self._files("clean-*.pt") if (content := _read(path)) is not None]
+        if not found:
+            return None
+        index = np.concatenate([content["index"].numpy() for content in found])
+        index, places = np.unique(index, return_index=True)
+        logits = torch.cat([content["logits"] for content in found])[torch.from_numpy(places)]
+        return CleanLogits(index, logits, sum(content["seconds"] for content in found))
 
     def pool(self) -> dict[str, Any] | None:
         """The last saved pool state, if there is one that can be read."""
         return None if self.folder is None else _read(self.folder / "pool.pt")
 
-    def parts(self) -> list[Part]:
-        """The tasks in flight that were saved."""
-        if self.folder is None or not self.folder.is_dir():
-            return []
-        found = (_read(path) for path in sorted(self.folder.glob("part-*.pt")))
+    def parts(self, step: int, first_run: int) -> list[Part]:
+        """The tasks of a round in flight that were saved; those of other rounds are removed."""
+        for path in self._files("part-*.pt"):
+            if not path.name.startswith(f"{_round(step, first_run)}-"):
+                path.unlink(missing_ok=True)
+        found = (_read(path) for path in self._files("part-*.pt"))
         return [_unpacked(task) for content in found if content is not None for task in content["tasks"]]
 
     def clear(self) -> None:
-        """Remove the state: the evaluation has ended."""
+        """Remove the state: the result is stored, or the state is of no use."""
         if self.folder is not None and self.folder.is_dir():
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _save(self, name: str, content: Callable[[], dict[str, Any]], *, force: bool) -> bool:
-        """Write a file unless it is too early; returns whether it was written."""
-        if self.folder is None or (not force and time.monotonic() < self._next):
+    def _is_due(self, kind: Kind) -> bool:
+        return self.folder is not None and time.monotonic() >= self._due[kind]
+
+    def _write(self, kind: Kind, name: str, content: dict[str, Any]) -> bool:
+        if self.folder is None:
             return False
         began = time.monotonic()
-        write_atomically(self.folder / name, partial(torch.save, content() | {"version": _VERSION}))
+        write_atomically(self.folder / name, partial(torch.save, content | {"version": _VERSION}))
         now = time.monotonic()
-        self._next = now + max(_INTERVAL, 20 * (now - began))
+        self._due[kind] = now + max(_INTERVAL, (now - began) / _MOST_OF_THE_TIME)
         return True
+
+    def _files(self, pattern: str) -> list[Path]:
+        return [] if self.folder is None else sorted(self.folder.glob(pattern))
+
+    def _remove(self, pattern: str, *, but: str = "") -> None:
+        for path in self._files(pattern):
+            if path.name != but:
+                path.unlink(missing_ok=True)
+
+
+def _round(step: int, first_run: int) -> str:
+    return f"part-{step}-{first_run}"
+
+
+def _together(assignments: list[Assignment]) -> dict[str, Any]:
+    return {"tasks": [_packed(task, snapshot) for task, snapshot in assignments if snapshot is not None]}
 
 
 def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:

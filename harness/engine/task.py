@@ -34,12 +34,14 @@ class _Chunk:
     """Rows that an attack takes its steps with; a sample is in it once per parallel run.
 
     Attributes:
+        next: the iteration that they need next; -1 where they have no first points yet.
         oracle: their access to the model, made when it is first needed.
     """
 
     index: Tensor
     batch: Batch
     state: State
+    next: int = -1
     oracle: ChunkOracle | None = None
 
     def __len__(self) -> int:
@@ -49,7 +51,7 @@ class _Chunk:
         """The rows where ``mask`` (bool, on the CPU) is true."""
         rows = mask.nonzero().squeeze(1).to(self.batch.x.device)
         state = {name: value.index_select(0, rows) for name, value in self.state.items()}
-        return _Chunk(self.index[mask], self.batch.rows(rows), state)
+        return _Chunk(self.index[mask], self.batch.rows(rows), state, self.next)
 
     @staticmethod
     def join(chunks: list[_Chunk]) -> _Chunk:
@@ -66,6 +68,7 @@ class _Chunk:
                 Draws.join([batch.draws for batch in batches]),
             ),
             {name: torch.cat([chunk.state[name] for chunk in chunks]) for name in chunks[0].state},
+            chunks[0].next,
         )
 
     def split(self, size: int) -> list[_Chunk]:
@@ -89,8 +92,8 @@ def execute(
 
     Args:
         resume: continue from here instead of from the start.
-        checkpoint: called after every iteration with a function that makes a snapshot; it decides whether
-            to take one.
+        checkpoint: called whenever a chunk has taken a step, with a function that makes a snapshot; it decides
+            whether to take one.
         progress: called now and then, and at the end, with the share done and the number of surviving samples.
 
     Raises:
@@ -98,22 +101,32 @@ def execute(
     """
     run = _TaskRun(task, pool, machine, resume.result if resume else TaskResult(Tally.empty(len(pool))))
     began = time.perf_counter() - run.result.seconds
-    chunks = run.restore(resume.chunks) if resume else run.start()
-    first, reported, samples = resume.iteration if resume else 0, 0.0, task.samples
-    for i in range(first, task.attack.steps):
+    chunks = run.restore(resume.chunks) if resume else run.unstarted()
+    reported, samples, share = 0.0, task.samples, 0.0
+
+    def report(*, now: bool = False) -> None:
+        nonlocal reported
+        run.result.seconds = time.perf_counter() - began
+        if progress is not None and (now or run.result.seconds - reported > _REPORT_EVERY):
+            reported = run.result.seconds
+            progress(share, samples - len(run.result.broken))
+
+    for i in range(resume.iteration if resume else -1, task.attack.steps):
         if not chunks:
             break
-        chunks = run.advance(chunks, i)
-        run.result.seconds = time.perf_counter() - began
+
+        def stepped(chunks: list[_Chunk], i: int = i) -> None:
+            report()
+            if checkpoint is not None:
+                checkpoint(lambda: run.snapshot(i, chunks))
+
+        chunks = run.advance(chunks, i, stepped)
         finished = not chunks or i + 1 == task.attack.steps
-        if progress is not None and (finished or run.result.seconds - reported > _REPORT_EVERY):
-            reported = run.result.seconds
-            progress(run.share(chunks, i), samples - len(run.result.broken))
-        if not finished and task.stop_at < 1 and run.share(chunks, i) >= task.stop_at:
+        share = run.share(chunks, i)
+        report(now=finished)
+        if not finished and task.stop_at < 1 and share >= task.stop_at:
             run.result.unfinished = i + 1, run.saved(chunks)
             break
-        if checkpoint is not None:
-            checkpoint(lambda i=i, chunks=chunks: run.snapshot(i + 1, chunks))  # type: ignore[misc]
     run.settle()
     run.note_last_points()
     run.result.seconds = time.perf_counter() - began
@@ -130,48 +143,66 @@ class _TaskRun:
         self.result = result
         self.oracles: list[ChunkOracle] = []
         self.latest: list[ChunkOracle] = []
+        # broken samples when the chunks were packed last; what was saved may not be packed
+        self.packed = -1
         self.surviving = torch.zeros(len(pool), dtype=torch.bool)
         self.surviving[torch.from_numpy(task.index)] = True
         self.surviving[torch.tensor(result.broken, dtype=torch.int64)] = False
 
-    def start(self) -> list[_Chunk]:
-        """The first points of every run, without the samples that these break."""
-        size = self.machine.step_rows
+    def unstarted(self) -> list[_Chunk]:
+        """The rows of every run in chunks, without first points."""
         chunks = []
         for run in np.unique(self.task.runs).tolist():
             whole = torch.from_numpy(np.flatnonzero(self.task.runs == run))
-            for piece in torch.split(whole, size):
-                part = piece[self.surviving[torch.from_numpy(self.task.index)[piece]]]
-                if len(part) == 0:
-                    continue
-                index, batch = self._batch(part, run)
-                oracle = self._oracle(index)
-                state, proposal = self.task.attack.start(batch, oracle, run)
-                self._judge(index, batch, proposal, -1)
-                chunks.append(_Chunk(index, batch, state, oracle))
-        return self._pack(chunks)
+            chunks += [_Chunk(*self._batch(part, run), {}) for part in torch.split(whole, self.machine.step_rows)]
+        return chunks
 
-    def advance(self, chunks: list[_Chunk], i: int) -> list[_Chunk]:
-        """One iteration of every chunk; then the survivors are packed."""
+    def advance(self, chunks: list[_Chunk], i: int, stepped: Callable[[list[_Chunk]], None]) -> list[_Chunk]:
+        """One iteration of every chunk (the first points for -1); then the survivors are packed.
+
+        Args:
+            stepped: called after every chunk with all chunks, of which some have the iteration behind them. Saved
+                chunks may have it behind them from the beginning.
+        """
         after: list[_Chunk] = []
         self.latest = []
-        broken, left = len(self.result.broken), False
-        for chunk in chunks:
-            chunk.oracle = chunk.oracle or self._oracle(chunk.index)
-            self.latest.append(chunk.oracle)
-            chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, chunk.oracle, i)
-            self._judge(chunk.index, chunk.batch, proposal, i)
-            if proposal.over is None:
+        left = False
+        for position, chunk in enumerate(chunks):
+            if chunk.next > i:
                 after.append(chunk)
-            else:
-                left, stay = True, ~proposal.over.cpu()
-                after += [chunk.keep(stay)] if bool(stay.any()) else []
-        if not left and len(self.result.broken) == broken:
+                continue
+            stepping = self._start(chunk) if i < 0 else self._step(chunk, i)
+            left = left or len(stepping) != len(chunk)
+            after += [stepping] if len(stepping) else []
+            stepped([*after, *chunks[position + 1 :]])
+        if not left and len(self.result.broken) == self.packed:
             return after  # packed as before, which is the usual case
         after = self._pack(after)
+        self.packed = len(self.result.broken)
         self._charge()
         self.oracles = [chunk.oracle for chunk in after if chunk.oracle is not None]
         return after
+
+    def _start(self, chunk: _Chunk) -> _Chunk:
+        """The first points of a chunk; samples that other chunks have broken meanwhile need none."""
+        needed = self.surviving[chunk.index]
+        chunk = chunk if bool(needed.all()) else chunk.keep(needed)
+        if len(chunk):
+            chunk.oracle = self._oracle(chunk.index)
+            run = int(np.broadcast_to(chunk.batch.draws.runs, len(chunk))[0])
+            chunk.state, proposal = self.task.attack.start(chunk.batch, chunk.oracle, run)
+            self._judge(chunk.index, chunk.batch, proposal, -1)
+        chunk.next = 0
+        return chunk
+
+    def _step(self, chunk: _Chunk, i: int) -> _Chunk:
+        """One iteration of a chunk; rows for which the attack is over leave it."""
+        chunk.oracle = chunk.oracle or self._oracle(chunk.index)
+        self.latest.append(chunk.oracle)
+        chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, chunk.oracle, i)
+        chunk.next = i + 1
+        self._judge(chunk.index, chunk.batch, proposal, i)
+        return chunk if proposal.over is None else chunk.keep(~proposal.over.cpu())
 
     def share(self, chunks: list[_Chunk], i: int) -> float:
         """The share of the task that is done after iteration ``i``."""
@@ -192,6 +223,7 @@ class _TaskRun:
                 "index": chunk.index,
                 "runs": torch.from_numpy(np.broadcast_to(chunk.batch.draws.runs, len(chunk)).astype(np.int64)),
                 "state": {name: value.cpu() for name, value in chunk.state.items()},
+                "next": chunk.next,
             }
             for chunk in chunks
         ]
@@ -204,7 +236,7 @@ class _TaskRun:
             index, batch = self._batch(part, 0)
             batch = replace(batch, draws=replace(batch.draws, runs=saved["runs"].numpy()))
             state = {name: value.to(self.machine.device) for name, value in saved["state"].items()}
-            chunks.append(_Chunk(index, batch, state))
+            chunks.append(_Chunk(index, batch, state, saved["next"]))
         return chunks
 
     def settle(self) -> None:

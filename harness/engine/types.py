@@ -140,7 +140,8 @@ class Snapshot:
     """A task in flight: enough to continue it in another process.
 
     Attributes:
-        iteration: iterations done. chunks: the saved chunks. result: what was found before.
+        iteration: the one at work, -1 before all first points are there; some chunks may have it behind them.
+        chunks: the saved chunks. result: what was found before.
     """
 
     iteration: int

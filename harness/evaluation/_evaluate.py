@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness._version import __version__
 from harness.batchnorm.statistics import STORED
 from harness.engine import runner
+from harness.engine.snapshots import State
 from harness.engine.types import AttackProgress
 from harness.evaluation import reference
 from harness.evaluation.environment import environment
@@ -45,11 +46,13 @@ class Evaluation:
         result: the record.
         verdicts: per sample.
         points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
+        state: what a run that is killed now would continue from, if `run` was told to keep it.
     """
 
     result: Result
     verdicts: Verdicts
     points: Tensor
+    state: State = field(default_factory=lambda: State(None))
 
 
 def evaluate(
@@ -139,8 +142,14 @@ def evaluation_id(
     return plan_checkpoint(checkpoint, dataset, threat=threat, suite=suite, **settings).evaluation_id
 
 
-def run(plan: Plan, *, progress: Callable[[AttackProgress], None] | None = None) -> Evaluation:
+def run(
+    plan: Plan, *, progress: Callable[[AttackProgress], None] | None = None, keep_state: bool = False
+) -> Evaluation:
     """Run a plan, whatever is stored.
+
+    Args:
+        keep_state: leave what is in ``state_dir`` there, for a caller who stores the result and then clears
+            ``Evaluation.state``, so that nothing is lost if that fails.
 
     Raises:
         InvalidInput: this machine cannot run it, or labels beyond the model's classes.
@@ -192,7 +201,9 @@ def run(plan: Plan, *, progress: Callable[[AttackProgress], None] | None = None)
         overhead=finding.busy_seconds / finding.model_seconds if finding.model_seconds > 0 else None,
         harness_version=__version__,
     )
-    return Evaluation(result, verdicts, finding.points)
+    if not keep_state:
+        finding.state.clear()
+    return Evaluation(result, verdicts, finding.points, finding.state)
 
 
 def _is_gpu(device: torch.device) -> bool:

@@ -62,8 +62,9 @@ def obtain(
     """
     known = None if force else find(plan, root)
     if known is None:
-        done = _evaluate.run(plan, progress=progress)
+        done = _evaluate.run(plan, progress=progress, keep_state=True)
         path = store.save(done.result, done.verdicts, root, force=force)
+        done.state.clear()
         return Stored(path, store.read(path), ran=True)
     if known.result.record_id == plan.record_id and not _unrecorded(plan, known):
         return known

@@ -72,14 +72,24 @@ def test_what_a_task_hands_back_is_dealt_out_once() -> None:
     index, runs = np.array([5, 5, 2, 8, 8]), np.array([0, 1, 1, 0, 1])
     task = Task(0, "step", build("pgd", ThreatModel.parse("Linf:0.1"), 6), 0, 0, 2, index, runs, torch.eye(5), 0.5)
     chunks = [
-        {"index": torch.tensor([8, 5]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([81, 50])}},
-        {"index": torch.tensor([2, 8]), "runs": torch.tensor([1, 0]), "state": {"t": torch.tensor([21, 80])}},
+        {
+            "index": torch.tensor([8, 5]),
+            "runs": torch.tensor([1, 0]),
+            "state": {"t": torch.tensor([81, 50])},
+            "next": 6,
+        },
+        {
+            "index": torch.tensor([2, 8]),
+            "runs": torch.tensor([1, 0]),
+            "state": {"t": torch.tensor([21, 80])},
+            "next": 6,
+        },
     ]
     found = TaskResult(Tally.empty(9), broken=[7])
     found.unfinished = 6, chunks
     standing = np.ones(9, dtype=bool)
     standing[2] = False
-    (first, on), (second, after) = rebalance(task, found, 2, standing)
+    (first, on), (second, after) = rebalance(task, found, 2, standing, step_rows=8)
     # the first piece also answers for what is over: the run that ended, and the sample that fell elsewhere
     assert sorted(zip(first.index, first.runs, strict=True)) == [(2, 1), (5, 0), (5, 1), (8, 1)]
     assert sorted(zip(second.index, second.runs, strict=True)) == [(8, 0)]
@@ -93,7 +103,7 @@ def test_what_a_task_hands_back_is_dealt_out_once() -> None:
         rows = [list(zip(index, runs, strict=True)).index(pair) for pair in zip(piece.index, piece.runs, strict=True)]
         assert torch.equal(piece.logits, torch.eye(5)[rows])
     standing[:] = False
-    ((alone, over),) = rebalance(task, found, 2, standing)
+    ((alone, over),) = rebalance(task, found, 2, standing, step_rows=8)
     assert len(alone.index) == 5
     assert over.chunks == []
 

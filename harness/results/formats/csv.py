@@ -21,7 +21,7 @@ def _render(board: Board) -> str:
     text = io.StringIO()
     lines = writer.writer(text, lineterminator="\n")
     rows = [board.cells(row) for row in board.rows]
-    names = list(rows[0])
+    names = list(rows[0]) if rows else ["checkpoint", "flags"]
     lines.writerow(map(_cell, names))
     rows += [{"checkpoint": file, "flags": f"left out: {reason}"} for file, reason in board.left_out]
     for row in rows:
