@@ -81,7 +81,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the evaluator was asked for; it answers at once, with a flag if the suite is fgsm."""
     asked: list[dict[str, Any]] = []
 
-    def run(plan: evaluation.Plan, *, progress: Any) -> evaluation.Evaluation:
+    def run(plan: evaluation.Plan, *, progress: Any, keep_state: bool = False) -> evaluation.Evaluation:
         target, settings = plan.target, plan.settings
         statistics = {"bn_stats": target.statistics.kind, "bn_data": target.statistics.data}
         known = {"checkpoint": target.name, "dataset": target.dataset_record, "n": len(target.x)}
