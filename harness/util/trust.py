@@ -26,7 +26,6 @@ from harness.util.text import printable
 
 __all__ = [
     "check_trusted",
-    "check_trusted_file",
     "local_sources",
     "named_path",
     "sources_sha256",
@@ -114,11 +113,6 @@ def check_trusted(sha256: str, file: str | Path, named_by: str) -> None:
             f"{named_by} names code in {printable(file, longest=400)} (sha256 {sha256[:16]}...), which nobody has "
             "named on this machine, so it was not run: read it, then allow it with --trust-code"
         )
-
-
-def check_trusted_file(file: str | Path, named_by: str) -> None:
-    """As `check_trusted`, of a file with the modules beside it."""
-    check_trusted(sources_sha256(file), file, named_by)
 
 
 @contextmanager
