@@ -105,28 +105,26 @@ def _swap(
     """What was swapped, for people and programs, what came of it, and the parts it belongs to."""
     import torch
 
-    from harness import checkpoints, datasets, evaluation, suites
+    from harness import checkpoints, evaluation, suites
     from harness.audit.flags import Flag, unique
     from harness.batchnorm import swap as swapping
     from harness.batchnorm.attribution import attribute
     from harness.cli import _threats
-    from harness.errors import InvalidInput
+    from harness.cli._pairs import data_for
     from harness.models import Model
     from harness.results.record import Verdicts
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir) for name in (a, b))
     swapping.parts_of(first.model, second.model)  # before the data set is fetched
-    wanted = dataset or first.manifest.dataset
-    if wanted is None:
-        raise InvalidInput(f"the manifest of {first.name} names no data set: say which with --dataset")
-    data = datasets.load(wanted, data_dir=data_dir, download=download, limit=limit)
-    there, needed = (data.shape, len(data.classes)), (tuple(first.manifest.shape), first.manifest.classes)
-    if there != needed:
-        raise InvalidInput(
-            f"{first.name} takes images of shape {list(needed[0])} in {needed[1]} classes, the data set "
-            f"{data.name} has {list(there[0])} in {there[1]}: choose another with --dataset"
-        )
+    data = data_for(
+        first,
+        dataset=dataset,
+        data_dir=data_dir,
+        download=download,
+        limit=limit,
+        otherwise="choose another with --dataset",
+    )
     threat = _threats.choose(first.manifest, data, norm=norm, eps=eps, eps_units=eps_units)
     chosen = suites.get(suite, threat)
     flags: list[Flag] = []

@@ -85,26 +85,24 @@ def _compare(
     seed: int,
 ) -> tuple[dict[str, Any], tuple[Similarity, ...]]:
     """What was compared, for people and programs, and what came of it."""
-    from harness import checkpoints, datasets
+    from harness import checkpoints
     from harness.cli import _threats
-    from harness.errors import InvalidInput
+    from harness.cli._pairs import data_for
     from harness.representations import compare
     from harness.threat.perturb import Crafting
     from harness.util.devices import find_device
 
     place = str(find_device(device))
     first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir, device=place) for name in (a, b))
-    wanted = dataset or first.manifest.dataset
-    if wanted is None:
-        raise InvalidInput(f"the manifest of {first.name} names no data set: say which with --dataset")
-    data = datasets.load(wanted, data_dir=data_dir, download=download, limit=limit)
-    for point in (first, second):
-        there, needed = (data.shape, len(data.classes)), (tuple(point.manifest.shape), point.manifest.classes)
-        if there != needed:
-            raise InvalidInput(
-                f"{point.name} takes images of shape {list(needed[0])} in {needed[1]} classes, the data set "
-                f"{data.name} has {list(there[0])} in {there[1]}: both checkpoints must fit one data set"
-            )
+    data = data_for(
+        first,
+        second,
+        dataset=dataset,
+        data_dir=data_dir,
+        download=download,
+        limit=limit,
+        otherwise="both checkpoints must fit one data set",
+    )
     crafting, caption = None, f"{len(data):,} {data.name} {data.split} images"
     if adversarial:
         threat = _threats.choose(first.manifest, data, norm=norm, eps=eps, eps_units=eps_units)
