@@ -103,8 +103,6 @@ def _swap(
     workers: int | str,
 ) -> tuple[dict[str, Any], Swap, tuple[Attribution, Attribution]]:
     """What was swapped, for people and programs, what came of it, and the parts it belongs to."""
-    import torch
-
     from harness import checkpoints, evaluation, suites
     from harness.audit.flags import Flag, unique
     from harness.batchnorm import swap as swapping
@@ -113,8 +111,9 @@ def _swap(
     from harness.cli._pairs import data_for
     from harness.models import Model
     from harness.results.record import Verdicts
+    from harness.util.devices import find_device
 
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = find_device(device)
     first, second = (checkpoints.load(name, checkpoint_dir=checkpoint_dir) for name in (a, b))
     swapping.parts_of(first.model, second.model)  # before the data set is fetched
     data = data_for(
