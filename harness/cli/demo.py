@@ -23,8 +23,8 @@ def demo(ctx: click.Context) -> None:
     """Train, evaluate and rank: the whole path on digits, in a few minutes.
 
     In the current folder: fine-tunes the BN layers of the shipped natural network adversarially,
-    attacks it and the shipped checkpoints with PGD and AutoAttack, and writes the leaderboard. What an
-    earlier demo left is used again.
+    attacks it and the shipped checkpoints with PGD and AutoAttack, and writes the leaderboard into
+    leaderboards/demo. What an earlier demo left is used again.
     """
     from harness.cli import _boards, _evaluation
     from harness.cli._render import percent, print_line
@@ -44,8 +44,9 @@ def demo(ctx: click.Context) -> None:
                 f"  {name:16} {percent(result.clean_acc):>8} clean {percent(result.robust_acc):>8} robust{found}"
             )
         print_line()
-    print_line("$ harness leaderboard")
-    boards = _boards.write_all(root, paths.leaderboards_root())
+    print_line("$ harness leaderboard --output leaderboards/demo")
+    # in a folder of its own: a board that somebody keeps under version control is not changed by trying things out
+    boards = _boards.write_all(root, paths.leaderboards_root() / "demo")
     for board, files in boards:
         if board.name == "digits-Linf":
             _boards.show(board, files)

@@ -60,9 +60,25 @@ def test_rows_are_doubled_as_long_as_that_pays() -> None:
     # the fixed cost per pass is shared by more rows: per row 1/24, 1/48, ... of it
     network = Timed(clock, 1e-4, fixed=4e-3)
     (choice,), _ = choose(plain(network), [], IMAGES, largest=10_000, clock=clock)
-    assert choice.micro_batch == 192
-    assert max(network.rows) == 384
-    assert "micro-batch:192" in choice.notes
+    assert choice.micro_batch == 768
+    assert max(network.rows) == 3072
+    assert "micro-batch:768" in choice.notes
+
+
+def test_one_doubling_without_a_gain_does_not_end_the_search() -> None:
+    class Late(Timed):
+        gain_at = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.per_row = 5e-4 if len(x) == self.gain_at else 1e-3
+            return super().forward(x)
+
+    for gain_at, expected in (96, 96), (192, 24):
+        clock = Clock()
+        network = Late(clock, 1e-3)
+        network.gain_at = gain_at
+        (choice,), _ = choose(plain(network), [], IMAGES, largest=10_000, clock=clock)
+        assert choice.micro_batch == expected
 
 
 def test_rows_that_become_dearer_stay_few() -> None:

@@ -39,14 +39,16 @@ def test_from_nothing_to_a_leaderboard(
     before = {path: path.read_bytes() for path in shipped.iterdir()}
     code, out, _ = harness("demo")
     assert code == 0
-    with (folder / "leaderboards" / "digits-Linf.csv").open() as file:
+    with (folder / "leaderboards" / "demo" / "digits-Linf.csv").open() as file:
         rows = {row["checkpoint"]: row for row in csv.DictReader(file)}
     assert rows["bn_ft_demo"]["regime"] == "bn-ft"
     assert rows["bn_ft_demo"]["parent"] == "natural"
     assert all(row["pgd_acc"] and row["autoattack_acc"] for row in rows.values())
     assert {call["suite"] for call in calls} == {"pgd", "autoattack"}
     assert {str(call["threat"]) for call in calls} == {"Linf:0.15"}
-    assert all(word in out for word in ("bn_ft_demo", "leaderboards/digits-Linf.csv", "leaderboards/digits-Linf.md"))
+    assert all(
+        word in out for word in ("bn_ft_demo", "leaderboards/demo/digits-Linf.csv", "leaderboards/demo/digits-Linf.md")
+    )
     assert {path: path.read_bytes() for path in shipped.iterdir()} == before
     tops = {path.relative_to(folder).parts[0] for path in folder.rglob("*")}
     assert tops == {"checkpoints", "leaderboards"}
