@@ -25,7 +25,7 @@ from harness.studies.claims import Claim, Quantity, parse
 from harness.studies.labels import check_label
 from harness.studies.spec import LABEL, Entry, Study
 from harness.threat import ThreatModel
-from harness.training import Settings
+from harness.training import Settings, identity
 from harness.training.plan import plan as plan_training
 from harness.util.validation import validate
 
@@ -384,8 +384,7 @@ def _names(
                 identities[label, seed] = source.manifest.weights_sha256 if source else ""
                 continue
             content = {
-                "regime": _regime_content(member.regime),
-                "settings": member.settings.model_copy(update={"seed": seed}).model_dump(mode="json"),
+                **identity.content(member.regime, member.settings.model_copy(update={"seed": seed})),
                 "data": [data.name, data.sha256],
                 "architecture": member.architecture,
                 "parent": identities[member.parent, seed] if member.parent else None,
@@ -395,13 +394,6 @@ def _names(
             identities[label, seed] = digest
             names[label, seed] = f"{label}-s{seed}-{digest[:8]}"
     return names
-
-
-def _regime_content(regime: Regime) -> dict[str, Any]:
-    """Everything of a regime that decides what it trains."""
-    own = regime.model_dump(mode="json", include={"name", "start", "norm_layer", "deploy"})
-    stages = [stage.model_dump(mode="json") for stage in regime.stages()]
-    return own | {"stages": stages, "shares": [phase.share for phase in regime.phases]}
 
 
 def _check_params(quantity: Quantity, made: Plan) -> None:

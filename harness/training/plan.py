@@ -19,6 +19,7 @@ from harness.models import Model, Normalization, _selectors
 from harness.models.norm_layers import deploy_branch
 from harness.regimes._base import Conduct, PartOptimizer, Regime
 from harness.threat.perturb import Crafting
+from harness.training import identity
 from harness.training.settings import Settings
 
 __all__ = ["Plan", "Stage", "plan"]
@@ -230,8 +231,7 @@ def _perturbed(conduct: Conduct, trained: frozenset[str], model: Model) -> froze
 def _fingerprint(regime: Regime, settings: Settings, dataset: Dataset, model: Model, device: torch.device) -> str:
     normalization = None if model.normalization is None else asdict(model.normalization)
     content = {
-        "regime": regime.model_dump(mode="json"),
-        "settings": settings.model_dump(mode="json"),
+        **identity.content(regime, settings),
         "data": [dataset.name, dataset.sha256],
         "model": [model.architecture, model.norm_layer, normalization, weights_sha256(model)],
         "device": device.type,

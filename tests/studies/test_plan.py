@@ -135,4 +135,4 @@ def test_shipped_studies_can_be_read(path: Path) -> None:
 def test_shipped_studies_of_digits_can_be_run(path: Path) -> None:
     made = plan(read(path))
     assert len(made.claims) == len(made.study.claim)
-    assert len(made.seeds) == 3
+    assert len(made.seeds) >= 3, "two seeds say little of other seeds"
