@@ -101,6 +101,28 @@ def _run(
         raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
 
 
+@study.command("register")
+@_of_a_study
+@options.as_json
+def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> None:
+    """Write down what the study in FILE claims, trains and measures, before anything is evaluated.
+
+    Its report then says whether it judges what was registered. Publish the hash that is printed, or commit the file,
+    so that others can hold the report against it.
+    """
+    from harness.studies import registration
+
+    with redirect_stdout(sys.stderr):
+        planned = _plan(file, where)
+    folder = _folder(planned, output)
+    made = registration.register(planned, folder)
+    if as_json:
+        print_json({"study": planned.study.name, "registered": made.registered, "sha256": made.sha256})
+    else:
+        print_line(f"{planned.study.name}: {len(planned.claims)} claims registered on {made.registered}")
+        print_line(f"sha256 {made.sha256}")
+
+
 @study.command("report")
 @_of_a_study
 @click.option("--into", type=options.folder, metavar="DIR", help="Write the report here instead.")

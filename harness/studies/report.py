@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.studies import plots, run_log, tables
+from harness.studies import plots, registration, run_log, tables
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
@@ -47,7 +47,8 @@ def write_report(measurements: Measurements, output: Path, *, directory: Path | 
     files["runs.csv"] = tables.runs_csv(measurements).encode()
     if judgements:
         files["claims.csv"] = tables.claims_csv(judgements).encode()
-    files["report.md"] = markdown(measurements, judgements, run_log.read(output), names).encode()
+    registered = registration.describe(measurements.plan, output)
+    files["report.md"] = markdown(measurements, judgements, run_log.read(output), names, registered).encode()
     for file, content in files.items():
         write_atomically(folder / file, content)
     return tuple(folder / file for file in files)
@@ -58,14 +59,19 @@ def markdown(
     judgements: Sequence[Judgement],
     sessions: Sequence[run_log.Session],
     pictures: Sequence[str],
+    registered: str,
 ) -> str:
-    """The page."""
+    """The page.
+
+    Args:
+        registered: one sentence, whether the claims were written down before.
+    """
     study = measurements.plan.study
     parts = [f"# {study.title or study.name}"]
     parts += [text for text in (study.question, f"After {study.source}." if study.source else "") if text]
     parts.append("\n".join(_protocol(measurements)))
     if judgements:
-        parts += ["## Claims", _claims(judgements), *_reasons(judgements), _how_judged(judgements)]
+        parts += ["## Claims", _claims(judgements), *_reasons(judgements), registered, _how_judged(judgements)]
     training = _training(measurements)
     if training:
         parts += ["## Training", training]
