@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ def build(
     shape: tuple[int, int, int],
     norm_layer: str,
     normalization: Normalization | None = None,
+    arguments: Mapping[str, Any] | None = None,
     check: Callable[[Mapping[str, Tensor]], object],
 ) -> Model:
     """As `harness.models.build`; where a network would be extraordinarily large, it is first described, without memory
@@ -42,6 +44,7 @@ def build(
         shape=shape,
         norm_layer=norm_layer,
         normalization=normalization,
+        arguments=arguments,
         seed=0,
     )
     large = classes > _MANY_CLASSES or math.prod(shape) > _MANY_PIXELS

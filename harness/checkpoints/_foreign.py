@@ -31,6 +31,7 @@ def import_file(
     name: str,
     directory: str | Path,
     architecture: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
     classes: int | None = None,
     shape: tuple[int, int, int] | None = None,
     norm_layer: str | None = None,
@@ -58,6 +59,7 @@ def import_file(
     Args:
         architecture: as `harness.models.build` takes it. May be left out, like all that follows, where the
             file was written by this package and says so itself.
+        arguments: more arguments of the architecture's constructor; the manifest keeps them.
         classes, shape, threat: taken from ``dataset`` if not given.
         normalization: what the model does to images in [0, 1] first: constants, or a name of
             `NORMALIZATIONS` ("none" for none); ``mean`` and ``std`` say the same. May be left out where the
@@ -82,6 +84,7 @@ def import_file(
         asked = {"classes": classes, "shape": shape, "norm_layer": norm_layer, "threat": threat, "regime": regime}
         said |= {key: value for key, value in asked.items() if value is not None}
         said |= {"architecture": _absolute(architecture)} if architecture is not None else {}
+        said |= {"arguments": arguments} if arguments else {}
         missing = [key for key in ("architecture", "classes", "shape") if key not in said]
         if missing:
             options = ", ".join(f"--{key}" for key in missing)
@@ -96,9 +99,13 @@ def import_file(
             classes=said["classes"],
             shape=said["shape"],
             norm_layer=said.get("norm_layer", models.OWN),
+            arguments=said.get("arguments"),
             check=find,
         )
-        found = find(model.network.state_dict())
+        try:
+            found = find(model.network.state_dict())
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {model.call}" if model.call else str(error)) from error
     told = _told(normalization, mean, std)
     chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where)
     if chosen is not None and len(chosen.mean) != channels:
@@ -114,6 +121,7 @@ def import_file(
         shape=model.shape,
         norm_layer=model.norm_layer,
         normalization=chosen,
+        arguments=model.arguments,
     )
     _try(model, where)
     return save(

@@ -62,6 +62,9 @@ class Manifest(Record):
         pattern=_HASH,
         description="of the copied code, where the architecture is a file of the user's own",
     )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="of the architecture, beside classes, shape and norm layer"
+    )
     classes: int = Field(ge=2, le=_MOST_CLASSES)
     shape: tuple[int, int, int] = Field(description="C, H, W")
     norm_layer: str = OWN
@@ -114,7 +117,7 @@ class Manifest(Record):
             raise ValueError("expected mean and std")
         return Normalization(value["mean"], value["std"])
 
-    @field_validator("definition", "training")
+    @field_validator("arguments", "definition", "training")
     @classmethod
     def _facts(cls, facts: dict[str, Any]) -> dict[str, Any]:
         # numbers that are not finite, dates: what JSON cannot hold, and this package never writes

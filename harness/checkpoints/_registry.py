@@ -26,7 +26,8 @@ __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 
 # kept in every .pt, so that a file that lost its manifest can be imported without being described again
 _SELF_DESCRIPTION = (
-    "name", "architecture", "classes", "shape", "norm_layer", "normalization", "regime", "parent", "dataset", "threat",
+    "name", "architecture", "arguments", "classes", "shape", "norm_layer", "normalization", "regime", "parent",
+    "dataset", "threat",
 )  # fmt: skip
 
 
@@ -104,6 +105,7 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
             shape=manifest.shape,
             norm_layer=manifest.norm_layer,
             normalization=manifest.normalization,
+            arguments=manifest.arguments,
             check=lambda state: _check_fit(state, tensors, architecture, str(path)),
         )
         fill(model, file.read(tensors), str(path))
@@ -211,6 +213,7 @@ def save(
         "weights_sha256": weights_sha256(model),
         "architecture": code.architecture if code else model.architecture,
         "code_sha256": code.sha256 if code else None,
+        "arguments": model.arguments,
         "classes": model.classes,
         "shape": model.shape,
         "norm_layer": model.norm_layer,
@@ -232,6 +235,7 @@ def save(
     draft = build_manifest(where, {**fields, "sha256": "0" * 64})
     check_finite(model.network.state_dict(), where)
     metadata = draft.model_dump(mode="json", include=set(_SELF_DESCRIPTION), exclude_none=True)
+    metadata = {name: value for name, value in metadata.items() if value != {}}
     content = pack(model.network, metadata, safetensors_format=file_format == "safetensors")
     manifest = draft.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
     if not overwrite:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line
+from harness.errors import InvalidInput
 from harness.util import paths
 from harness.util.choices import FileFormat
+from harness.util.literals import parse_arguments
 
 if TYPE_CHECKING:
     from harness.checkpoints import Manifest
@@ -47,6 +49,13 @@ def _renames(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
     return tuple(pairs)
 
 
+def _arguments(ctx: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
+    try:
+        return parse_arguments(value or "")
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", required=True, metavar="NAME", help="What it is to be called.")
@@ -54,6 +63,13 @@ def _renames(ctx: click.Context, parameter: click.Parameter, values: tuple[str, 
     "--architecture",
     metavar="NAME",
     help="See 'harness list architectures'; not needed for a file that harness wrote.",
+)
+@click.option(
+    "--arch-args",
+    "arguments",
+    callback=_arguments,
+    metavar="NAME=VALUE,...",
+    help="Arguments of its constructor, such as width=16,depth=1: numbers, words, lists; kept in the manifest.",
 )
 @click.option("--norm-layer", metavar="NAME", help="Where it is not the architecture's own.")
 @click.option("--dataset", metavar="NAME", help="Trained on; says classes, shape and threat model too.")
@@ -105,6 +121,7 @@ def import_(
     file: Path,
     name: str,
     architecture: str | None,
+    arguments: dict[str, Any],
     norm_layer: str | None,
     dataset: str | None,
     classes: int | None,
@@ -138,6 +155,7 @@ def import_(
         name=name,
         directory=folder,
         architecture=architecture,
+        arguments=arguments,
         classes=classes,
         shape=shape,
         norm_layer=norm_layer,

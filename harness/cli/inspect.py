@@ -12,6 +12,7 @@ import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
+from harness.util.literals import listed_arguments
 
 if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint, Manifest
@@ -81,6 +82,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     numbers = {n: v for n, v in manifest.training.items() if n not in ("command", "health")}
     facts = {
         "architecture": f"{manifest.architecture}, norm layer {manifest.norm_layer}",
+        "arguments": listed_arguments(manifest.arguments),
         "images": f"{'x'.join(map(str, manifest.shape))}, {manifest.classes} classes",
         "normalization": f"mean {list(normalization.mean)}, std {list(normalization.std)}" if normalization else "none",
         "parameters": f"{manifest.parameters:,}{share}",

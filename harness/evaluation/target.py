@@ -67,6 +67,7 @@ class Target:
             {
                 "architecture": model.architecture,
                 "source_sha256": model.source_sha256,
+                "arguments": model.arguments,
                 "norm_layer": model.norm_layer,
                 "normalization": _normalization(model),
             }
@@ -120,6 +121,7 @@ class Target:
         record = ModelRecord(
             architecture=manifest.architecture,
             source_sha256=checkpoint.model.source_sha256,
+            arguments=manifest.arguments,
             norm_layer=manifest.norm_layer,
             normalization=_normalization(checkpoint.model),
             parameters=manifest.parameters,

@@ -7,19 +7,20 @@ has by itself is the default of ``norm``. `build` puts the normalisation of the 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
 
 from harness.errors import InvalidInput, UnknownName
 from harness.models import norm_layers
 from harness.models._base import Model, Network, Normalization, Shape
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
-from harness.models.sources import OWN, foreign, forms, is_foreign
+from harness.models.sources import OWN, Foreign, foreign, forms, is_foreign, own_arguments
 from harness.util import plugins
+from harness.util.literals import checked_arguments
 from harness.util.source_text import source_sha256
 
 __all__ = [
@@ -48,6 +49,7 @@ def build(
     shape: Shape,
     norm_layer: str = OWN,
     normalization: Normalization | None = None,
+    arguments: Mapping[str, Any] | None = None,
     seed: int | None = None,
 ) -> Model:
     """A model with fresh weights, in training mode, on the CPU.
@@ -58,13 +60,14 @@ def build(
         shape: channels, height and width of the images.
         norm_layer: a registered norm layer, or "own" for what the architecture has by itself.
         normalization: what to do to images in [0, 1] first; None where the network takes them as they are.
+        arguments: more arguments of the network's constructor: text, numbers, truth values, lists of such.
         seed: of the starting weights; the state of torch's generators is left as it was. None draws the
             weights from torch's global generator.
 
     Raises:
         UnknownName: no such architecture, source or norm layer.
-        InvalidInput: classes, shape, normalization or norm layer that the architecture cannot have, or a
-            user's file that fails.
+        InvalidInput: classes, shape, normalization, norm layer or arguments that the architecture cannot have, or
+            a user's file that fails.
     """
     channels = _checked(classes, shape)
     if normalization is not None and len(normalization.mean) != channels:
@@ -74,8 +77,9 @@ def build(
         )
     norm = None if norm_layer == OWN else norm_layers.get(norm_layer)
     source = source_sha256(architecture)  # before it runs, so that what is hashed is no newer than what runs
+    given = checked_arguments(arguments or {})
     with _seeded(seed):
-        network, used = _network(architecture, classes, shape, norm)
+        network, used, call = _network(architecture, classes, shape, norm, given)
     return Model(
         network,
         architecture=architecture,
@@ -84,17 +88,22 @@ def build(
         norm_layer=used,
         normalization=normalization,
         source_sha256=source,
+        arguments=given,
+        call=call,
     )
 
 
-def _network(architecture: str, classes: int, shape: Shape, norm: NormLayer | None) -> tuple[nn.Module, str]:
+def _network(
+    architecture: str, classes: int, shape: Shape, norm: NormLayer | None, arguments: Mapping[str, Any]
+) -> Foreign:
     if not is_foreign(architecture):
         if architecture not in names():
             raise UnknownName("architecture", architecture, [*names(), *forms()])
         member = plugins.lookup(__name__, architecture, "architecture")
+        own_arguments(member, architecture, arguments)
         used: NormLayer = norm or inspect.signature(member).parameters["norm"].default
-        return member(classes, shape, used), used.name
-    return foreign(architecture, classes, shape, norm)
+        return Foreign(member(classes, shape, used, **arguments), used.name)
+    return foreign(architecture, classes, shape, norm, arguments)
 
 
 def _checked(classes: int, shape: Shape) -> int:

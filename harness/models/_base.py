@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,8 @@ class Model(nn.Module):
         architecture, classes, shape, normalization: what it was built from.
         norm_layer: name of the norm layer that the network has; "own" where it is not one of this package's.
         source_sha256: hash of the source text of an architecture from a file of one's own.
+        arguments: of the architecture's constructor, beside the above.
+        call: how that was called, as a sentence for errors; empty where nobody could have called it otherwise.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Model(nn.Module):
         norm_layer: str,
         normalization: Normalization | None,
         source_sha256: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        call: str = "",
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalization is None else Normalize(normalization)
@@ -110,6 +115,8 @@ class Model(nn.Module):
         self.norm_layer = norm_layer
         self.normalization = normalization
         self.source_sha256 = source_sha256
+        self.arguments = dict(arguments or {})
+        self.call = call
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(self.normalize(x))

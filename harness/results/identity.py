@@ -52,6 +52,7 @@ def verdict_id(
             "steps": list(steps),
             "seed": seed,
             "precision": precision,
+            **({"arguments": model.arguments} if model.arguments else {}),
         }
     )
 

@@ -148,8 +148,8 @@ def _rows(results: list[Result], order: Sequence[Measure]) -> tuple[Row, ...]:
     subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         model = result.model
-        known = [model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats]
-        identity = json.dumps([result.checkpoint, *known])
+        built = [model.architecture, model.arguments, model.norm_layer, model.normalization]
+        identity = json.dumps([result.checkpoint, model.sha256, *built, model.bn_stats])
         subsets[-result.n, result.dataset.sha256][identity].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):

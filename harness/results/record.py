@@ -35,6 +35,9 @@ class ModelRecord(Record):
 
     architecture: str
     source_sha256: str | None = Field(default=None, description="hash of its source text, where that is a user's file")
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="of the architecture, beside classes, shape and norm layer"
+    )
     norm_layer: str | None = None
     normalization: dict[str, list[float]] | None = None
     parameters: int = Field(ge=0)

@@ -355,6 +355,7 @@ def _stand_in(label: str, model: Model) -> Checkpoint:
         sha256=nothing,
         weights_sha256=nothing,
         architecture=model.architecture,
+        arguments=model.arguments,
         classes=model.classes,
         shape=model.shape,
         norm_layer=model.norm_layer,

@@ -157,6 +157,7 @@ def _fresh(model: Model, seed: int) -> dict[str, Tensor]:
         shape=model.shape,
         norm_layer=model.norm_layer,
         normalization=model.normalization,
+        arguments=model.arguments,
         seed=seed,
     )
     return {name: parameter.detach() for name, parameter in built.network.named_parameters()}

@@ -205,7 +205,7 @@ class TestUserFile:
         [
             ("fallen", "fails when it is called: RuntimeError: out of ideas"),
             ("leaving", "fails when it is called: SystemExit: 3"),
-            ("greedy", "needs depth, path, but a factory gets classes, shape and norm_layer"),
+            ("greedy", "needs depth, path: give them with --arch-args depth=...,path=..."),
             ("text", "must return a torch.nn.Module, got str"),
             ("built", "must be a function or class that makes a network, got a Linear"),
             ("number", "must be a function or class that makes a network, got a int"),

@@ -156,6 +156,7 @@ def _root(checkpoint: Checkpoint, regime: Regime) -> tuple[Status, str]:
             shape=manifest.shape,
             norm_layer=manifest.norm_layer,
             normalization=manifest.normalization,
+            arguments=manifest.arguments,
             seed=seed,
         )
     except HarnessError as error:

@@ -1,12 +1,13 @@
 """Networks from elsewhere, all with fresh weights: one file a source, called by its name before the colon.
 
 A source is a function ``(name, classes, shape, norm) -> Foreign``: the network, and the name of the norm layer that it
-was given where it takes one.
+was given where it takes one. A source whose networks have arguments of their own takes them as ``**arguments``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,10 +15,12 @@ from harness.errors import HarnessError, InvalidInput, UnknownName
 from harness.models._base import Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import OWN, Foreign
+from harness.models.sources._calls import own_arguments
 from harness.util import plugins
+from harness.util.literals import listed_arguments
 from harness.util.user_file import is_in_file, one_line
 
-__all__ = ["OWN", "Foreign", "foreign", "forms", "is_foreign"]
+__all__ = ["OWN", "Foreign", "foreign", "forms", "is_foreign", "own_arguments"]
 
 _FILE = "file"
 
@@ -36,15 +39,18 @@ def is_foreign(architecture: str) -> bool:
     return ":" in architecture or architecture.endswith(".py")
 
 
-def foreign(architecture: str, classes: int, shape: Shape, norm: NormLayer | None) -> Foreign:
+def foreign(
+    architecture: str, classes: int, shape: Shape, norm: NormLayer | None, arguments: Mapping[str, Any]
+) -> Foreign:
     """The network that ``SOURCE:NAME`` or ``FILE.py:FACTORY`` names, with fresh weights.
 
     Args:
         norm: the norm layer to use, None for the network's own.
+        arguments: more arguments of the network's constructor.
 
     Raises:
         UnknownName: no such source, or no such name in it.
-        InvalidInput: a norm layer, image or number of classes that the network cannot have, or a factory
+        InvalidInput: a norm layer, image, number of classes or argument that the network cannot have, or a factory
             that fails.
     """
     if architecture.endswith(".py"):
@@ -54,14 +60,16 @@ def foreign(architecture: str, classes: int, shape: Shape, norm: NormLayer | Non
         source, name = _FILE, architecture
     elif source == _FILE or not plugins.is_member(__name__, source):
         raise UnknownName("source of architectures", source, (form.partition(":")[0] for form in forms()))
+    function = plugins.lookup(__name__, source, "source", Callable)
+    own_arguments(function, f"the source {source}", arguments)
     try:
-        built: Foreign = plugins.lookup(__name__, source, "source", Callable)(name, classes, shape, norm)
+        built: Foreign = function(name, classes, shape, norm, **arguments)
     except HarnessError:
         raise
     except Exception as error:
         raise InvalidInput(
-            f"{architecture} cannot be built for {classes} classes and images of shape {tuple(shape)}: "
-            f"{one_line(error)}"
+            f"{architecture} cannot be built for {classes} classes and images of shape {tuple(shape)}"
+            f"{f' with {listed_arguments(arguments)}' if arguments else ''}: {one_line(error)}"
         ) from error
     if norm is not None and built.norm_layer == OWN and not (norm.name == "batch" and _has_batch_norm(built)):
         raise InvalidInput(f"{architecture} has norm layers of its own: expected norm layer {OWN!r}, got {norm.name!r}")

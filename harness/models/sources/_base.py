@@ -20,10 +20,12 @@ _SHOWN = 12
 
 
 class Foreign(NamedTuple):
-    """A network that was not written here, and the name of the norm layer that it was built with."""
+    """A network that was not written here, the name of the norm layer that it was built with, and, where that is of use
+    to somebody whose weights do not fit, how it was called."""
 
     network: nn.Module
     norm_layer: str = OWN
+    call: str = ""
 
 
 def library(name: str) -> ModuleType:

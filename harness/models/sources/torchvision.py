@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.errors import UnknownName
 from harness.models._base import Shape
 from harness.models.norm_layers import NormLayer
@@ -10,11 +12,11 @@ from harness.models.sources._base import Foreign, library, need_colour, similar
 __all__ = ["torchvision"]
 
 
-def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None) -> Foreign:
-    """The classifier ``name`` without weights from elsewhere."""
+def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
+    """The classifier ``name`` without weights from elsewhere; ``arguments`` go to its constructor."""
     models = library("torchvision.models")
     known = models.list_models(module=models)
     if name not in known:
         raise UnknownName("torchvision architecture", name, similar(name, known))
     need_colour(f"torchvision:{name}", shape[0])
-    return Foreign(models.get_model(name, weights=None, num_classes=classes))
+    return Foreign(models.get_model(name, weights=None, **{"num_classes": classes} | arguments))
