@@ -15,7 +15,7 @@ from harness.errors import InvalidInput
 from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
-__all__ = ["Awp", "Conduct", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
+__all__ = ["Awp", "Conduct", "Fact", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
 
 Selectors = tuple[str, ...]
 """Parts of a network, as `harness.models._selectors` names them: a union, less those that begin with a hyphen."""
@@ -41,6 +41,29 @@ class Awp(Record):
 
     gamma: float = Field(default=0.01, gt=0, description="size of the perturbation relative to each weight's norm")
     part: Selectors = ("all",)
+
+
+class Fact(Record):
+    """One thing that is published about how the work behind a regime trained.
+
+    Attributes:
+        field: a field of the regime or of `harness.training.Settings`, ``dataset``, ``architecture``, or any other
+            name for what this package cannot set.
+        value: theirs; None where it is not known.
+        source: the paper, its code, or unknown.
+    """
+
+    field: str
+    value: str | float | bool | None = None
+    source: Literal["paper", "code", "unknown"] = "unknown"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.value is None) != (self.source == "unknown"):
+            raise InvalidInput(
+                f"the protocol's fact {self.field!r} needs a value and a source (paper or code), or neither"
+            )
+        return self
 
 
 class Conduct(Record):
@@ -77,6 +100,7 @@ class Regime(Conduct):
         norm_layer: a member of `harness.models.norm_layers`; None is the parent's, or the architecture's own.
         deploy: which branch of dual layers the checkpoint evaluates with.
         phases: changes in sequence, each with a fresh optimiser and schedule; () is one phase of nothing changed.
+        protocol: what is known of how the source trained; it changes nothing, studies set theirs beside it.
 
     Raises:
         InvalidInput: fields that contradict each other.
@@ -90,6 +114,7 @@ class Regime(Conduct):
     norm_layer: str | None = None
     deploy: Branch | None = None
     phases: tuple[Phase, ...] = ()
+    protocol: tuple[Fact, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,14 @@ the examples are crafted in eval mode. `at_full_train_mode` crafts as that paper
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import MADRY
 
 __all__ = ["at_full"]
 
-at_full = Regime(name="at-full", summary="everything, on adversarial examples", source="Madry 2018", loss="adversarial")
+at_full = Regime(
+    name="at-full",
+    summary="everything, on adversarial examples",
+    source="Madry 2018",
+    loss="adversarial",
+    protocol=MADRY,
+)

@@ -6,6 +6,7 @@ Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attack
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import MADRY
 
 __all__ = ["at_full_train_mode"]
 
@@ -15,4 +16,5 @@ at_full_train_mode = Regime(
     source="Madry 2018",
     loss="adversarial",
     crafting_mode="train",
+    protocol=MADRY,
 )

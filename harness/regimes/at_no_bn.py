@@ -6,6 +6,7 @@ NoFrost: Wang et al. 2022, "Removing Batch Normalization Boosts Adversarial Trai
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import WANG
 
 __all__ = ["at_no_bn"]
 
@@ -15,4 +16,5 @@ at_no_bn = Regime(
     source="Wang 2022 (NoFrost)",
     loss="mixed",
     norm_layer="weight-standardized",
+    protocol=WANG,
 )

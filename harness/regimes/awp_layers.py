@@ -7,6 +7,7 @@ dimension, so BN's scales and shifts, are never perturbed.
 from __future__ import annotations
 
 from harness.regimes._base import Awp, Regime
+from harness.regimes._protocols import NGUYEN
 
 __all__ = ["awp_layers"]
 
@@ -16,4 +17,5 @@ awp_layers = Regime(
     source="Nguyen 2024",
     loss="adversarial",
     awp=Awp(gamma=0.01, part=("groups:2:",)),
+    protocol=NGUYEN,
 )

@@ -7,6 +7,7 @@ Walter, Stutz & Schiele 2022, "On Fragile Features and Batch Normalization in Ad
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import WALTER
 
 __all__ = ["bn_ft"]
 
@@ -18,4 +19,5 @@ bn_ft = Regime(
     start="parent",
     parent="natural",
     loss="adversarial",
+    protocol=WALTER,
 )

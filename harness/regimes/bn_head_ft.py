@@ -7,6 +7,7 @@ BatchNorm and Only BatchNorm" (arXiv 2003.00152).
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import WALTER
 
 __all__ = ["bn_head_ft"]
 
@@ -18,4 +19,5 @@ bn_head_ft = Regime(
     start="parent",
     parent="natural",
     loss="adversarial",
+    protocol=WALTER,
 )

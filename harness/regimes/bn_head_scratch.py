@@ -7,6 +7,7 @@ BatchNorm and Only BatchNorm" (arXiv 2003.00152).
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import WALTER
 
 __all__ = ["bn_head_scratch"]
 
@@ -16,4 +17,5 @@ bn_head_scratch = Regime(
     source="Walter 2022, Frankle 2021",
     trained=("bn-gamma", "bn-beta", "head"),
     loss="adversarial",
+    protocol=WALTER,
 )

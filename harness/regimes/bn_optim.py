@@ -7,6 +7,7 @@ workshop on Optimization for Machine Learning); the choice of optimiser is ours.
 from __future__ import annotations
 
 from harness.regimes._base import PartOptimizer, Regime
+from harness.regimes._protocols import ZEISE
 
 __all__ = ["bn_optim"]
 
@@ -16,4 +17,5 @@ bn_optim = Regime(
     source="Zeise & Vlaar 2025",
     loss="adversarial",
     optimizers=(PartOptimizer(part=("bn-gamma", "bn-beta"), kind="adam", learning_rate=0.01, weight_decay=0.0),),
+    protocol=ZEISE,
 )

@@ -7,6 +7,7 @@ Walter, Stutz & Schiele 2022, "On Fragile Features and Batch Normalization in Ad
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import WALTER
 
 __all__ = ["bn_scratch"]
 
@@ -16,4 +17,5 @@ bn_scratch = Regime(
     source="Walter 2022",
     trained=("bn-gamma", "bn-beta"),
     loss="adversarial",
+    protocol=WALTER,
 )

@@ -6,6 +6,7 @@ Frankle, Schwab & Morcos 2021, "Training BatchNorm and Only BatchNorm" (arXiv 20
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import FRANKLE
 
 __all__ = ["bn_scratch_natural"]
 
@@ -14,4 +15,5 @@ bn_scratch_natural = Regime(
     summary="the BN layers of a random network, on clean images",
     source="Frankle 2021",
     trained=("bn-gamma", "bn-beta"),
+    protocol=FRANKLE,
 )

@@ -10,6 +10,7 @@ Bakiskan et al. 2022, "Early Layers Are More Important For Adversarial Robustnes
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import BAKISKAN
 
 __all__ = ["keep_early"]
 
@@ -22,4 +23,5 @@ keep_early = Regime(
     parent="at-full",
     reset=("groups:2:",),
     bn_statistics="moving-where-trained",
+    protocol=BAKISKAN,
 )

@@ -9,6 +9,7 @@ Bakiskan et al. 2022, "Early Layers Are More Important For Adversarial Robustnes
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import BAKISKAN
 
 __all__ = ["keep_late"]
 
@@ -21,4 +22,5 @@ keep_late = Regime(
     parent="at-full",
     reset=("groups::3",),
     bn_statistics="moving-where-trained",
+    protocol=BAKISKAN,
 )

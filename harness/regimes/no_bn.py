@@ -6,6 +6,7 @@ Galloway et al. 2019, "Batch Normalization is a Cause of Adversarial Vulnerabili
 from __future__ import annotations
 
 from harness.regimes._base import Regime
+from harness.regimes._protocols import GALLOWAY
 
 __all__ = ["no_bn"]
 
@@ -14,4 +15,5 @@ no_bn = Regime(
     summary="everything, without normalisers (Fixup), on clean images",
     source="Galloway 2019",
     norm_layer="fixup",
+    protocol=GALLOWAY,
 )

@@ -7,6 +7,7 @@ workshop on Optimization for Machine Learning); the shares are ours.
 from __future__ import annotations
 
 from harness.regimes._base import Phase, Regime
+from harness.regimes._protocols import ZEISE
 
 __all__ = ["partial_at_natural"]
 
@@ -20,4 +21,5 @@ partial_at_natural = Regime(
         Phase(share=1, trained=("bn-gamma", "bn-beta")),
         Phase(share=1, trained=("all",)),
     ),
+    protocol=ZEISE,
 )

@@ -7,6 +7,7 @@ workshop on Optimization for Machine Learning); the shares are ours.
 from __future__ import annotations
 
 from harness.regimes._base import Phase, Regime
+from harness.regimes._protocols import ZEISE
 
 __all__ = ["partial_at_reversed"]
 
@@ -16,4 +17,5 @@ partial_at_reversed = Regime(
     source="Zeise & Vlaar 2025",
     loss="adversarial",
     phases=(Phase(share=2, trained=("all",)), Phase(share=1, trained=("bn-gamma", "bn-beta"))),
+    protocol=ZEISE,
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.studies import plots, registration, run_log, tables
+from harness.studies import plots, protocol, registration, run_log, tables
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
@@ -72,6 +73,9 @@ def markdown(
     parts.append("\n".join(_protocol(measurements)))
     if judgements:
         parts += ["## Claims", _claims(judgements), *_reasons(judgements), registered, _how_judged(judgements)]
+    distance = _distance(measurements)
+    if distance:
+        parts += ["## How far from the sources' protocols", distance]
     training = _training(measurements)
     if training:
         parts += ["## Training", training]
@@ -165,6 +169,28 @@ def _how_judged(judgements: Sequence[Judgement]) -> str:
             "both) and says nothing of others that are trained alike: two seeds are too few for that."
         )
     return text
+
+
+def _distance(measurements: Measurements) -> str:
+    """The facts of each regime's source beside ours, entries alike in one row."""
+    entries: dict[tuple[str, protocol.Compared], list[str]] = {}
+    for member in measurements.plan.members:
+        for compared in protocol.compare(measurements.plan, member):
+            source = member.regime.source if member.regime else ""
+            entries.setdefault((source, compared), []).append(member.label)
+    if not entries:
+        return ""
+    rows = [
+        (source, ", ".join(labels), c.field.replace("_", " "), c.theirs, c.source, c.ours, c.state)
+        for (source, c), labels in entries.items()
+    ]
+    counts = Counter(compared.state for _, compared in entries)
+    note = (
+        f"Of {sum(counts.values())} facts {counts['faithful']} are faithful to the source, {counts['ours']} are ours, "
+        f"{counts['unknown']} are not known of the source, and {counts['not set here']} cannot be set here. A verdict "
+        "above is about what stands under *ours*."
+    )
+    return note + "\n\n" + _table(("source", "entries", "field", "theirs", "from", "ours", ""), rows)
 
 
 def _training(measurements: Measurements) -> str:

@@ -154,7 +154,7 @@ def _definition(regime: Regime) -> dict[str, Any]:
     """What lineage needs to check the claim of a regime that the package does not know."""
     if regime.name in regimes.names() and regimes.get(regime.name) == regime:
         return {}
-    return regime.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"name"})
+    return regime.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"name", "protocol"})
 
 
 def _refuse_existing(directory: Path, name: str, kept: KeptEpochs) -> None:
