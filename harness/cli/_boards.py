@@ -32,7 +32,12 @@ def write_all(results: Path, output: Path, names: Sequence[str] = ()) -> list[tu
         why = "".join(f"; {reason}" for _, reason in left_out[:1])
         raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results{why}")
     standard = {name: datasets.about(name).threats for name in datasets.names()}
-    boards = leaderboard.boards((result for _, result in found), standard, left_out=left_out)
+    boards = leaderboard.boards(
+        (result for _, result in found),
+        standard,
+        left_out=left_out,
+        survivors=lambda result: store.read_survivors(results, result),
+    )
     return [(board, leaderboard.write(board, output, names)) for board in boards]
 
 

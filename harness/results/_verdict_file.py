@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.lib import format as npy
 
 from harness.results.record import Verdicts
 
-__all__ = ["largest", "packed", "unpacked"]
+__all__ = ["arrays", "largest", "packed", "unpacked"]
 
 _TYPES = {field.name: np.dtype("?" if field.name == "robust" else "<i8") for field in fields(Verdicts)}
 _HEADER = 1024
@@ -26,8 +27,8 @@ def largest(n: int) -> int:
 def packed(verdicts: Verdicts) -> bytes:
     """The content of the file; the same bytes for the same verdicts."""
     stream = io.BytesIO()
-    arrays = {name: np.asarray(array).astype(_TYPES[name]) for name, array in verdicts.arrays().items()}
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    typed = {name: np.asarray(array).astype(_TYPES[name]) for name, array in verdicts.arrays().items()}
+    np.savez_compressed(stream, **typed)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
@@ -37,12 +38,21 @@ def unpacked(content: bytes, n: int) -> Verdicts:
     Raises:
         ValueError: the content is anything else; no more is allocated than such verdicts need.
     """
+    return Verdicts(**arrays(content, n, tuple(_TYPES)))
+
+
+def arrays(content: bytes, n: int, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Some of the arrays of the verdicts, by name.
+
+    Raises:
+        ValueError: as `unpacked`.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = sorted(info.filename for info in archive.infolist())
             if found != sorted(f"{name}.npy" for name in _TYPES):
                 raise ValueError(f"expected the arrays {', '.join(_TYPES)}")
-            return Verdicts(**{name: _array(archive, name, n) for name in _TYPES})
+            return {name: _array(archive, name, n) for name in names}
     except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as error:
         raise ValueError(f"they are no archive of arrays ({error})") from error
 

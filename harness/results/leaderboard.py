@@ -18,6 +18,8 @@ The rules, all of them:
   standard, then clean accuracy; missing figures last; equal figures share a rank.
 - A suite that found a lower robust accuracy than the one that decides the rank is a flag, unless it is known to be
   stronger.
+- Rows of one set of samples that are ranked by the same measure are compared with each other (`harness.results.ties`),
+  and rows that cannot be told apart from the first of their group are one group.
 """
 
 from __future__ import annotations
@@ -26,17 +28,19 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results import formats, measures, stats
-from harness.results.formats import Accuracy, Board, Row
+from harness.results.formats import CLEAN, Accuracy, Board, Row
 from harness.results.measures import Measure
 from harness.results.record import Result
-from harness.results.store import LeftOut
+from harness.results.store import LeftOut, Survivors
+from harness.results.ties import ties
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
 
@@ -50,6 +54,7 @@ def boards(
     standard: Mapping[str, Sequence[ThreatModel]] | None = None,
     *,
     left_out: Iterable[LeftOut] = (),
+    survivors: Callable[[Result], Survivors | None] = lambda result: None,
 ) -> list[Board]:
     """Rank results into boards, sorted by name; the order of ``results`` does not matter.
 
@@ -57,6 +62,8 @@ def boards(
         standard: per data set the threat models whose board is called by the norm alone (``digits-Linf``);
             all others carry their eps (``digits-Linf-0.3``).
         left_out: files that hold no result to be trusted; every board names them.
+        survivors: which samples of a result survive, None where that is not known. Rows are then compared by
+            their counts alone.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     for result in sorted(_latest(results), key=lambda result: (result.checkpoint, result.model_dump_json())):
@@ -82,7 +89,7 @@ def boards(
                 partial=first.partial,
                 measures=found,
                 left_out=unused,
-                rows=_rows(members, measures.ranking(found)),
+                rows=_rows(members, measures.ranking(found), survivors),
             )
         )
     return sorted(made, key=lambda board: board.name)
@@ -144,7 +151,9 @@ def _eps(members: list[Result]) -> str:
     return min((result.threat.eps for result in members), key=lambda eps: (len(eps), eps))
 
 
-def _rows(results: list[Result], order: Sequence[Measure]) -> tuple[Row, ...]:
+def _rows(
+    results: list[Result], order: Sequence[Measure], survivors: Callable[[Result], Survivors | None]
+) -> tuple[Row, ...]:
     subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
         model = result.model
@@ -155,14 +164,12 @@ def _rows(results: list[Result], order: Sequence[Measure]) -> tuple[Row, ...]:
     for _, models in sorted(subsets.items()):
         made = [(_row(models[identity]), models[identity][0].model.sha256) for identity in sorted(models)]
         times = Counter(row.checkpoint for row, _ in made)
-        rows += _ranked(
-            [
-                # other weights under the same name: both say which
-                replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
-                for row, sha256 in made
-            ],
-            order,
-        )
+        named = [
+            # other weights under the same name: both say which
+            replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
+            for row, sha256 in made
+        ]
+        rows += _grouped(_ranked(named, order), survivors)
     return tuple(rows)
 
 
@@ -176,6 +183,20 @@ def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:
     return [replace(row, rank=ranks.setdefault(merit(row), place)) for place, row in enumerate(rows, 1)]
 
 
+def _grouped(rows: list[Row], survivors: Callable[[Result], Survivors | None]) -> Iterator[Row]:
+    """The same rows with what they cannot be told apart from; those of another measure are a group of their own."""
+    first = 1
+    for measure, alike in groupby(rows, key=lambda row: row.ranked_by):
+        members = list(alike)
+        results = [row.results[measure or CLEAN] for row in members]
+        counts = [round(result.robust_acc * result.n) for result in results]
+        found = ties(counts, members[0].n, [survivors(result) for result in results])
+        for row, tie in zip(members, found, strict=True):
+            ranks = tuple(dict.fromkeys(members[position].rank for position in tie.rows))
+            yield replace(row, group=first + tie.group, tied_with=ranks, paired=tie.paired)
+        first += found[-1].group + 1
+
+
 def _row(results: list[Result]) -> Row:
     chosen: dict[str, Result] = {}
     for result in results:
@@ -185,7 +206,8 @@ def _row(results: list[Result]) -> Row:
     attacked = {suite: result for suite, result in chosen.items() if result.steps}
     found = measures.columns(attacked)
     robust = {measure: next(attacked[suite] for suite in measure.suites if suite in attacked) for measure in found}
-    shown = [*robust.values(), *(result for result in chosen.values() if not result.steps)]
+    unattacked = [result for result in chosen.values() if not result.steps]
+    shown = [*robust.values(), *unattacked]
     flags = {flag for result in shown for flag in result.flags} | _lower(robust)
     for measure, result in robust.items():
         if result.suite != measure.suites[0]:
@@ -198,6 +220,9 @@ def _row(results: list[Result]) -> Row:
     share = None
     if model.trained_parameters is not None and model.parameters:
         share = model.trained_parameters / model.parameters
+    figures_of = {measure.name: result for measure, result in robust.items()}
+    if unattacked:
+        figures_of[CLEAN] = unattacked[0]
     return Row(
         rank=0,
         checkpoint=first.label,
@@ -211,6 +236,7 @@ def _row(results: list[Result]) -> Row:
         ranked_by=next((measure.name for measure in measures.ranking(found)), None),
         n=first.n,
         flags=tuple(sorted(flags, key=lambda flag: (flag.text, flag.code))),
+        results=figures_of,
     )
 
 

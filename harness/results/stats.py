@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, norm
+from scipy.special import bdtr, ndtr
+from scipy.stats import norm
 
 from harness.errors import InvalidInput
 
-__all__ = ["Bootstrap", "Interval", "McNemar", "holm", "mcnemar", "paired_bootstrap", "paired_difference", "wilson"]
+__all__ = [
+    "Bootstrap",
+    "Floats",
+    "Interval",
+    "McNemar",
+    "holm",
+    "mcnemar",
+    "mcnemar_p",
+    "paired_bootstrap",
+    "paired_difference",
+    "unpaired_p",
+    "wilson",
+]
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Interval(NamedTuple):
@@ -65,9 +79,26 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     if a.shape != b.shape or a.ndim != 1:
         raise InvalidInput(f"a paired test needs two arrays of one shape [n], got {a.shape} and {b.shape}")
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    differ = only_first + only_second
-    p_value = float(binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
-    return McNemar(only_first, only_second, p_value)
+    return McNemar(only_first, only_second, float(mcnemar_p(only_first, only_second)))
+
+
+def mcnemar_p(only_first: ArrayLike, only_second: ArrayLike) -> Floats:
+    """Two-sided p-values of the exact McNemar test for arrays of counts of any shape; 1 where both are zero."""
+    first, second = np.asarray(only_first, dtype=np.int64), np.asarray(only_second, dtype=np.int64)
+    tail = bdtr(np.minimum(first, second).astype(np.float64), first + second, 0.5)
+    return np.asarray(np.minimum(1.0, 2 * tail), dtype=np.float64)
+
+
+def unpaired_p(first: ArrayLike, second: ArrayLike, n: int) -> Floats:
+    """Two-sided p-values that two counts of ``n`` samples each differ by chance alone, for arrays of any shape.
+
+    The z-test of two independent proportions with Yates's correction, which comes near to Fisher's exact test.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    pooled = (a + b) / (2 * n)
+    spread = np.sqrt(2 * n * pooled * (1 - pooled))
+    z = np.maximum(0.0, np.abs(a - b) - 1) / np.where(spread > 0, spread, 1.0)
+    return np.asarray(2 * ndtr(-z), dtype=np.float64)
 
 
 def paired_difference(only_first: int, only_second: int, n: int, *, confidence: float = 0.95) -> Interval:
@@ -119,17 +150,16 @@ def paired_bootstrap(
     return Bootstrap(float(differences.mean()), float(low), float(high), p_value)
 
 
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Holm's (1979) step-down correction: adjusted p-values in the order given.
+def holm(p_values: ArrayLike) -> tuple[float, ...]:
+    """Holm's (1979) step-down correction of p-values ``[k]``: adjusted p-values in the order given.
 
     Raises:
         InvalidInput: a p-value outside [0, 1].
     """
-    if not all(0 <= p <= 1 for p in p_values):
-        raise InvalidInput(f"p-values lie in [0, 1], got {list(p_values)}")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        adjusted[position] = highest
-    return tuple(adjusted)
+    p = np.asarray(p_values, dtype=np.float64)
+    if not bool(((p >= 0) & (p <= 1)).all()):
+        raise InvalidInput(f"p-values lie in [0, 1], got {p[~((p >= 0) & (p <= 1))][:5].tolist()}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order]))
+    return tuple(adjusted.tolist())

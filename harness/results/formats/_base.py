@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from harness.audit.flags import Flag
 from harness.errors import InvalidInput
 from harness.results.measures import Measure, ranking
+from harness.results.record import Result
 from harness.results.store import LeftOut
+from harness.results.ties import LEVEL, runs
 
-__all__ = ["Accuracy", "Board", "Cell", "Format", "Row"]
+__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "Format", "Row"]
 
 Cell = str | int | float | None
 """One value of a table; None where nothing is known."""
+
+CLEAN = "clean"
+"""What accuracy without attack is called among the names of measures; none of them has this name."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Row:
     Attributes:
         robust: robust accuracy by the name of its measure, for those of the board that were evaluated.
         ranked_by: the name of the measure whose figure decides the rank; None where only clean accuracy is known.
+        results: that the figures are of, by the name of the measure; of the clean suite under ``clean``.
+        group: number of the group of rows that cannot be told apart from its first row.
+        tied_with: ranks of the other rows that this one cannot be told apart from.
+        paired: whether that was found by comparing samples one by one.
     """
 
     rank: int
@@ -47,6 +56,10 @@ class Row:
     ranked_by: str | None
     n: int
     flags: tuple[Flag, ...]
+    results: Mapping[str, Result]
+    group: int = 0
+    tied_with: tuple[int, ...] = ()
+    paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,23 @@ class Board:
             return f"{order} (no result is of a standard suite, pgd or autoattack)"
         return order
 
+    @property
+    def told_apart_by(self) -> str:
+        """How rows are grouped, as a sentence."""
+        paired = {row.paired for row in self.rows}
+        tests = {
+            frozenset({True}): "an exact McNemar test on the common samples",
+            frozenset({False}): "an unpaired test of the counts, as no verdicts of single samples are known",
+        }
+        both = "an exact McNemar test on the common samples (an unpaired one of the counts where only these are known)"
+        return (
+            "Rows of a group cannot be told apart from its first row; two rows that are ranked by the same suite are "
+            f"told apart by {tests.get(frozenset(paired), both)}, Holm-corrected for all pairs, at {100 * LEVEL:.0f} %."
+        )
+
     def cells(self, row: Row) -> dict[str, Cell]:
         """A row as plain values by column name, the same columns for every row; accuracies are fractions."""
-        accuracies = {"clean": row.clean} | {m.name: row.robust.get(m.name) for m in self.measures}
+        accuracies = {CLEAN: row.clean} | {m.name: row.robust.get(m.name) for m in self.measures}
         return {
             "rank": row.rank,
             "checkpoint": row.checkpoint,
@@ -100,6 +127,9 @@ class Board:
             },
             "n": row.n,
             "ranked_by": row.ranked_by,
+            "group": row.group,
+            "tied_with": runs(row.tied_with),
+            "tie_test": "paired" if row.paired else "unpaired",
             "flags": "; ".join(map(str, row.flags)),
         }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from harness.results.formats._base import Accuracy, Board, Format, Row
+from harness.results.ties import runs
 from harness.util.text import printable
 
 __all__ = ["markdown"]
 
-_LEFT = ("checkpoint", "regime", "parent", "architecture", "flags")
+_LEFT = ("checkpoint", "regime", "parent", "architecture", "tied with", "flags")
 
 
 def _render(board: Board) -> str:
@@ -26,10 +27,10 @@ def _render(board: Board) -> str:
     rule = (
         f"Accuracies in percent, with 95 % Wilson intervals, ranked by {_text(board.ranked_by)}; equal figures share "
         "a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust accuracy "
-        "is shown."
+        f"is shown. {_text(board.told_apart_by)}"
     )
-    head = ["rank", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
-    header = [*head, *(_text(measure.label) for measure in board.measures), "n", "flags"]
+    head = ["rank", "group", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
+    header = [*head, *(_text(measure.label) for measure in board.measures), "n", "tied with", "flags"]
     lines = [
         f"| {' | '.join(header)} |",
         f"|{'|'.join('---' if name in _LEFT else '---:' for name in header)}|",
@@ -44,6 +45,7 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
     share = "" if row.trained_share is None else f"{100 * row.trained_share:.2f} %"
     return (
         str(row.rank),
+        str(row.group),
         _text(row.checkpoint),
         _text(row.regime or ""),
         _text(row.parent or ""),
@@ -53,6 +55,7 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
         _percent(row.clean),
         *(_percent(row.robust.get(measure.name)) for measure in board.measures),
         f"{row.n:,}",
+        runs(row.tied_with),
         _text("; ".join(map(str, row.flags))),
     )
 
