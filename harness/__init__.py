@@ -18,16 +18,18 @@ from harness._version import __version__
 if TYPE_CHECKING:
     from harness.errors import HarnessError as HarnessError
     from harness.evaluation import evaluate as evaluate
+    from harness.evaluation import verify as verify
     from harness.results.record import Result as Result
     from harness.threat import ThreatModel as ThreatModel
 
-__all__ = ["HarnessError", "Result", "ThreatModel", "__version__", "evaluate"]
+__all__ = ["HarnessError", "Result", "ThreatModel", "__version__", "evaluate", "verify"]
 
 _HOMES = {
     "HarnessError": "harness.errors",
     "Result": "harness.results.record",
     "ThreatModel": "harness.threat",
     "evaluate": "harness.evaluation",
+    "verify": "harness.evaluation",
 }
 
 

@@ -48,6 +48,7 @@ class Request:
     graphs: bool = False
     checks: tuple[str, ...] = ()
     workers: int | Literal["auto"] = "auto"
+    adversarial: bool = True
     force: bool = False
 
 
@@ -107,7 +108,9 @@ def _obtain(plan: Plan, request: Request) -> Stored:
     from harness import evaluation
 
     with progress(f"{plan.target.name}, {plan.suite.name}") as report:
-        stored = evaluation.obtain(plan, request.root, force=request.force, progress=report)
+        stored = evaluation.obtain(
+            plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
+        )
     if plan.settings.state_dir is not None:
         with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
             plan.settings.state_dir.rmdir()

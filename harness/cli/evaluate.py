@@ -98,6 +98,12 @@ __all__ = ["evaluate"]
     help="Where results go; leaderboards/results under $HARNESS_HOME or here if not given.",
 )
 @options.as_json
+@click.option(
+    "--adversarial/--no-adversarial",
+    default=True,
+    help="Whether to keep the adversarial example of every broken sample beside the result, for 'harness verify'; "
+    "kept if not given.",
+)
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
 def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any) -> None:

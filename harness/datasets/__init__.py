@@ -16,7 +16,7 @@ from harness.errors import InvalidInput
 from harness.util import paths, plugins
 from harness.util.user_file import is_in_file
 
-__all__ = ["About", "Dataset", "Member", "Request", "about", "load", "names"]
+__all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "about", "load", "names"]
 
 
 def names() -> tuple[str, ...]:

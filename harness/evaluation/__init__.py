@@ -8,20 +8,25 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
-from harness.evaluation.stored import Stored, find, obtain
+from harness.evaluation.stored import Stored, find, keep, obtain
+from harness.evaluation.verification import Check, Verification, verify
 
 __all__ = [
+    "Check",
     "Evaluation",
     "Plan",
     "Stored",
+    "Verification",
     "evaluate",
     "evaluate_checkpoint",
     "evaluation_id",
     "examine",
     "find",
+    "keep",
     "obtain",
     "place",
     "plan_checkpoint",
     "plan_model",
     "run",
+    "verify",
 ]

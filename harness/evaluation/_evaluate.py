@@ -161,7 +161,7 @@ def run(
     placement = place(plan)
     device, size = placement.device, placement.workers
     attack = reference.run if reference.runs(plan.suite) else runner.run
-    with pinned(device, dtype=_dtype(target.model)), torch.cuda.device(device) if _is_gpu(device) else nullcontext():
+    with pinned(device, dtype=target.dtype), torch.cuda.device(device) if _is_gpu(device) else nullcontext():
         model = target.prepared(plan.threat, device, progress)
         started, began = datetime.now(UTC), time.perf_counter()
         with threads(1 if device.type == "cpu" and settings.workers != 1 else None):
@@ -208,12 +208,6 @@ def run(
 
 def _is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    """What tensors are made in: the double precision of a model that has it, else float32."""
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 def _usable(tensor: Tensor) -> Tensor:

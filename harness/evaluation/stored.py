@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
+
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.engine.types import AttackProgress
 from harness.evaluation import _evaluate
+from harness.evaluation._evaluate import Evaluation
 from harness.evaluation.plan import Plan
 from harness.results import store
+from harness.results.adversarial import AdversarialFacts, AdversarialPoints, pack
 from harness.results.record import Result
 
-__all__ = ["Stored", "find", "obtain"]
+__all__ = ["Stored", "find", "keep", "obtain"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,35 @@ def find(plan: Plan, root: Path) -> Stored | None:
     return Stored(*known[0]) if known else None
 
 
+def keep(done: Evaluation, x: Tensor, root: Path, *, adversarial: bool = True, force: bool = False) -> Path:
+    """Store an evaluation with the adversarial example of every broken sample; returns the result file's path.
+
+    Args:
+        x: ``[n, ...]`` the clean images that it was made on.
+        adversarial: False leaves the examples out; `harness.evaluation.verify` then cannot check what was broken.
+        force: as in `harness.results.store.save`.
+
+    Raises:
+        ResultError, StorageError: as `harness.results.store.save`.
+    """
+    rows = np.flatnonzero(done.verdicts.broken_by >= 0).astype(np.int64)
+    packed = None
+    if adversarial and len(rows):
+        result = done.result
+        facts = AdversarialFacts(
+            evaluation_id=result.evaluation_id, weights_sha256=result.model.sha256, data_sha256=result.dataset.sha256
+        )
+        packed = pack(AdversarialPoints(facts, rows, done.points[rows]), x.to(done.points.dtype))
+    return store.save(done.result, done.verdicts, root, adversarial=packed, force=force)
+
+
 def obtain(
-    plan: Plan, root: Path, *, force: bool = False, progress: Callable[[AttackProgress], None] | None = None
+    plan: Plan,
+    root: Path,
+    *,
+    adversarial: bool = True,
+    force: bool = False,
+    progress: Callable[[AttackProgress], None] | None = None,
 ) -> Stored:
     """The result of a plan: found in the store, or else run and stored.
 
@@ -55,6 +87,7 @@ def obtain(
     now, they are not made again: they are stored under a record of their own, which names the result they are from.
 
     Args:
+        adversarial: store the adversarial example of every broken sample with it.
         force: run it, whatever is stored.
 
     Raises:
@@ -63,7 +96,7 @@ def obtain(
     known = None if force else find(plan, root)
     if known is None:
         done = _evaluate.run(plan, progress=progress, keep_state=True)
-        path = store.save(done.result, done.verdicts, root, force=force)
+        path = keep(done, plan.target.x, root, adversarial=adversarial, force=force)
         done.state.clear()
         return Stored(path, store.read(path), ran=True)
     if known.result.record_id == plan.record_id and not _unrecorded(plan, known):

@@ -160,6 +160,12 @@ class Target:
         """The flags that a result has before anything has run. Found when first needed: a parent may be read for it."""
         return self.check()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its images are evaluated in: the double precision of a model that has it, else float32."""
+        dtypes = {parameter.dtype for parameter in self.model.parameters()}
+        return torch.float64 if torch.float64 in dtypes else torch.float32
+
     def prepared(
         self, threat: ThreatModel, device: torch.device, progress: Callable[[AttackProgress], None] | None = None
     ) -> nn.Module:

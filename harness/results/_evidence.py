@@ -60,6 +60,8 @@ def _figures(result: Result) -> Iterator[str]:
         if not (before == after if position % 2 == 0 else before >= after):
             yield f"the steps' counts of samples do not lead from {round(clean)} to {round(robust)}: {counts}"
             break
+    if result.adversarial is not None and result.adversarial.samples != round(clean) - round(robust):
+        yield f"{result.adversarial.samples} adversarial examples for {round(clean) - round(robust)} broken samples"
     for step in result.steps:
         if min(step.forward, step.backward, step.judge, step.rejected, step.seconds, step.model_seconds) < 0:
             yield f"the step {step.name} has negative counts or seconds"

@@ -7,6 +7,7 @@ images, compressed, or plainly where that is smaller. The clean images are neede
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator
@@ -86,17 +87,20 @@ def pack(adversarial: AdversarialPoints, clean: Tensor) -> bytes:
     return save({"rows": rows, "lengths": lengths, "blocks": joined}, header | {"encoding": "differences"})
 
 
-def unpack(path: Path, clean: Tensor) -> AdversarialPoints:
+def unpack(path: Path, clean: Tensor, sha256: str | None = None) -> AdversarialPoints:
     """Read the file that `pack` made.
 
     Args:
         clean: ``[n, ...]`` the clean images.
+        sha256: of the file, where that is known.
 
     Raises:
         ResultError: it is missing, damaged, or does not fit the images; nothing larger than these is allocated.
     """
     try:
         _check_size(path, clean)
+        if sha256 is not None and _sha256(path) != sha256:
+            raise ResultError(f"the adversarial examples {path} were changed after they were written")
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
@@ -121,6 +125,11 @@ def _check_size(path: Path, clean: Tensor) -> None:
         )
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], clean: Tensor) -> AdversarialPoints:
     if header.get("version") != str(_VERSION):
         raise ValueError(f"expected version {_VERSION}, got {header.get('version')!r}")
@@ -133,7 +142,7 @@ def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], 
     shape = (len(rows), *clean.shape[1:])
     if json.loads(header["shape"]) != list(shape):
         raise ValueError(f"expected points of shape {list(shape)}, got {header['shape']}")
-    images = clean.detach().cpu().numpy().astype(dtype)
+    images = clean.detach().cpu().to(getattr(torch, dtype)).numpy()
     if header.get("encoding") == "plain":
         points = tensors["points"]
         if points.shape != shape or str(points.dtype) != dtype:

@@ -18,6 +18,7 @@ from harness.util.validation import Record
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AdversarialRecord",
     "DatasetRecord",
     "Environment",
     "ModelRecord",
@@ -107,6 +108,14 @@ class Environment(Record):
     git_dirty: bool | None = None
 
 
+class AdversarialRecord(Record):
+    """The file of adversarial examples beside a result."""
+
+    file: str
+    sha256: str
+    samples: int = Field(ge=1, description="how many it holds: one for each sample that was broken")
+
+
 class Result(Record):
     """One evaluation of one model under one threat model by one suite."""
 
@@ -133,6 +142,7 @@ class Result(Record):
     overhead: float | None = Field(description="seconds over seconds inside model passes, per worker")
     samples: str | None = Field(default=None, description="file of the per-sample verdicts, beside this one")
     samples_sha256: str | None = Field(default=None, description="hash of that file")
+    adversarial: AdversarialRecord | None = Field(default=None, description="the adversarial examples, if kept")
     content_sha256: str | None = Field(default=None, description="hash of all other fields")
     harness_version: str
 

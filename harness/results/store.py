@@ -1,4 +1,4 @@
-"""Where results lie: one JSON file an evaluation, its per-sample verdicts beside it, nothing overwritten."""
+"""Where results lie: one JSON file an evaluation, verdicts and adversarial examples beside it, nothing overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.results import _verdict_file
 from harness.results._evidence import content_sha256, contradiction, contradiction_of_verdicts
 from harness.results._upgrade import upgraded
 from harness.results.identity import identified
-from harness.results.record import SCHEMA_VERSION, Result, Verdicts
+from harness.results.record import SCHEMA_VERSION, AdversarialRecord, Result, Verdicts
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
 from harness.util.validation import validate
@@ -69,13 +69,19 @@ class Folder(NamedTuple):
     left_out: list[LeftOut]
 
 
-def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False) -> Path:
-    """Store a result and its verdicts under ``root``; returns the JSON file's path.
+def save(
+    result: Result, verdicts: Verdicts, root: Path, *, adversarial: bytes | None = None, force: bool = False
+) -> Path:
+    """Store a result with its verdicts and adversarial examples under ``root``; returns the JSON file's path.
 
     The file name carries checkpoint, suite, threat model and a hash of what decides the verdicts. Nothing is
     overwritten: where the same record of the same evaluation is stored already, perhaps by another process meanwhile,
     that one stays and its path is returned. With ``force`` it is stored again beside the first, under the next free
     number.
+
+    Args:
+        adversarial: the file that `harness.results.adversarial.pack` makes. None keeps no examples, or those that
+            ``result`` names already, which lie under ``root``.
 
     Raises:
         ResultError: the verdicts do not belong to the result, or the file that is there is damaged.
@@ -86,7 +92,7 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
         raise ResultError(f"this result cannot be stored, it contradicts itself or its verdicts: {wrong}")
     stem, packed = _stem(result), _verdict_file.packed(verdicts)
     path, number = root / f"{stem}.json", 1
-    while path.exists() or not _save_as(path, result, packed):
+    while path.exists() or not _save_as(path, result, packed, adversarial):
         if not force and _ids(read(path)) == _ids(result):
             break
         number += 1
@@ -94,34 +100,44 @@ def save(result: Result, verdicts: Verdicts, root: Path, *, force: bool = False)
     return path
 
 
-def _save_as(path: Path, result: Result, verdicts: bytes) -> bool:
-    """Store both files, the result as ``path``; False if another process took that name meanwhile."""
-    beside = _save_verdicts(path, verdicts)
-    named = {"samples": beside.name, "samples_sha256": hashlib.sha256(verdicts).hexdigest()}
+def _save_as(path: Path, result: Result, verdicts: bytes, adversarial: bytes | None) -> bool:
+    """Store all files, the result as ``path``; False if another process took that name meanwhile."""
+    beside = [_save_beside(path, "npz", verdicts)]
+    named: dict[str, object] = {"samples": beside[0].name, "samples_sha256": hashlib.sha256(verdicts).hexdigest()}
+    if adversarial is not None:
+        beside.append(_save_beside(path, "safetensors", adversarial))
+        named["adversarial"] = AdversarialRecord(
+            file=beside[1].name,
+            sha256=hashlib.sha256(adversarial).hexdigest(),
+            samples=round(result.clean_acc * result.n) - round(result.robust_acc * result.n),
+        )
     content = result.model_copy(update=named).model_dump(mode="json")
     content["content_sha256"] = content_sha256(content)
     # the JSON comes last: where it exists, the evaluation is complete
     try:
         write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), replace=False)
     except FileExistsError:
-        if read(path).samples != beside.name:
-            beside.unlink(missing_ok=True)
+        kept = read(path)
+        used = {kept.samples, kept.adversarial.file if kept.adversarial else None}
+        for file in beside:
+            if file.name not in used:
+                file.unlink(missing_ok=True)
         return False
     return True
 
 
-def _save_verdicts(path: Path, verdicts: bytes) -> Path:
-    """Store verdicts beside the result ``path``; others that lie there may belong to a result in the making."""
-    beside, number = path.with_suffix(".npz"), 1
+def _save_beside(path: Path, ending: str, content: bytes) -> Path:
+    """Store a file beside the result ``path``; others that lie there may belong to a result in the making."""
+    beside, number = path.with_suffix(f".{ending}"), 1
     while True:
         try:
-            write_atomically(beside, verdicts, replace=False)
+            write_atomically(beside, content, replace=False)
             return beside
         except FileExistsError:
-            if beside.read_bytes() == verdicts:
+            if beside.stat().st_size == len(content) and beside.read_bytes() == content:
                 return beside
         number += 1
-        beside = path.with_suffix(f".{number}.npz")
+        beside = path.with_suffix(f".{number}.{ending}")
 
 
 def find(root: Path, evaluation_id: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -149,6 +150,53 @@ def test_a_crash_between_the_files_leaves_no_result(tmp_path: Path, monkeypatch:
             saved(tmp_path)
     assert store.find(tmp_path, make_result().evaluation_id) is None
     assert saved(tmp_path).is_file()
+
+
+def test_adversarial_examples_are_stored_beside_the_result(tmp_path: Path) -> None:
+    result = make_result()
+    path = store.save(result, make_verdicts(result), tmp_path, adversarial=b"examples")
+    kept = store.read(path).adversarial
+    assert kept is not None
+    assert path.with_name(kept.file).read_bytes() == b"examples"
+    assert (kept.sha256, kept.samples) == (hashlib.sha256(b"examples").hexdigest(), 58)
+    # a record that is made anew of it names the same file
+    renamed = store.read(path).model_copy(update={"checkpoint": "other", "record_id": "0" * 64})
+    again = store.read(store.save(renamed, make_verdicts(result), tmp_path, force=True))
+    assert again.adversarial == kept
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_kill_between_the_files_leaves_nothing_that_claims_what_it_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    write, calls, result = write_atomically, [], make_result()
+
+    def kill(path: Path, content: bytes, *, replace: bool) -> None:
+        calls.append(path)
+        if len(calls) > written:
+            raise KeyboardInterrupt
+        write(path, content, replace=replace)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.save(result, make_verdicts(result), tmp_path, adversarial=b"examples")
+    assert len(list(tmp_path.iterdir())) == written
+    assert store.find(tmp_path, result.evaluation_id) is None
+    path = store.save(result, make_verdicts(result), tmp_path, adversarial=b"examples")
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npz", ".safetensors"]
+    assert store.read(path).adversarial is not None
+
+
+def test_a_wrong_number_of_adversarial_examples_is_a_contradiction(tmp_path: Path) -> None:
+    result = make_result()
+    path = store.save(result, make_verdicts(result), tmp_path, adversarial=b"examples")
+    content = json.loads(path.read_text())
+    content["adversarial"]["samples"] = 57
+    path.write_text(json.dumps(content | {"content_sha256": content_sha256(content)}))
+    with pytest.raises(ResultError, match="57 adversarial examples for 58 broken samples"):
+        store.read(path)
 
 
 def test_verdicts_of_another_result_are_refused(tmp_path: Path) -> None:

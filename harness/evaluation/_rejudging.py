@@ -1,0 +1,68 @@
+"""Points judged again, by the rules of `harness.engine.judge`, without stopping at the first that is wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.backends.equivalence import TOLERANCES
+from harness.backends.passes import Passes
+from harness.threat import ThreatModel
+
+__all__ = ["Classified", "Mask", "classify", "outside"]
+
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+class Classified(NamedTuple):
+    """How samples are classified, compared with what was stated.
+
+    Attributes:
+        otherwise: bool ``[n]``, in another class than the stated one.
+        close: bool ``[n]``, in another class as well, but by less than float32 rounding differs between machines.
+    """
+
+    otherwise: Mask
+    close: Mask
+
+
+def classify(
+    network: nn.Module,
+    images: Tensor,
+    stated: np.ndarray[tuple[int], np.dtype[np.int64]],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Classified:
+    """Classify images, and compare with the classes that were stated for them.
+
+    Args:
+        images: ``[n, ...]`` on the CPU, at least one. stated: ``[n]``.
+
+    Raises:
+        ModelError: the model fails.
+    """
+    passes = Passes(network, None, batch_size)
+    parts = torch.split(images, batch_size)
+    logits = torch.cat([passes.logits(part.to(device), "while a result was verified").cpu() for part in parts])
+    classes = torch.tensor(stated)
+    possible = (classes >= 0) & (classes < logits.shape[1]) & torch.isfinite(logits).all(dim=1)
+    same = possible & (logits.argmax(dim=1) == classes)
+    largest = logits.amax(dim=1)
+    short = largest - logits.gather(1, classes.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
+    close = possible & ~same & (short <= TOLERANCES["fp32"].logits * (largest - logits.amin(dim=1)))
+    return Classified((~same & ~close).numpy(), close.numpy())
+
+
+def outside(points: Tensor, x: Tensor, threat: ThreatModel, *, batch_size: int) -> Mask:
+    """Which points, bool ``[n]``, lie beyond the radius, outside [0, 1], or are not finite."""
+    inside = []
+    for part, clean in zip(torch.split(points, batch_size), torch.split(x, batch_size), strict=True):
+        flat = part.flatten(1)
+        # a NaN fails every comparison
+        near = threat.distance(part, clean) <= threat.radius + threat.tolerance
+        inside.append(near & (flat.amin(1) >= 0) & (flat.amax(1) <= 1))
+    return (~torch.cat(inside)).numpy()
