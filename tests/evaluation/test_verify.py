@@ -22,6 +22,7 @@ from harness.evaluation.verification import CHECKS
 from harness.results import _verdict_file, adversarial, store
 from harness.results._evidence import content_sha256
 from harness.results.adversarial import AdversarialPoints
+from harness.util.trust import sources_sha256
 from tests.results.test_integrity import changed, places
 
 N, CHANGES = 60, 100
@@ -312,6 +313,7 @@ def test_a_model_of_ones_own_in_every_norm(tmp_path: Path, norm: str) -> None:
     other = checkpoints.load("bn_ft").model
     assert "sha256" in failed(harness.verify(path, model=other, x=digits.x, y=digits.y))["model"]
     assert "sha256" in failed(harness.verify(path, model=network, x=1 - digits.x, y=digits.y))["data"]
+    assert "size" in failed(harness.verify(path, model=network, x=digits.x[:5], y=digits.y[:5]))["data"]
     with pytest.raises(harness.HarnessError, match="give model, x and y"):
         harness.verify(path, model=network)
 
@@ -351,7 +353,8 @@ def test_code_that_a_result_names_is_not_run(tmp_path: Path) -> None:
     evil = tmp_path / "evil.py"
     evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     content = json.loads(path.read_text())
-    for change in ({"threat": content["threat"] | {"norm": f"{evil}:Norm"}}, {"dataset": {"name": f"{evil}:data"}}):
+    norm = {"norm": f"{evil}:Norm", "source_sha256": sources_sha256(evil)}
+    for change in ({"threat": norm}, {"dataset": {"name": f"{evil}:data"}}):
         other = content | {name: content[name] | value for name, value in change.items()}
         path.write_text(json.dumps(other | {"content_sha256": content_sha256(other)}))
         assert not harness.verify(path, checkpoint="natural").holds
