@@ -53,18 +53,23 @@ def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of commands that train and evaluate."""
+    workers = click.option(
+        "--workers",
+        type=options.CountOrAuto(),
+        default="auto",
+        show_default=True,
+        metavar="N|AUTO",
+        help="Jobs at once on a CPU, one thread each; no figure depends on it.",
+    )
+    return workers(options.device(command))
+
+
 @study.command("run")
 @_of_a_study
 @click.option("--only", multiple=True, metavar="LABEL", help="Evaluate this entry only; may be given several times.")
-@click.option(
-    "--workers",
-    type=options.CountOrAuto(),
-    default="auto",
-    show_default=True,
-    metavar="N|AUTO",
-    help="Jobs at once on a CPU, one thread each; no figure depends on it.",
-)
-@options.device
+@_of_a_run
 @options.as_json
 def _run(
     file: Path,
@@ -80,25 +85,62 @@ def _run(
     Nothing is trained or evaluated twice, and a run that was killed continues where it was when the same
     command is given again. Where a training fails, only what starts from it is skipped.
     """
-    from harness import studies
-    from harness.errors import HarnessError
-
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
         planned = _plan(file, where)
         folder = _folder(planned, output)
-        with _progress() as progress:
-            summary = studies.run(
-                planned,
-                output=folder,
-                progress=progress,
-                workers=workers,
-                device=device,
-                only=only,
-                command=_command(file, where, only),
-            )
+        summary = _do(planned, folder, workers, device, only, _command("run", file, where, only=only))
     _conclude(planned, folder, None, as_json, summary)
-    if summary.failures:
-        raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
+    _refuse_failures(summary)
+
+
+@study.command("budget-sensitivity")
+@_of_a_study
+@click.option(
+    "--entry", "varied", multiple=True, required=True, metavar="LABEL", help="To be varied; may be given several times."
+)
+@_of_a_run
+@options.as_json
+def _budget_sensitivity(
+    file: Path,
+    output: Path | None,
+    varied: tuple[str, ...],
+    workers: int | Literal["auto"],
+    device: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Do the verdicts of the study in FILE depend on how long an entry is trained?
+
+    Trains the entries at half and twice their epochs besides, and judges every claim about them at each budget.
+    What the study itself has trained and evaluated is used. The report goes into the folder budget-sensitivity.
+    """
+    from harness import studies
+    from harness.studies import judging, sensitivity
+
+    with redirect_stdout(sys.stderr):
+        planned = _plan(file, where)
+        derived = studies.plan(sensitivity.derive(planned, varied), **where)
+        folder = _folder(planned, output)
+        needed = tuple(dict.fromkeys(q.label for claim in derived.claims for q in claim.quantities))
+        command = _command("budget-sensitivity", file, where, entry=varied)
+        summary = _do(derived, folder, workers, device, needed, command)
+    measurements = studies.collect(derived, folder)
+    files = studies.write_report(measurements, folder, directory=folder / "budget-sensitivity")
+    page = next(path for path in files if path.name == "report.md")
+    found = sensitivity.rows(judging.judge(measurements), planned, varied)
+    if as_json:
+        claims = [
+            {"claim": row.claim, "verdicts": [j.verdict for j in row.judgements], "moves": row.moves} for row in found
+        ]
+        budgets = list(sensitivity.BUDGETS)
+        print_json({"study": planned.study.name, "budgets": budgets, "claims": claims, "report": str(page)})
+    else:
+        header = ("claim", *(f"budget x{share:g}" for share in sensitivity.BUDGETS), "verdict moves")
+        print_table(
+            header, [(row.claim, *(j.verdict for j in row.judgements), "yes" if row.moves else "no") for row in found]
+        )
+        print_line(f"report {page}")
+    _refuse_failures(summary)
 
 
 @study.command("register")
@@ -167,14 +209,39 @@ def _folder(planned: Plan, output: Path | None) -> Path:
     return output or paths.studies_root() / planned.study.name
 
 
-def _command(file: Path, where: dict[str, Any], only: tuple[str, ...]) -> str:
+def _do(
+    planned: Plan,
+    folder: Path,
+    workers: int | Literal["auto"],
+    device: str | None,
+    only: tuple[str, ...],
+    command: str,
+) -> Summary:
+    """Train and evaluate what is missing, with progress on stderr."""
+    from harness import studies
+
+    with _progress() as progress:
+        return studies.run(
+            planned, output=folder, progress=progress, workers=workers, device=device, only=only, command=command
+        )
+
+
+def _refuse_failures(summary: Summary) -> None:
+    from harness.errors import HarnessError
+
+    if summary.failures:
+        raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
+
+
+def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[str, ...]) -> str:
     """The command line again, but for what belongs to the machine."""
-    words = ["harness", "study", "run", str(file)]
+    words = ["harness", "study", command, str(file)]
     for name in ("seeds", "limit", "dataset", "test_dataset"):
         if where.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(where[name])]
-    for label in only:
-        words += ["--only", label]
+    for option, values in labels.items():
+        for label in values:
+            words += [f"--{option}", label]
     return join(words)
 
 
