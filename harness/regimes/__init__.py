@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.regimes._base import Awp, Conduct, Fact, PartOptimizer, Phase, Regime, read
+from harness.regimes._base import Awp, Conduct, Fact, Init, PartOptimizer, Phase, Regime, read
 from harness.util.plugins import lookup, members
 
-__all__ = ["Awp", "Conduct", "Fact", "PartOptimizer", "Phase", "Regime", "get", "names"]
+__all__ = ["Awp", "Conduct", "Fact", "Init", "PartOptimizer", "Phase", "Regime", "get", "names"]
 
 
 def names() -> tuple[str, ...]:

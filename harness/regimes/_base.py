@@ -7,15 +7,16 @@ of `harness.regimes`; a user's own is one TOML file with the same fields (`read`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from harness.errors import InvalidInput
+from harness.util.choices import CraftingMethod, CraftingStart, Initializer, ScheduleName
 from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
-__all__ = ["Awp", "Conduct", "Fact", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
+__all__ = ["Awp", "Conduct", "Fact", "Init", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
 
 Selectors = tuple[str, ...]
 """Parts of a network, as `harness.models._selectors` names them: a union, less those that begin with a hyphen."""
@@ -34,6 +35,18 @@ class PartOptimizer(Record):
     learning_rate: float | None = Field(default=None, gt=0, description="at the schedule's peak")
     weight_decay: float | None = Field(default=None, ge=0)
     momentum: float | None = Field(default=None, ge=0, lt=1, description="Adam's first beta")
+    schedule: ScheduleName | None = Field(default=None, description="of the learning rate")
+
+
+class Init(Record):
+    """First values of a network that starts at random, and of parts that are reset; what is None is the architecture's
+    own."""
+
+    bn_gamma: Annotated[float, Field(ge=0)] | Literal["uniform"] | None = Field(
+        default=None, description="a constant, or uniform in [0, 1) for each channel (Frankle et al. 2021)"
+    )
+    conv: Initializer | None = Field(default=None, description="weights of convolutions")
+    head: Initializer | None = Field(default=None, description="weights of the output layer")
 
 
 class Awp(Record):
@@ -79,6 +92,17 @@ class Conduct(Record):
     crafting_mode: Mode = Field(default="eval", description="mode of the BN layers while examples are crafted")
     optimizers: tuple[PartOptimizer, ...] = ()
     awp: Awp | None = None
+    learning_rate: float | None = Field(default=None, gt=0, description="at the schedule's peak")
+    weight_decay: float | None = Field(default=None, ge=0)
+    threat: str | None = Field(default=None, description='of crafting, such as "Linf:8/255"')
+    attack: CraftingMethod | None = None
+    steps: int | None = Field(default=None, ge=1, description="of PGD")
+    step_size: float | None = Field(default=None, gt=0)
+    crafting_start: CraftingStart = Field(default="random", description="where crafting begins: random or clean")
+    eps_ramp: float = Field(
+        default=0, ge=0, le=1, description="share of the phase over which eps grows to its full size"
+    )
+    free: bool = Field(default=False, description="every gradient of crafting moves the trained parameters too")
 
 
 class Phase(Conduct):
@@ -98,6 +122,7 @@ class Regime(Conduct):
         start: from random weights, or from a parent checkpoint.
         parent: the regime whose checkpoint is the natural parent; others are accepted and recorded.
         norm_layer: a member of `harness.models.norm_layers`; None is the parent's, or the architecture's own.
+        init: first values.
         deploy: which branch of dual layers the checkpoint evaluates with.
         phases: changes in sequence, each with a fresh optimiser and schedule; () is one phase of nothing changed.
         protocol: what is known of how the source trained; it changes nothing, studies set theirs beside it.
@@ -112,6 +137,7 @@ class Regime(Conduct):
     start: Literal["random", "parent"] = "random"
     parent: str | None = None
     norm_layer: str | None = None
+    init: Init | None = None
     deploy: Branch | None = None
     phases: tuple[Phase, ...] = ()
     protocol: tuple[Fact, ...] = ()
@@ -127,9 +153,15 @@ class Regime(Conduct):
             raise InvalidInput(
                 f"{who}: deploy says which branch of norm_layer 'dual' is used, so both or neither are given"
             )
+        if self.init is not None and self.start == "parent" and not any(stage.reset for stage in self.stages()):
+            raise InvalidInput(f"{who} starts from a parent and resets nothing: leave out init")
         for stage in self.stages():
             if not stage.trained and not stage.bn_statistics.startswith("re-estimated"):
                 raise InvalidInput(f"{who} trains nothing: name a part in trained, or re-estimate the BN statistics")
+            if stage.free and stage.loss != "adversarial":
+                raise InvalidInput(
+                    f"{who}: free moves the parameters on gradients of the adversarial loss, not of {stage.loss!r}"
+                )
             if self.deploy and stage.loss not in ("mixed", "trades"):
                 raise InvalidInput(
                     f"{who}: dual BN needs a loss on both branches, 'mixed' or 'trades', not {stage.loss!r}"
@@ -161,6 +193,7 @@ class Regime(Conduct):
             return words[0] if len(set(words)) == 1 else " > ".join(words)
 
         start = f"{self.parent or 'any'} parent" if self.start == "parent" else "random"
+        start += "" if self.init is None else f" ({_init(self.init)})"
         reset = f", reset {_union(self.reset)}" if self.reset else ""
         return {
             "regime": self.name,
@@ -168,7 +201,7 @@ class Regime(Conduct):
             "start": start + reset,
             "loss": each([_loss(s) for s in stages]),
             "bn_statistics": each([s.bn_statistics for s in stages]),
-            "crafting": self.crafting_mode if self.crafts else "-",
+            "crafting": each([_crafting(s) for s in stages]) if self.crafts else "-",
             "norm_layer": (self.norm_layer or ("parent's" if self.start == "parent" else "own"))
             + (f" (deploys {self.deploy})" if self.deploy else ""),
             "optimizer": each([_optimizers(s) for s in stages]),
@@ -200,6 +233,10 @@ def _given(phase: Phase) -> dict[str, Any]:
     return {name: getattr(phase, name) for name in phase.model_fields_set if name != "share"}
 
 
+def _init(init: Init) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in init.model_dump(exclude_none=True).items())
+
+
 def _union(selectors: Selectors) -> str:
     if not selectors:
         return "nothing"
@@ -215,10 +252,27 @@ def _loss(stage: Conduct) -> str:
     return f"trades {stage.trades_beta:g}" if stage.loss == "trades" else stage.loss
 
 
+def _crafting(stage: Conduct) -> str:
+    """What differs from crafting by the training's settings, after the mode."""
+    words = [stage.crafting_mode]
+    words += [str(value) for value in (stage.threat, stage.attack) if value is not None]
+    words += [f"{stage.steps} steps"] if stage.steps is not None else []
+    words += [f"of {stage.step_size:g}"] if stage.step_size is not None else []
+    words += ["from the clean image"] if stage.crafting_start == "clean" else []
+    words += [f"eps grows over {stage.eps_ramp:g}"] if stage.eps_ramp else []
+    words += ["free"] if stage.free else []
+    return " ".join(words)
+
+
 def _optimizers(stage: Conduct) -> str:
-    words = []
+    words = [
+        f"all: {name} {value:g}"
+        for name, value in (("lr", stage.learning_rate), ("wd", stage.weight_decay))
+        if value is not None
+    ]
     for own in stage.optimizers:
         values = {"lr": own.learning_rate, "wd": own.weight_decay, "momentum": own.momentum}
         given = [f"{name} {value:g}" for name, value in values.items() if value is not None]
+        given += [own.schedule] if own.schedule is not None else []
         words.append(f"{_union(own.part)}: {' '.join([own.kind, *given])}")
     return "; ".join(words) or "one for all"

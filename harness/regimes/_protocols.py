@@ -62,7 +62,7 @@ WANG = _facts(
 BAKISKAN = _facts(
     "code", dataset="cifar10", architecture="leaky-resnet32", epochs=100, batch_size=64, learning_rate=0.05,
     schedule="one-cycle", weight_decay=5e-4, momentum=0.9, threat="Linf:8/255", attack="fgsm", step_size="10/255",
-    crafting_mode="train", bn_statistics="moving",
+    crafting_mode="train", crafting_start="random", bn_statistics="moving",
 )  # fmt: skip
 """Bakiskan, Cekic & Madhow 2022; github.com/canbakiskan/freeze_adv_training."""
 

@@ -16,6 +16,6 @@ awp_layers = Regime(
     summary="everything, adversarially, weights of the late layers perturbed",
     source="Nguyen 2024",
     loss="adversarial",
-    awp=Awp(gamma=0.01, part=("groups:2:",)),
+    awp=Awp(gamma=0.01, part=("groups:3:", "-head")),
     protocol=NGUYEN,
 )

@@ -11,7 +11,7 @@ from harness.errors import InvalidInput
 from harness.regimes import Fact
 from harness.studies.planning import Member, Plan
 from harness.threat import ThreatModel
-from harness.threat.perturb import Crafting
+from harness.training.plan import crafting_of
 
 __all__ = ["Compared", "compare"]
 
@@ -59,19 +59,26 @@ def _ours(plan: Plan, member: Member) -> Iterator[tuple[str, Any]]:
     regime, settings = member.regime, member.settings
     if regime is None or settings is None:
         return
+    last = regime.stages()[-1]
     yield from settings.model_dump(exclude={"seed", "threat", "attack", "steps", "step_size"}).items()
-    yield from regime.stages()[-1].model_dump(exclude={"trained", "reset", "crafting_mode", "awp"}).items()
+    yield from last.model_dump(include={"loss", "adversarial_weight", "trades_beta", "bn_statistics"}).items()
+    yield from last.model_dump(include={"learning_rate", "weight_decay"}, exclude_none=True).items()
+    init = regime.init
+    yield "gamma_init", "architecture's own" if init is None or init.bn_gamma is None else init.bn_gamma
+    yield "conv_init", "architecture's own" if init is None else init.conv or "architecture's own"
+    yield "head_init", "architecture's own" if init is None else init.head or "architecture's own"
     yield "norm_layer", regime.norm_layer or "own"
     yield "dataset", None if plan.train_set is None else plan.train_set.name
     yield "architecture", _architecture(plan, member)
     if regime.crafts:
-        crafting = Crafting.of(settings.attack, plan.threat, steps=settings.steps, step_size=settings.step_size)
-        yield "threat", str(plan.threat)
+        crafting = crafting_of(last, settings, plan.test_set)
+        yield "threat", str(crafting.threat)
+        yield "crafting_start", crafting.start
         yield "attack", crafting.kind
         yield "steps", crafting.steps
         yield "step_size", crafting.step_size
-        yield "crafting_mode", regime.stages()[-1].crafting_mode
-    awp = regime.stages()[-1].awp
+        yield "crafting_mode", last.crafting_mode
+    awp = last.awp
     if awp is not None:
         yield "awp_gamma", awp.gamma
         yield "awp_part", " + ".join(awp.part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
-from harness.util.choices import CraftingMethod
+from harness.util.choices import CraftingMethod, CraftingStart
 
-__all__ = ["Crafting", "craft", "sequence"]
+__all__ = ["Crafting", "advance", "begin", "craft", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,37 @@ class Crafting:
             arXiv 2001.03994) or "r-fgsm" (Tramer et al. 2018, arXiv 1705.07204).
         steps: gradient steps; the latter two take one.
         step_size: of each, in the units of the images.
+        start: a random point, or the image itself.
     """
 
     kind: CraftingMethod
     threat: ThreatModel
     steps: int
     step_size: float
+    start: CraftingStart = "random"
 
     @classmethod
-    def of(cls, kind: CraftingMethod, threat: ThreatModel, *, steps: int, step_size: float | None = None) -> Crafting:
+    def of(
+        cls,
+        kind: CraftingMethod,
+        threat: ThreatModel,
+        *,
+        steps: int,
+        step_size: float | None = None,
+        start: CraftingStart = "random",
+    ) -> Crafting:
         """With the step size of the method's paper where none is given: 2.5 eps / steps for PGD, 1.25 eps
         for FGSM, half of eps for R+FGSM (the other half is its random step)."""
         steps = steps if kind == "pgd" else 1
         factor = {"pgd": 2.5 / steps, "fgsm": 1.25, "r-fgsm": 0.5}[kind]
-        return cls(kind, threat, steps, factor * threat.radius if step_size is None else step_size)
+        return cls(kind, threat, steps, factor * threat.radius if step_size is None else step_size, start)
+
+    def scaled(self, share: float) -> Crafting:
+        """With radius and steps at that share (above 0) of their size."""
+        if share == 1:
+            return self
+        threat = ThreatModel(self.threat.norm, f"{share * self.threat.radius:.9g}")
+        return replace(self, threat=threat, step_size=share * self.step_size)
 
 
 @dataclass(frozen=True)
@@ -93,19 +110,27 @@ def craft(
         ``[n, ...]``, detached.
     """
     forward = forward or model
-    points = _start(x, crafting, sequence(len(x), generator))
-    geometry, threat = crafting.threat.geometry, crafting.threat
+    points = begin(x, crafting, generator)
     with _without_weight_gradients(model):
         for _ in range(crafting.steps):
             leaf = points.detach().requires_grad_()
             (grad,) = torch.autograd.grad(raises(forward(leaf)), leaf)
-            points = threat.project(geometry.climb(points, grad, crafting.step_size), x)
+            points = advance(points, grad, x, crafting)
     return points.detach()
 
 
-def _start(x: Tensor, crafting: Crafting, draws: Draws) -> Tensor:
+def advance(points: Tensor, gradient: Tensor, x: Tensor, crafting: Crafting) -> Tensor:
+    """The points ``[n, ...]`` after a step along a gradient ``[n, ...]``, inside the threat model around ``x``."""
     threat = crafting.threat
+    return threat.project(threat.geometry.climb(points, gradient, crafting.step_size), x)
+
+
+def begin(x: Tensor, crafting: Crafting, generator: torch.Generator) -> Tensor:
+    """Where crafting begins, ``[n, ...]``; the generator is on the device of ``x``."""
+    threat, draws = crafting.threat, sequence(len(x), generator)
     geometry = threat.geometry
+    if crafting.start == "clean":
+        return x
     if crafting.kind == "r-fgsm":
         # a step of norm one in a random direction takes what the gradient step leaves of the radius
         direction = geometry.steepest(geometry.noise(x, draws, 0))

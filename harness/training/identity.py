@@ -17,6 +17,7 @@ are left out below, so that a new field changes nothing for those who do not use
 def content(regime: Regime, settings: Settings) -> dict[str, Any]:
     """Everything of a regime and its settings that decides what is trained; no words about them."""
     own = regime.model_dump(mode="json", include={"name", "start", "norm_layer", "deploy"})
+    own |= regime.model_dump(mode="json", include={"init"}, exclude_defaults=True)
     stages = [stage.model_dump(mode="json", exclude_defaults=True) for stage in regime.stages()]
     return {
         "version": VERSION,

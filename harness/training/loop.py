@@ -22,7 +22,6 @@ from harness.training.measure import reestimate_statistics, validate
 from harness.training.outcome import EpochRow, Progress, TrainingDiverged, TrainingOutcome
 from harness.training.plan import Stage, plan
 from harness.training.run import Run
-from harness.training.schedules import SCHEDULES
 from harness.training.settings import Settings
 from harness.training.state import StateFile
 from harness.training.step import step
@@ -90,7 +89,7 @@ def _phase(run: Run, number: int, store: StateFile) -> None:
     parameters = dict(run.model.network.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in stage.trained)
-    movers = optimizers.build(parameters, stage.trained, stage.own, run.settings)
+    movers = optimizers.build(parameters, stage, run.settings)
     if run.epoch > first:
         for mover, state in zip(movers, run.optimizers, strict=True):
             mover.load_state_dict(state)
@@ -115,7 +114,7 @@ def _phase(run: Run, number: int, store: StateFile) -> None:
 
 def _epoch(run: Run, stage: Stage, movers: list[Optimizer], first: int, phase: int) -> EpochRow | None:
     """One pass over the data; None if it left the finite numbers."""
-    settings, rounds, schedule = run.settings, run.rounds, SCHEDULES[run.settings.schedule]
+    settings, rounds = run.settings, run.rounds
     order = generator(settings.seed, "order", run.epoch, torch.device("cpu"))
     crops = generator(settings.seed, "crops", run.epoch, run.device)
     starts = generator(settings.seed, "starts", run.epoch, run.device)
@@ -123,13 +122,12 @@ def _epoch(run: Run, stage: Stage, movers: list[Optimizer], first: int, phase: i
     # summed on the device: reading them after every batch would make a GPU wait
     total = torch.zeros((), device=run.device)
     correct = torch.zeros((), device=run.device)
-    factor = 0.0
     began = time.perf_counter()
     data = batches(run.x, run.y, size=settings.batch_size, augment=augment, order=order, crops=crops)
     for i, (x, y) in enumerate(data):
-        factor = schedule((run.epoch - first + i / rounds) / stage.epochs)
-        optimizers.set_rate(movers, factor)
-        loss, logits = step(run, stage, movers, x, y, starts)
+        done = (run.epoch - first + i / rounds) / stage.epochs
+        optimizers.set_rates(movers, done, settings.schedule)
+        loss, logits = step(run, stage, movers, x, y, starts, done)
         run.follow()
         total += loss
         correct += (logits.argmax(dim=1) == y).float().mean()
@@ -141,7 +139,7 @@ def _epoch(run: Run, stage: Stage, movers: list[Optimizer], first: int, phase: i
         return None
     norm = _gradient_norm(movers)
     clean, robust = validate(run)
-    rate = settings.learning_rate * factor
+    rate = float(movers[0].param_groups[0]["lr"])
     return EpochRow(run.epoch + 1, phase, rate, mean, accuracy, clean, robust, seconds, norm)
 
 

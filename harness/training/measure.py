@@ -54,7 +54,7 @@ def reestimate_statistics(run: Run, stage: Stage, phase: int) -> None:
     def images() -> Iterator[Tensor]:
         data = batches(run.x, run.y, size=run.settings.batch_size, augment=False, order=order, crops=starts)
         for x, y in data:
-            yield _attacked(target, x, y, run.planned.crafting, starts) if adversarial else x
+            yield _attacked(target, x, y, stage.crafting, starts) if adversarial else x
 
     reestimate(run.deployed, images())
     run.model.network.load_state_dict(run.deployed.network.state_dict())

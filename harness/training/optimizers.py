@@ -9,26 +9,24 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from harness.regimes._base import PartOptimizer
+from harness.training.plan import Stage
+from harness.training.schedules import SCHEDULES
 from harness.training.settings import Settings
+from harness.util.choices import ScheduleName
 
-__all__ = ["build", "set_rate"]
+__all__ = ["build", "set_rates"]
 
 
-def build(
-    parameters: Mapping[str, nn.Parameter],
-    trained: frozenset[str],
-    own: Sequence[tuple[PartOptimizer, frozenset[str]]],
-    settings: Settings,
-) -> list[Optimizer]:
-    """Optimisers over exactly the trained parameters.
+def build(parameters: Mapping[str, nn.Parameter], stage: Stage, settings: Settings) -> list[Optimizer]:
+    """Optimisers over exactly the parameters that a stage trains.
 
     Args:
         parameters: of the network, by name, in its order.
-        trained: names of those that are trained.
-        own: the parts with an optimiser of their own, which must not overlap.
     """
-    rest = trained.difference(*(names for _, names in own))
-    parts = [(PartOptimizer(part=("all",)), rest), *own]
+    conduct = stage.conduct
+    rest = stage.trained.difference(*(names for _, names in stage.own))
+    common = PartOptimizer(part=("all",), learning_rate=conduct.learning_rate, weight_decay=conduct.weight_decay)
+    parts = [(common, rest), *stage.own]
     return [
         _optimizer(spec, [p for name, p in parameters.items() if name in names], settings)
         for spec, names in parts
@@ -36,18 +34,22 @@ def build(
     ]
 
 
-def set_rate(optimizers: Sequence[Optimizer], factor: float) -> None:
-    """Every optimiser at this factor of its peak rate."""
+def set_rates(optimizers: Sequence[Optimizer], done: float, schedule: ScheduleName) -> None:
+    """Every optimiser at the rate of its schedule, or of ``schedule`` where it has none of its own.
+
+    Args:
+        done: how far the phase has come, in [0, 1).
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * SCHEDULES[group["schedule"] or schedule](done)
 
 
 def _optimizer(spec: PartOptimizer, parameters: list[nn.Parameter], settings: Settings) -> Optimizer:
     rate = settings.learning_rate if spec.learning_rate is None else spec.learning_rate
     decay = settings.weight_decay if spec.weight_decay is None else spec.weight_decay
     momentum = settings.momentum if spec.momentum is None else spec.momentum
-    groups = [{"params": parameters, "initial_lr": rate}]
+    groups = [{"params": parameters, "initial_lr": rate, "schedule": spec.schedule}]
     # one kernel for all parameters: a small network spends more on the calls than on the arithmetic
     if spec.kind == "sgd":
         return SGD(groups, lr=rate, momentum=momentum, weight_decay=decay, fused=True)

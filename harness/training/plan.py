@@ -20,9 +20,10 @@ from harness.models.norm_layers import deploy_branch
 from harness.regimes._base import Conduct, PartOptimizer, Regime
 from harness.threat.perturb import Crafting
 from harness.training import identity
+from harness.training.initialize import initialize
 from harness.training.settings import Settings
 
-__all__ = ["Plan", "Stage", "plan"]
+__all__ = ["Plan", "Stage", "crafting_of", "plan"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Stage:
         reset_layers: BN layers whose statistics begin anew.
         own: parts with an optimiser of their own, and their parameters.
         perturbed: weights under adversarial weight perturbation.
+        crafting: how its examples are made, at their full radius.
     """
 
     conduct: Conduct
@@ -46,6 +48,7 @@ class Stage:
     reset_layers: frozenset[str]
     own: tuple[tuple[PartOptimizer, frozenset[str]], ...]
     perturbed: frozenset[str]
+    crafting: Crafting
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Plan:
     Attributes:
         model: the start, before any reset.
         fresh: parameters of the same architecture with fresh values, to reset from; empty where nothing is reset.
+        crafting: as the settings say, which is what validation is about; phases may craft otherwise.
         fingerprint: hash of everything that decides the outcome.
     """
 
@@ -96,10 +100,10 @@ def plan(
         raise InvalidInput(f"regime {regime.name!r} starts at random, so the parent {parent.name!r} is of no use to it")
     else:
         model = _random(regime, settings, dataset, architecture)
-    stages = _stages(regime, model, settings.epochs)
+    stages = _stages(regime, settings, dataset, model)
     return Plan(
         model=model,
-        fresh=_fresh(model, settings.seed) if any(stage.reset for stage in stages) else {},
+        fresh=_fresh(model, regime, settings.seed) if any(stage.reset for stage in stages) else {},
         stages=stages,
         crafting=Crafting.of(
             settings.attack, dataset.threat(settings.threat), steps=settings.steps, step_size=settings.step_size
@@ -136,6 +140,7 @@ def _random(regime: Regime, settings: Settings, dataset: Dataset, architecture: 
         normalization=_normalization(dataset) if settings.normalize else None,
         seed=settings.seed,
     )
+    initialize(model, regime.init, settings.seed)
     if regime.deploy is not None:
         deploy_branch(model, regime.deploy)
     return model
@@ -150,7 +155,7 @@ def _normalization(dataset: Dataset) -> Normalization:
     )
 
 
-def _fresh(model: Model, seed: int) -> dict[str, Tensor]:
+def _fresh(model: Model, regime: Regime, seed: int) -> dict[str, Tensor]:
     built = models.build(
         model.architecture,
         classes=model.classes,
@@ -160,17 +165,34 @@ def _fresh(model: Model, seed: int) -> dict[str, Tensor]:
         arguments=model.arguments,
         seed=seed,
     )
+    initialize(built, regime.init, seed)
     return {name: parameter.detach() for name, parameter in built.network.named_parameters()}
 
 
-def _stages(regime: Regime, model: Model, epochs: int) -> tuple[Stage, ...]:
-    conducts = regime.stages()
+def _stages(regime: Regime, settings: Settings, dataset: Dataset, model: Model) -> tuple[Stage, ...]:
+    conducts, epochs = regime.stages(), settings.epochs
     shares = [phase.share for phase in regime.phases] or [1.0]
     shares = [share if conduct.trained else 0.0 for share, conduct in zip(shares, conducts, strict=True)]
     counts = _shared_out(epochs, shares)
     if any(share and not count for share, count in zip(shares, counts, strict=True)):
         raise InvalidInput(f"{epochs} epochs are too few for the {len(shares)} phases of regime {regime.name!r}")
-    return tuple(_stage(conduct, count, model) for conduct, count in zip(conducts, counts, strict=True))
+    return tuple(
+        _stage(conduct, count, model, crafting_of(conduct, settings, dataset))
+        for conduct, count in zip(conducts, counts, strict=True)
+    )
+
+
+def crafting_of(conduct: Conduct, settings: Settings, dataset: Dataset) -> Crafting:
+    """Of one phase: its own fields, and the settings where it has none. A step size belongs to an attack."""
+    own = conduct.attack is not None or conduct.steps is not None or conduct.threat is not None
+    step_size = conduct.step_size if own or conduct.step_size is not None else settings.step_size
+    return Crafting.of(
+        conduct.attack or settings.attack,
+        dataset.threat(conduct.threat or settings.threat),
+        steps=conduct.steps or settings.steps,
+        step_size=step_size,
+        start=conduct.crafting_start,
+    )
 
 
 def _shared_out(epochs: int, shares: list[float]) -> list[int]:
@@ -181,7 +203,7 @@ def _shared_out(epochs: int, shares: list[float]) -> list[int]:
     return [end - begin for begin, end in pairwise(ends)]
 
 
-def _stage(conduct: Conduct, epochs: int, model: Model) -> Stage:
+def _stage(conduct: Conduct, epochs: int, model: Model, crafting: Crafting) -> Stage:
     layers = frozenset(_selectors.bn_layers(model.network))
     trained = _selectors.select(model, conduct.trained)
     if conduct.trained and not trained:
@@ -202,6 +224,7 @@ def _stage(conduct: Conduct, epochs: int, model: Model) -> Stage:
         reset_layers=layers if conduct.reset_statistics else reset_layers,
         own=_own(conduct, trained, model),
         perturbed=_perturbed(conduct, trained, model),
+        crafting=crafting,
     )
 
 

@@ -8,7 +8,9 @@ __all__ = [
     "Augmentation",
     "BnStatisticsKind",
     "CraftingMethod",
+    "CraftingStart",
     "FileFormat",
+    "Initializer",
     "KeptEpochs",
     "Precision",
     "ScheduleName",
@@ -30,6 +32,12 @@ ScheduleName = Literal["one-cycle", "step", "cosine", "constant"]
 
 CraftingMethod = Literal["pgd", "fgsm", "r-fgsm"]
 """How training images are perturbed."""
+
+CraftingStart = Literal["random", "clean"]
+"""Where crafting begins: at a random point inside the threat model, or at the image."""
+
+Initializer = Literal["kaiming-normal", "kaiming-uniform", "xavier-normal", "xavier-uniform", "orthogonal"]
+"""How weights of convolutions and of the output layer are drawn."""
 
 Augmentation = Literal["none", "crop-flip"]
 """What is done to training images before they are perturbed."""

@@ -81,6 +81,7 @@ def test_the_table_of_flags_is_up_to_date() -> None:
     [
         ("The fields of a regime", _base.Regime, {"name", "summary", "source"}),
         ("An optimiser of its own", _base.PartOptimizer, set()),
+        ("First values", _base.Init, set()),
         ("Adversarial weight perturbation", _base.Awp, set()),
     ],
 )

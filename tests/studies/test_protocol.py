@@ -39,12 +39,13 @@ def test_fractions_and_threats_are_compared_as_numbers() -> None:
 
 
 def test_what_is_not_known_is_said_and_what_cannot_be_set_too() -> None:
-    plan = planned(regimes=["natural", "bn-ft", "bn-scratch-natural"], claim=[])
+    own = {"protocol": [{"field": "dropout", "value": 0.25, "source": "paper"}]}
+    entry = [{"regime": "bn-scratch-natural", "label": "dropped-out", "change": own}]
+    plan = planned(regimes=["natural", "bn-ft"], entry=entry, claim=[])
     walter = {fact.field: fact for fact in compare(plan, plan.member("bn-ft"))}
     assert walter["epochs"] == Compared("epochs", "not known", "unknown", "1", "unknown")
     assert walter["architecture"].ours == "digits-resnet"  # the parent's
-    frankle = {fact.field: fact.state for fact in compare(plan, plan.member("bn-scratch-natural"))}
-    assert frankle["head_init"] == "not set here"
+    assert compare(plan, plan.member("dropped-out")) == (Compared("dropout", "0.25", "paper", "-", "not set here"),)
 
 
 def test_the_report_holds_the_table(tmp_path: Path) -> None:
