@@ -33,6 +33,9 @@ __all__ = ["cka"]
 @click.option(
     "--adversarial/--clean-only", default=True, help="Compare on adversarial images too, which is the default, or not."
 )
+@click.option(
+    "--debiased", is_flag=True, help="By the unbiased estimate of HSIC: for fewer images than a layer has features."
+)
 @options.norm
 @options.eps
 @options.eps_units
@@ -77,6 +80,7 @@ def _compare(
     download: bool,
     limit: int,
     adversarial: bool,
+    debiased: bool,
     norm: str | None,
     eps: str | None,
     eps_units: str,
@@ -103,7 +107,7 @@ def _compare(
         limit=limit,
         otherwise="both checkpoints must fit one data set",
     )
-    crafting, caption = None, f"{len(data):,} {data.name} {data.split} images"
+    crafting, caption = None, f"{len(data):,} {data.name} {data.split} images{', debiased' if debiased else ''}"
     if adversarial:
         threat = _threats.choose(first.manifest, data, norm=norm, eps=eps, eps_units=eps_units)
         crafting = Crafting.of("pgd", threat, steps=steps)
@@ -115,6 +119,7 @@ def _compare(
         data.y,
         crafting=crafting,
         seed=seed,
+        debiased=debiased,
         report=lambda what: print_line(what, err=True),
     )
     facts = {
@@ -127,6 +132,7 @@ def _compare(
         "seed": seed,
         "threat": None if crafting is None else str(crafting.threat),
         "steps": None if crafting is None else steps,
+        "debiased": debiased,
         "caption": caption,
     }
     return facts, similarities

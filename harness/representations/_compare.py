@@ -54,6 +54,7 @@ def compare(
     *,
     crafting: Crafting | None = None,
     seed: int = 0,
+    debiased: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> tuple[Similarity, ...]:
     """Similarities of two models' layers (Cianfarani et al. 2022, "Understanding Robust Learning through the Lens
@@ -67,6 +68,7 @@ def compare(
         x: images ``[n, C, H, W]`` in [0, 1]. y: their classes ``[n]``.
         crafting: how adversarial images are made; None compares on clean ones alone.
         seed: of the random starts, which are the same for both models.
+        debiased: as in `linear_cka`.
         report: hears what begins.
 
     Returns:
@@ -92,7 +94,7 @@ def compare(
             report_stage(f"{inputs} images through the {which} model")
             sides.append(_represent_all(model, points, y))
         (ours, right), (theirs, also_right) = sides
-        matrix = np.array([[one.cka(other) for other in theirs.values()] for one in ours.values()])
+        matrix = np.array([[one.cka(other, debiased=debiased) for other in theirs.values()] for one in ours.values()])
         found.append(Similarity(inputs, tuple(ours), tuple(theirs), matrix, (right, also_right), len(x)))
     return tuple(found)
 

@@ -13,9 +13,10 @@ from harness.errors import InvalidInput
 __all__ = ["Representation", "linear_cka", "represent"]
 
 _COLUMNS = 4096
+_FEWEST_DEBIASED = 4
 
 
-def linear_cka(x: Tensor, y: Tensor) -> float:
+def linear_cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> float:
     """Similarity of two representations of the same samples, from 0 to 1.
 
     One where they are the same up to rotation, reflection, one common scale and a shift; it does not change with
@@ -24,14 +25,18 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
     Args:
         x, y: ``[n, ...]``, one row a sample; everything behind the first dimension counts as features.
+        debiased: with the unbiased estimator of HSIC (Song et al. 2012, "Feature Selection via Dependence
+            Maximization", JMLR 13, theorem 2; used for CKA by Nguyen, Raghu & Kornblith 2021, arXiv 2010.15327). With
+            fewer samples than features the plain figure is near 1 even for unrelated representations; this one is
+            near 0 there, and may be a little below.
 
     Returns:
         The similarity; NaN where a representation is the same for all samples, of which nothing can be said.
 
     Raises:
-        InvalidInput: fewer than two samples, or not as many in both.
+        InvalidInput: fewer than two samples (debiased: than four), or not as many in both.
     """
-    return represent(x).cka(represent(y))
+    return represent(x).cka(represent(y), debiased=debiased)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +47,31 @@ class Representation:
     content: Tensor
     is_gram: bool
 
-    def cka(self, other: Representation) -> float:
+    def cka(self, other: Representation, *, debiased: bool = False) -> float:
         """As `linear_cka`."""
         if len(self.content) != len(other.content):
             raise InvalidInput(
                 f"CKA compares representations of the same samples, got {len(self.content)} and {len(other.content)}"
             )
-        scale = math.sqrt(self._product(self)) * math.sqrt(other._product(other))
-        return self._product(other) / scale if scale > 0 else math.nan
+        if debiased and len(self.content) < _FEWEST_DEBIASED:
+            raise InvalidInput(f"debiased CKA needs at least {_FEWEST_DEBIASED} samples, got {len(self.content)}")
+        product = Representation._debiased if debiased else Representation._product
+        scale = math.sqrt(max(product(self, self), 0.0)) * math.sqrt(max(product(other, other), 0.0))
+        return product(self, other) / scale if scale > 0 else math.nan
+
+    def _debiased(self, other: Representation) -> float:
+        """The unbiased estimate of HSIC but for a factor that cancels.
+
+        With centred features the rows of each matrix of products sum to zero, so that those of the matrix without its
+        diagonal sum to minus the diagonal.
+        """
+        n, a, b = len(self.content), self._diagonal(), other._diagonal()
+        along = float(a @ b)
+        mean = float(a.sum()) * float(b.sum()) / ((n - 1) * (n - 2))
+        return self._product(other) - along + mean - 2 * along / (n - 2)
+
+    def _diagonal(self) -> Tensor:
+        return self.content.diagonal() if self.is_gram else self.content.square().sum(dim=1)
 
     def _product(self, other: Representation) -> float:
         """Inner product of the two n x n matrices of products, whichever way is at hand."""

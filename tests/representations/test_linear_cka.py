@@ -103,3 +103,36 @@ def test_of_a_constant_representation_nothing_can_be_said() -> None:
 def test_what_cannot_be_compared(x: Tensor, y: Tensor, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         linear_cka(x, y)
+
+
+def debiased_by_definition(x: Tensor, y: Tensor) -> float:
+    """Song et al. 2012, equation 5: products without their diagonals, of features that nobody centred."""
+    n = len(x)
+    ones = torch.ones(n, dtype=torch.float64)
+
+    def hsic(a: Tensor, b: Tensor) -> Tensor:
+        k, l = ((z.double() @ z.double().T).fill_diagonal_(0) for z in (a, b))  # noqa: E741
+        mean = (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
+        return (torch.trace(k @ l) + mean - 2 / (n - 2) * (ones @ k @ l @ ones)) / (n * (n - 3))
+
+    return float(hsic(x, y) / (hsic(x, x) * hsic(y, y)).sqrt())
+
+
+@pytest.mark.parametrize("first", WIDTHS)
+@pytest.mark.parametrize("second", WIDTHS)
+def test_debiased_is_its_definition(first: int, second: int) -> None:
+    x = noise(40, first, 1) + 2
+    y = noise(40, second, 2) + x[:, :1]
+    assert linear_cka(x, y, debiased=True) == pytest.approx(debiased_by_definition(x, y), rel=1e-7)
+
+
+def test_debiased_does_not_find_likeness_where_there_is_none() -> None:
+    x, y = noise(50, 5000, 1), noise(50, 5000, 2)
+    assert linear_cka(x, y) > 0.9
+    assert abs(linear_cka(x, y, debiased=True)) < 0.05
+    assert linear_cka(x, 3 - 2 * x, debiased=True) == pytest.approx(1)
+
+
+def test_debiased_needs_four_samples() -> None:
+    with pytest.raises(InvalidInput, match="at least 4"):
+        linear_cka(noise(3, 5), noise(3, 5), debiased=True)
