@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from shlex import join
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
@@ -15,9 +16,10 @@ from harness.cli import _debug_option
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line, print_table
 from harness.util import paths
+from harness.util.files import write_atomically
 
 if TYPE_CHECKING:
-    from harness.studies import Event, Plan, Summary
+    from harness.studies import Event, Measurements, Plan, Summary
 
 __all__ = ["study"]
 
@@ -168,12 +170,32 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
 @study.command("report")
 @_of_a_study
 @click.option("--into", type=options.folder, metavar="DIR", help="Write the report here instead.")
+@click.option(
+    "--from",
+    "source",
+    type=options.folder,
+    metavar="FILE",
+    help="From the measurements that lie beside a report (measurements.tar.xz), on any machine; needs --into.",
+)
 @options.as_json
-def _report(file: Path, output: Path | None, into: Path | None, as_json: bool, **where: Any) -> None:
+def _report(
+    file: Path, output: Path | None, into: Path | None, source: Path | None, as_json: bool, **where: Any
+) -> None:
     """Write the report of the study in FILE from what is there; nothing is run."""
+    from harness.studies import archive
+
+    if source is not None and into is None:
+        raise click.UsageError("--from needs --into DIR, where the report is to be written")
     with redirect_stdout(sys.stderr):
         planned = _plan(file, where)
-    _conclude(planned, _folder(planned, output), into, as_json)
+    if source is None or into is None:
+        _conclude(planned, _folder(planned, output), into, as_json)
+        return
+    measurements, notes = archive.read(source, planned)
+    with TemporaryDirectory() as folder:
+        for name, content in notes.items():
+            write_atomically(Path(folder) / name, content)
+        _conclude(planned, Path(folder), into, as_json, measurements=measurements)
 
 
 @study.command("status")
@@ -245,13 +267,23 @@ def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[st
     return join(words)
 
 
-def _conclude(planned: Plan, folder: Path, into: Path | None, as_json: bool, summary: Summary | None = None) -> None:
+def _conclude(
+    planned: Plan,
+    folder: Path,
+    into: Path | None,
+    as_json: bool,
+    summary: Summary | None = None,
+    *,
+    measurements: Measurements | None = None,
+) -> None:
+    """Write the report, and show what it says; without ``measurements`` it is made of what lies in the folder."""
     from harness import studies
     from harness.studies import judging
     from harness.studies.statistics import p_text
 
-    measurements = studies.collect(planned, folder)
-    files = studies.write_report(measurements, folder, directory=into)
+    keep = measurements is None  # else they lie where they were read from
+    measurements = measurements or studies.collect(planned, folder)
+    files = studies.write_report(measurements, folder, directory=into, keep=keep)
     page = next(path for path in files if path.name == "report.md")
     judgements = judging.judge(measurements)
     if as_json:

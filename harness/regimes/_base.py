@@ -254,7 +254,7 @@ def _loss(stage: Conduct) -> str:
 
 def _crafting(stage: Conduct) -> str:
     """What differs from crafting by the training's settings, after the mode."""
-    words = [stage.crafting_mode]
+    words: list[str] = [stage.crafting_mode]
     words += [str(value) for value in (stage.threat, stage.attack) if value is not None]
     words += [f"{stage.steps} steps"] if stage.steps is not None else []
     words += [f"of {stage.step_size:g}"] if stage.step_size is not None else []

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.studies import plots, protocol, registration, run_log, tables
+from harness.studies import archive, plots, protocol, registration, run_log, tables
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
@@ -27,12 +27,15 @@ _CAPTIONS = {
 }
 
 
-def write_report(measurements: Measurements, output: Path, *, directory: Path | None = None) -> tuple[Path, ...]:
-    """Write ``report.md``, ``report.csv``, ``runs.csv``, ``claims.csv`` and the pictures.
+def write_report(
+    measurements: Measurements, output: Path, *, directory: Path | None = None, keep: bool = True
+) -> tuple[Path, ...]:
+    """Write ``report.md``, ``report.csv``, ``runs.csv``, ``claims.csv``, the pictures, and what all this was made of.
 
     Args:
         output: of the study; its notes are read.
         directory: where the report goes; ``output`` if not given.
+        keep: write the measurements (`harness.studies.archive`) too.
 
     Raises:
         ResultError: the folder cannot be written, or the notes are damaged.
@@ -50,6 +53,8 @@ def write_report(measurements: Measurements, output: Path, *, directory: Path | 
         files["claims.csv"] = tables.claims_csv(judgements).encode()
     registered = registration.describe(measurements.plan, output)
     files["report.md"] = markdown(measurements, judgements, run_log.read(output), names, registered).encode()
+    if keep and any(measurements.networks.values()):
+        files[archive.NAME] = archive.packed(measurements, output)
     for file, content in files.items():
         write_atomically(folder / file, content)
     return tuple(folder / file for file in files)
@@ -346,6 +351,7 @@ def _made(measurements: Measurements, sessions: Sequence[run_log.Session]) -> It
     if harness:
         yield f"- robust-harness {', '.join(harness)}"
     yield "- every single run: `runs.csv`; means and deviations: `report.csv`"
+    yield f"- all of this again from `{archive.NAME}`: `harness study report FILE --from {archive.NAME} --into DIR`"
 
 
 def _minutes(seconds: float) -> str:

@@ -19,7 +19,7 @@ from tests.studies.test_judging import CLEAN, ROBUST
 
 FILES = {
     "report.md", "report.csv", "runs.csv", "claims.csv", "clean-robust.png", "clean-robust.svg", "eps.png", "eps.svg",
-    "training.png", "training.svg",
+    "training.png", "training.svg", "measurements.tar.xz",
 }  # fmt: skip
 CLAIMS = [
     {"text": "robust(at-full) > robust(bn-ft)", "about": "of the | paper"},

@@ -1,0 +1,170 @@
+"""Everything that a report was made of, in one small file beside it, so that anyone can make it again.
+
+The file is a compressed tar. For every network it holds the manifest, the log of its training, and for every evaluation
+the result and two bits a sample: who is right, and who is right under attack. Weights and images are not in it. Nothing
+is unpacked to disk when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from harness.checkpoints import Manifest
+from harness.errors import HarnessError, ResultError
+from harness.results.record import Result
+from harness.studies.measurements import Bits, Measurement, Measurements, Network
+from harness.studies.planning import Measure, Plan
+from harness.util.reading import parse_json, read_bounded
+from harness.util.validation import Record, validate
+
+__all__ = ["NAME", "packed", "read"]
+
+NAME = "measurements.tar.xz"
+
+_NOTES = ("run.json", "registration.json")
+_MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 28, 100_000
+
+
+class _Evaluation(Record):
+    """One evaluation as it is kept.
+
+    Attributes:
+        result: as it was stored. correct, robust: hexadecimal bits, a sample each. sha256: of both.
+    """
+
+    result: dict[str, Any]
+    correct: str
+    robust: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def packed(measurements: Measurements, output: Path) -> bytes:
+    """The file's content; equal measurements give equal bytes.
+
+    Args:
+        output: of the study, whose notes are kept too.
+    """
+    files: dict[str, bytes] = {}
+    for name in _NOTES:
+        if (output / name).is_file():
+            files[name] = (output / name).read_bytes()
+    for label, networks in measurements.networks.items():
+        for seed, network in networks.items():
+            folder = f"networks/{label}/{seed}"
+            files[f"{folder}/manifest.json"] = _json(network.manifest.model_dump(mode="json"))
+            files[f"{folder}/log.json"] = _json([dict(row) for row in network.log])
+            for measure, outcome in network.measured.items():
+                files[f"{folder}/{_file(measure)}"] = _json(_evaluation(outcome).model_dump(mode="json"))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(files):
+            about = tarfile.TarInfo(name)
+            about.size = len(files[name])
+            tar.addfile(about, io.BytesIO(files[name]))
+    return lzma.compress(buffer.getvalue(), preset=6)
+
+
+def read(path: Path, plan: Plan) -> tuple[Measurements, Mapping[str, bytes]]:
+    """The measurements of a study from such a file, and its notes by name.
+
+    Raises:
+        ResultError: the file is missing, damaged, too large, contradicts itself, or holds networks that this study
+            does not train.
+    """
+    try:
+        files = dict(_members(read_bounded(path, _MOST_PACKED)))
+        networks: dict[str, dict[int, Network]] = {}
+        for member in plan.members:
+            for seed in plan.seeds_of(member):
+                folder = f"networks/{member.label}/{seed}"
+                if f"{folder}/manifest.json" in files:
+                    network = _network(files, folder, member.label, seed, plan)
+                    expected = plan.names.get((member.label, seed))
+                    if expected is not None and network.manifest.name not in (expected, f"{expected}_best"):
+                        raise ValueError(
+                            f"{member.label} with seed {seed} is {network.manifest.name}, but this study trains "
+                            f"{expected}"
+                        )
+                    networks.setdefault(member.label, {})[seed] = network
+    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError, HarnessError) as error:
+        raise ResultError(f"the measurements {path} cannot be used: {error}") from error
+    if not networks:
+        raise ResultError(f"the measurements {path} hold none of the networks of the study {plan.study.name}")
+    return Measurements(plan, networks), {name: files[name] for name in _NOTES if name in files}
+
+
+def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
+    unpacked = lzma.LZMADecompressor(memlimit=1 << 27).decompress(content, max_length=_MOST_CONTENT + 1)
+    if len(unpacked) > _MOST_CONTENT:
+        raise ValueError(f"they hold more than {_MOST_CONTENT:,} bytes")
+    with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+        for number, about in enumerate(tar):
+            file = tar.extractfile(about) if about.isreg() else None
+            if file is None or number >= _MOST_FILES:
+                raise ValueError(f"{about.name!r} is no regular file, or one too many")
+            yield about.name, file.read()
+
+
+def _network(files: Mapping[str, bytes], folder: str, label: str, seed: int, plan: Plan) -> Network:
+    manifest = validate(Manifest, parse_json(files[f"{folder}/manifest.json"]), f"the manifest of {label}")
+    log = parse_json(files.get(f"{folder}/log.json", b"[]"))
+    measured = {}
+    for measure in plan.measures_of(plan.member(label)):
+        kept = files.get(f"{folder}/{_file(measure)}")
+        if kept is not None:
+            what = f"the evaluation of {label} with seed {seed} by {measure.suite}"
+            measured[measure] = _measurement(validate(_Evaluation, parse_json(kept), what), what)
+    return Network(label, seed, manifest, measured, tuple({k: float(v) for k, v in row.items()} for row in log))
+
+
+def _evaluation(outcome: Measurement) -> _Evaluation:
+    correct, robust = _hex(outcome.correct), _hex(outcome.robust)
+    result = outcome.result.model_dump(mode="json")
+    return _Evaluation(result=result, correct=correct, robust=robust, sha256=_digest(result, correct, robust))
+
+
+def _measurement(kept: _Evaluation, what: str) -> Measurement:
+    if kept.sha256 != _digest(kept.result, kept.correct, kept.robust):
+        raise ValueError(f"{what} was changed after it was kept")
+    result = validate(Result, kept.result, what)
+    correct, robust = _bits(kept.correct, result.n), _bits(kept.robust, result.n)
+    if (int(correct.sum()), int(robust.sum())) != (
+        round(result.clean_acc * result.n),
+        round(result.robust_acc * result.n),
+    ):
+        raise ValueError(f"{what} counts other samples than it keeps")
+    return Measurement(result, correct, robust)
+
+
+def _file(measure: Measure) -> str:
+    words = f"{measure.suite} {measure.threat.norm} {measure.threat.radius:.9g} {measure.bn_stats}"
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in words) + ".json"
+
+
+def _hex(bits: Bits) -> str:
+    return np.packbits(bits).tobytes().hex()
+
+
+def _bits(text: str, n: int) -> Bits:
+    kept = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if len(kept) != -(-n // 8):
+        raise ValueError(f"{len(kept)} bytes of verdicts are kept for {n} samples")
+    return np.unpackbits(kept, count=n).astype(bool)
+
+
+def _digest(result: dict[str, Any], correct: str, robust: str) -> str:
+    return hashlib.sha256(_json([result, correct, robust])).hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()

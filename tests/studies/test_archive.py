@@ -1,0 +1,138 @@
+"""A report can be made again elsewhere, byte for byte, from the measurements that travel with it."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ResultError
+from harness.studies import Plan, archive, registration, run_log, write_report
+from harness.util.reading import parse_json
+from tests.studies.made_up import measurements, planned
+from tests.studies.test_judging import CLEAN, ROBUST
+
+CLAIMS = [{"text": "robust(at-full) > robust(bn-ft)"}, {"text": "robust(bn-ft) > chance"}]
+
+
+def study(**changes: Any) -> Plan:
+    return planned(**{"claim": CLAIMS, "curve": {"eps": [0.05, 0.1]}, **changes})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("study")
+    plan = study()
+    registration.register(plan, output)
+    run_log.begin(output, command="harness study run tiny.toml", device="cpu", workers=2)
+    run_log.note(output, jobs=27, seconds=100.04, cpu_seconds=150.0, ended=True)
+    found = measurements(plan, ROBUST, CLEAN)
+    # as trained here: a network's name is that of its training
+    for label, networks in found.networks.items():
+        for seed, network in networks.items():
+            name = plan.names[label, seed]
+            object.__setattr__(network, "manifest", network.manifest.model_copy(update={"name": name}))
+    write_report(found, output)
+    return output
+
+
+def test_the_report_is_the_same_byte_for_byte(written: Path, tmp_path: Path) -> None:
+    found, notes = archive.read(written / archive.NAME, study())
+    elsewhere = tmp_path / "notes"
+    elsewhere.mkdir()
+    for name, content in notes.items():
+        (elsewhere / name).write_bytes(content)
+    files = write_report(found, elsewhere, directory=tmp_path / "report")
+    assert {path.name for path in files} >= {"report.md", "report.csv", "runs.csv", "claims.csv", archive.NAME}
+    for path in files:
+        assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+    assert "before anything was evaluated" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def changed(written: Path, folder: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with tarfile.open(written / archive.NAME) as tar:
+        files = {about.name: file.read() for about in tar if (file := tar.extractfile(about))}
+    change(files)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    path = folder / archive.NAME
+    path.write_bytes(lzma.compress(buffer.getvalue()))
+    return path
+
+
+def first(files: dict[str, bytes], ending: str) -> str:
+    return next(name for name in sorted(files) if name.startswith("networks/") and name.endswith(ending))
+
+
+def flip_a_verdict(files: dict[str, bytes]) -> None:
+    name = first(files, "stored.json")
+    kept = parse_json(files[name])
+    bits = kept["robust"]
+    files[name] = files[name].replace(bits.encode(), (("0" if bits[0] != "0" else "f") + bits[1:]).encode())
+
+
+def raise_the_accuracy(files: dict[str, bytes]) -> None:
+    name = first(files, "stored.json")
+    value = parse_json(files[name])["result"]["robust_acc"]
+    files[name] = files[name].replace(f'"robust_acc":{value}'.encode(), b'"robust_acc":0.99')
+
+
+def of_another_training(files: dict[str, bytes]) -> None:
+    name = first(files, "manifest.json")
+    files[name] = files[name].replace(b'"name":"', b'"name":"other-')
+
+
+def no_json(files: dict[str, bytes]) -> None:
+    files[first(files, "manifest.json")] = b"{"
+
+
+def nothing(files: dict[str, bytes]) -> None:
+    files.clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (flip_a_verdict, "was changed after it was kept"),
+        (raise_the_accuracy, "was changed after it was kept"),
+        (of_another_training, "this study trains"),
+        (no_json, "cannot be used"),
+        (nothing, "none of the networks"),
+    ],
+)
+def test_what_was_changed_is_refused(
+    written: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], words: str
+) -> None:
+    with pytest.raises(ResultError, match=words):
+        archive.read(changed(written, tmp_path, change), study())
+
+
+def test_files_that_are_none(written: Path, tmp_path: Path) -> None:
+    whole = (written / archive.NAME).read_bytes()
+    bomb = lzma.compress(bytes(1 << 29), preset=0)
+    for content in (b"", b"no archive", whole[: len(whole) // 2], bomb):
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(ResultError, match="cannot be used"):
+            archive.read(tmp_path / "bad", study())
+    with pytest.raises(ResultError, match="cannot be used"):
+        archive.read(tmp_path / "missing", study())
+
+
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        about = tarfile.TarInfo("networks/bn-ft/0/manifest.json")
+        about.type, about.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(about)
+    (tmp_path / "linked").write_bytes(lzma.compress(buffer.getvalue()))
+    with pytest.raises(ResultError, match="no regular file"):
+        archive.read(tmp_path / "linked", study())
