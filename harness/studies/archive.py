@@ -66,7 +66,7 @@ def packed(measurements: Measurements, output: Path) -> bytes:
             for measure, outcome in network.measured.items():
                 files[f"{folder}/{_file(measure)}"] = _json(_evaluation(outcome).model_dump(mode="json"))
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.TarFile(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name in sorted(files):
             about = tarfile.TarInfo(name)
             about.size = len(files[name])
