@@ -25,6 +25,9 @@ class Settings:
         device: where to run; None is where the model is.
         workers: processes on a CPU, one thread each, or "auto" for one per core; 1 stays in this process and
             leaves its threads as they are.
+        deterministic: the same points and passes, bit for bit, however samples are batched, spread over workers or cut
+            into shards: nothing is made side by side or ahead, and which copy makes the passes is not timed. Slower
+            where few samples survive.
         compiled, graphs: use torch.compile, CUDA graphs (on a GPU).
         state_dir: where a run in flight is saved, so that it can continue after a kill; None keeps nothing.
         checks: audit checks to make of the model besides the registered ones, by name or as ``FILE.py:NAME``.
@@ -35,6 +38,7 @@ class Settings:
     precision: str = "fp32"
     device: str | torch.device | None = None
     workers: int | str = "auto"
+    deterministic: bool = False
     compiled: bool = False
     graphs: bool = False
     state_dir: Path | None = None

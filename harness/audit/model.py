@@ -20,6 +20,7 @@ from harness.errors import InvalidInput, ModelError
 
 __all__ = [
     "batch_dependent",
+    "gradient_masking",
     "probabilities",
     "randomised",
     "refuse_changed_images",
@@ -34,6 +35,10 @@ Index = np.ndarray[Any, np.dtype[np.int64]]
 
 _RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
 """Distances of two answers to the same image, each scaled to length one, that rounding does not explain."""
+
+_GRADIENT_FREE_GAIN = 0.002
+"""The share of samples that an attack without gradients may break after the others before that is a sign of masked
+gradients (as in AutoAttack)."""
 
 
 @contextmanager
@@ -109,6 +114,11 @@ def state_kept(before: Tensor, after: Tensor) -> Flag | None:
     """Whether the logits ``[n, k]`` of the same images are others after the attack."""
     same = torch.allclose(after.to(before), before, rtol=1e-3, atol=1e-3)
     return None if same else kinds.STATE_KEPT()
+
+
+def gradient_masking(broken: int, of: int) -> Flag | None:
+    """Whether an attack without gradients broke too many ``of`` the samples after others had tried."""
+    return kinds.GRADIENT_MASKING(broken=broken, of=of) if broken / of > _GRADIENT_FREE_GAIN else None
 
 
 def probabilities(logits: Tensor) -> Flag | None:

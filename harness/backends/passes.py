@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.attacks import Oracle
@@ -90,6 +91,8 @@ class Passes:
         layout: the memory format that the network likes.
         micro_batch: the number of rows at which a row costs least; larger batches go through in equal parts, without a
             backward pass in parts of up to `forward_micro_batch`. None where more rows never cost more.
+        fewest: smaller batches are filled up with zeros to so many rows, but never beyond ``limit``, because
+            libraries may round otherwise where there are few rows (see `harness.backends.rounding`).
     """
 
     network: nn.Module
@@ -98,6 +101,7 @@ class Passes:
     precision: str = "fp32"
     layout: torch.memory_format = torch.contiguous_format
     micro_batch: int | None = None
+    fewest: int = 1
     seconds: float = 0.0
     retreats: int = 0
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
@@ -160,6 +164,9 @@ class Passes:
         return leaf, logits, values
 
     def _call(self, x: Tensor, call: str) -> Tensor:
+        rows, missing = len(x), min(self.fewest, self.limit) - len(x)
+        if missing > 0:
+            x = F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing))
         x = x if self.layout is torch.contiguous_format else x.contiguous(memory_format=self.layout)
         try:
             logits = self.network(x)
@@ -169,7 +176,7 @@ class Passes:
             raise ModelError(_raised(call, x, error)) from error
         except Exception as error:  # whatever a user's forward raises is reported with the call that made it
             raise ModelError(_raised(call, x, error)) from error
-        return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)
+        return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)[:rows]
 
     def _split(
         self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], micro_batch: int | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from harness.util.files import check_writable
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
-    from harness.evaluation import Plan, Stored
+    from harness.evaluation import Plan, Stored, StoredPart
+    from harness.results.parts import Shard
 
-__all__ = ["Request", "as_json", "evaluate_all", "show"]
+__all__ = ["Request", "as_json", "evaluate_all", "evaluate_shards", "show"]
 
-_SETTINGS = ("seed", "precision", "batch_size", "workers", "device", "compiled", "graphs", "checks")
+_SETTINGS = ("seed", "precision", "batch_size", "workers", "deterministic", "device", "compiled", "graphs", "checks")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Request:
     graphs: bool = False
     checks: tuple[str, ...] = ()
     workers: int | Literal["auto"] = "auto"
+    deterministic: bool = False
     adversarial: bool = True
     force: bool = False
 
@@ -68,6 +71,36 @@ def evaluate_all(names: list[str], request: Request) -> list[Stored]:
             if request.force or evaluation.find(plan, request.root) is None:
                 evaluation.place(plan)
         return [_obtain(plan, request) for plan in plans]
+
+
+def evaluate_shards(names: list[str], request: Request, text: str) -> list[StoredPart]:
+    """Attack one shard of every evaluation; each part is stored before the next begins.
+
+    Args:
+        text: which shard, as `harness.results.parts.Shard.parse` reads it.
+
+    Raises:
+        HarnessError: as `evaluate_all`.
+    """
+    from harness import evaluation
+    from harness.results.parts import Shard
+
+    shard = Shard.parse(text, os.environ)
+    check_writable(request.root)
+    with redirect_stdout(sys.stderr):
+        plans = _plans(names, request)
+        for plan in plans:
+            evaluation.place(evaluation.shard_plan(plan, shard))
+        return [_obtain_part(plan, shard, request) for plan in plans]
+
+
+def _obtain_part(plan: Plan, shard: Shard, request: Request) -> StoredPart:
+    from harness import evaluation
+
+    with progress(f"{plan.target.name}, {plan.suite.name}, shard {shard}") as report:
+        part = evaluation.obtain_part(plan, shard, request.root, force=request.force, progress=report)
+    _remove_empty(plan.settings.state_dir)
+    return part
 
 
 def _plans(names: list[str], request: Request) -> list[Plan]:
@@ -111,10 +144,14 @@ def _obtain(plan: Plan, request: Request) -> Stored:
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )
-    if plan.settings.state_dir is not None:
-        with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
-            plan.settings.state_dir.rmdir()
+    _remove_empty(plan.settings.state_dir)
     return stored
+
+
+def _remove_empty(state_dir: Path | None) -> None:
+    if state_dir is not None:
+        with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
+            state_dir.rmdir()
 
 
 def as_json(stored: Stored) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 from click.exceptions import Exit
 
 from harness.cli import _options as options
 from harness.util import choices, paths
+
+if TYPE_CHECKING:
+    from harness.cli._evaluation import Request
 
 __all__ = ["evaluate"]
 
@@ -85,6 +88,17 @@ __all__ = ["evaluate"]
     help="Processes on a CPU; no verdict depends on it.",
 )
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same adversarial examples and passes, bit for bit, whatever the batch size and the workers.",
+)
+@click.option(
+    "--shard",
+    metavar="K/N|auto",
+    help="Attack only part K of N of the images, deterministically, and leave it for 'harness collect'; auto takes "
+    "it from a Slurm array or from RANK and WORLD_SIZE.",
+)
+@click.option(
     "--check",
     "checks",
     multiple=True,
@@ -106,7 +120,9 @@ __all__ = ["evaluate"]
 )
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
-def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, **request: Any) -> None:
+def evaluate(
+    checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, shard: str | None, **request: Any
+) -> None:
     """Evaluate checkpoints under attack and store the results.
 
     Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
@@ -119,9 +135,13 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
         raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
-    found = _evaluation.evaluate_all(
-        list(checkpoints), _evaluation.Request(root=output or paths.results_root(), **request)
-    )
+    asked = _evaluation.Request(root=output or paths.results_root(), **request)
+    if shard is not None:
+        if not asked.adversarial:
+            raise click.UsageError("a part holds its adversarial examples: say --no-adversarial to 'harness collect'")
+        _shard(list(checkpoints), asked, shard, as_json=as_json, strict=strict)
+        return
+    found = _evaluation.evaluate_all(list(checkpoints), asked)
     if as_json:
         shown = [_evaluation.as_json(stored) for stored in found]
         _render.print_json(shown if len(shown) > 1 else shown[0])
@@ -129,4 +149,18 @@ def evaluate(checkpoints: tuple[str, ...], output: Path | None, as_json: bool, s
         for stored in found:
             _evaluation.show(stored)
     if strict and any(flag.doubtful for stored in found for flag in stored.result.flags):
+        raise Exit(3)
+
+
+def _shard(checkpoints: list[str], asked: Request, shard: str, *, as_json: bool, strict: bool) -> None:
+    from harness.cli import _evaluation, _render, _shards
+
+    parts = _evaluation.evaluate_shards(checkpoints, asked, shard)
+    if as_json:
+        shown = [_shards.part_as_json(stored) for stored in parts]
+        _render.print_json(shown if len(shown) > 1 else shown[0])
+    else:
+        for stored in parts:
+            _shards.show_part(stored)
+    if strict and any(flag.doubtful for stored in parts for flag in stored.part.record.result.flags):
         raise Exit(3)

@@ -39,7 +39,7 @@ class Judge:
     def plain(self) -> Passes:
         """Passes of the same model for an attack, timed apart from the judge's."""
         like = self.passes
-        return Passes(like.network, like.classes, like.limit, micro_batch=like.micro_batch)
+        return Passes(like.network, like.classes, like.limit, micro_batch=like.micro_batch, fewest=like.fewest)
 
     def drain(self) -> float:
         """Seconds spent in the model since the last call."""

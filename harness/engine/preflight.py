@@ -18,6 +18,7 @@ from harness.backends import Backend, eager, plain, static
 from harness.backends.choose import FEWEST_ROWS, Choice, choose
 from harness.backends.equivalence import FEWEST, Guard, chosen
 from harness.backends.passes import Passes
+from harness.backends.rounding import fewest_rows
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
 from harness.errors import NoGradient
@@ -118,7 +119,14 @@ def prepare(
     if device.type == "cpu" and steady and not settings.compiled:
         passes.micro_batch = judge.passes.micro_batch = choice[1]
         step_rows = max(size, min(_PASSES_PER_STEP * choice[1], _MOST_IN_A_STEP // pool.x[0].numel()))
-    machine = Machine(passes, judge, device, size, passes.forward_micro_batch or size, step_rows, choice)
+    ahead = passes.forward_micro_batch or size
+    if settings.deterministic:
+        # points that may be needed later are tried where a batch has room, and that depends on its size
+        ahead = 1
+        if steady:
+            maker.round_alike(passes, judge.passes)
+            notes.append(f"deterministic:{passes.fewest}-rows")
+    machine = Machine(passes, judge, device, size, ahead, step_rows, choice)
     return Prepared(machine, guard, classes, flags, notes, forward, backward, together.cpu(), steady)
 
 
@@ -208,7 +216,13 @@ class _Maker:
             return [Choice(backend, micro_batch, list(backend.notes)) for backend in (*known, plain(self.model))]
         rows = np.arange(min(FEWEST_ROWS, len(self.pool)))
         x = self.pool.x[: len(rows)].to(self.device)
-        choices, spent = choose(plain(self.model), copies, x, largest=largest)
+        if self.settings.deterministic and copies:
+            # copies round otherwise than each other, so the preferred one is taken; no bit depends on the micro-batch
+            timed, spent = choose(copies[0], (), x, largest=largest)
+            micro_batch = timed[0].micro_batch
+            choices = [Choice(backend, micro_batch, list(backend.notes)) for backend in (*copies, plain(self.model))]
+        else:
+            choices, spent = choose(plain(self.model), copies, x, largest=largest)
         np.add.at(self.forward, np.resize(rows, spent.forward), 1)
         np.add.at(self.backward, np.resize(rows, spent.backward), 1)
         return choices
@@ -217,9 +231,19 @@ class _Maker:
         like = self.judge.passes
         layout = backend.layout_of(self.pool.x)
         passes = Passes(backend.network, like.classes, like.limit, backend.precision, layout)
-        if self.device.type == "cuda" and self.settings.batch_size == "auto":
+        if self.device.type == "cuda" and self.settings.batch_size == "auto" and not self.settings.deterministic:
             passes.limit = _fastest_batch(passes, self.pool, passes.limit, self.device)
         return passes
+
+    def round_alike(self, *passes: Passes) -> None:
+        """Fill up the small batches of all ``passes``, so that no row's answer depends on the rows beside it."""
+        rows = np.arange(min(FEWEST_ROWS, len(self.pool)))
+        found = [fewest_rows(each, self.pool.x[: len(rows)].to(self.device)) for each in passes]
+        for each, (_, spent) in zip(passes, found, strict=True):
+            each.fewest = max(fewest for fewest, _ in found)
+            each.drain()
+            np.add.at(self.forward, np.resize(rows, spent.forward), 1)
+            np.add.at(self.backward, np.resize(rows, spent.backward), 1)
 
     def _disagreement(self, guard: Guard, passes: Passes) -> tuple[str | None, str]:
         """How the passes differ from the plain model's, if they do, and what was compared."""

@@ -38,10 +38,6 @@ from harness.threat.rng import Draws, sample_keys
 
 __all__ = ["Finding", "run"]
 
-_GRADIENT_FREE_GAIN = 0.002
-"""The share of samples that an attack without gradients may break after the others before that is a sign of masked
-gradients (as in AutoAttack)."""
-
 
 @dataclass
 class Finding:
@@ -102,7 +98,7 @@ def run(
     if kept:
         prepared.notes.append("kept-heap")
     executor = executors.executor(size, pool, prepared.machine, state)
-    suite_run = _SuiteRun(pool, suite, threat, settings.seed, prepared, executor, state, progress)
+    suite_run = _SuiteRun(pool, suite, threat, settings, prepared, executor, state, progress)
     try:
         suite_run.run(saved)
     finally:
@@ -118,13 +114,14 @@ class _SuiteRun:
         pool: Pool,
         suite: Suite,
         threat: ThreatModel,
-        seed: int,
+        settings: Settings,
         prepared: preflight.Prepared,
         executor: Executor,
         state: State,
         progress: Callable[[AttackProgress], None] | None,
     ) -> None:
-        self.pool, self.suite, self.threat, self.seed = pool, suite, threat, seed
+        self.pool, self.suite, self.threat, self.seed = pool, suite, threat, settings.seed
+        self.one_by_one = settings.deterministic
         self.prepared, self.executor, self.state, self.progress = prepared, executor, state, progress
         self.points = pool.x.clone()
         self.broken_by = np.full(len(pool), -1, dtype=np.int64)
@@ -277,7 +274,9 @@ class _SuiteRun:
         fitting = _disjoint([p for p in parts if np.isin(p.index.numpy(), surviving).all()])
         rows = self.prepared.machine.step_rows * self.executor.size
         left = attack.runs - self.next_run
-        parallel = fitting[0].parallel_runs if fitting else parallel_runs(left, len(surviving), rows)
+        # side by side, a sample leaves all of its runs at the first success, so that another run finds the point
+        most = 1 if self.one_by_one else parallel_runs(left, len(surviving), rows)
+        parallel = fitting[0].parallel_runs if fitting else most
         fitting = [part for part in fitting if part.parallel_runs == parallel]
 
         def task(index: Index, runs: Index, stop_at: float) -> Task:
@@ -400,9 +399,9 @@ class _SuiteRun:
         flat = int(tally.flat.sum())
         if flat:
             self.flags.append(kinds.ZERO_GRADIENT(samples=flat, of=before).of_step(step.name))
-        if attack.gradient_free and self.records[:-1] and (before - after) / len(self.pool) > _GRADIENT_FREE_GAIN:
-            masked = kinds.GRADIENT_MASKING(broken=before - after, of=len(self.pool))
-            self.flags.append(masked.of_step(step.name))
+        if attack.gradient_free and self.records[:-1]:
+            masked = checks.gradient_masking(before - after, len(self.pool))
+            self.flags += [masked.of_step(step.name)] if masked else []
         self.forward += tally.forward
         self.backward += tally.backward
         self.model_seconds += tally.model_seconds

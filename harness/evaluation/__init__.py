@@ -8,6 +8,7 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
+from harness.evaluation.sharding import StoredPart, obtain_part, shard_plan
 from harness.evaluation.stored import Stored, find, keep, obtain
 from harness.evaluation.verification import Check, Verification, verify
 
@@ -16,6 +17,7 @@ __all__ = [
     "Evaluation",
     "Plan",
     "Stored",
+    "StoredPart",
     "Verification",
     "evaluate",
     "evaluate_checkpoint",
@@ -24,9 +26,11 @@ __all__ = [
     "find",
     "keep",
     "obtain",
+    "obtain_part",
     "place",
     "plan_checkpoint",
     "plan_model",
     "run",
+    "shard_plan",
     "verify",
 ]

@@ -157,7 +157,7 @@ def run(
     """
     target, settings = plan.target, plan.settings
     # what can be known before the attack is found out before it
-    flags, record = [*plan.flags, *plan.checked], plan.record_id
+    flags, (x, y, names) = [*plan.flags, *plan.checked], plan.samples
     placement = place(plan)
     device, size = placement.device, placement.workers
     attack = reference.run if reference.runs(plan.suite) else runner.run
@@ -167,15 +167,15 @@ def run(
         with threads(1 if device.type == "cpu" and settings.workers != 1 else None):
             finding = attack(
                 model,
-                _usable(target.x),
-                _usable(target.y),
-                target.index,
+                _usable(x),
+                _usable(y),
+                names,
                 plan.threat,
                 plan.suite,
                 settings,
                 device=device,
                 size=size,
-                folder=None if settings.state_dir is None else settings.state_dir / record,
+                folder=None if settings.state_dir is None else settings.state_dir / plan.state_name,
                 progress=progress,
             )
             # of the threads that it ran with
@@ -193,7 +193,7 @@ def run(
         flags=[*flags, *finding.flags],
         environment=where,
         evaluation_id=plan.evaluation_id,
-        record_id=record,
+        record_id=plan.record_id,
         started=started.isoformat(timespec="seconds"),
         recorded=datetime.now(UTC).isoformat(timespec="microseconds"),
         seconds=time.perf_counter() - began,

@@ -36,7 +36,7 @@ def place(plan: Plan) -> Placement:
     require_precision(settings.precision, device)
     if settings.graphs and device.type != "cuda":
         raise InvalidInput(f"CUDA graphs need a CUDA device, and this run is on {device}; leave --graphs out")
-    workers = min(executors.count(settings.workers, device), len(plan.target.x))
+    workers = min(executors.count(settings.workers, device), len(plan.samples[0]))
     return Placement(device, 1 if reference.runs(plan.suite) else workers)
 
 

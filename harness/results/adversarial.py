@@ -59,11 +59,11 @@ class AdversarialPoints:
     points: Tensor
 
 
-def pack(adversarial: AdversarialPoints, clean: Tensor) -> bytes:
+def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:
     """The content of the file.
 
     Args:
-        clean: ``[n, ...]`` the clean images, in the dtype of the points.
+        clean: ``[n, ...]`` the clean images, in the dtype of the points; without them points are stored plainly.
     """
     points = adversarial.points.detach().cpu().contiguous().numpy()
     dtype = str(points.dtype)
@@ -75,6 +75,8 @@ def pack(adversarial: AdversarialPoints, clean: Tensor) -> bytes:
         "shape": json.dumps(list(points.shape)),
     }
     rows = adversarial.rows.astype("<i8")
+    if clean is None:
+        return save({"rows": rows, "points": points}, header | {"encoding": "plain"})
     images = clean.detach().cpu().contiguous().numpy()
     blocks = [
         zlib.compress(_differences(points[part], images[adversarial.rows[part]], dtype), level=6)

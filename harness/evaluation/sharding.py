@@ -1,0 +1,95 @@
+"""One shard of an evaluation: its part of the samples is attacked, and what was found is stored as a part.
+
+`harness.results.joining` makes one result of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import attacks
+from harness.engine.types import AttackProgress
+from harness.errors import InvalidInput
+from harness.evaluation import _evaluate, reference
+from harness.evaluation.plan import Plan
+from harness.results import parts
+from harness.results.parts import Part, PartRecord, Shard
+
+__all__ = ["StoredPart", "obtain_part", "shard_plan"]
+
+# whether an attack makes backward passes does not depend on the number of classes
+_MANY_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part in its file.
+
+    Attributes:
+        ran: whether it was attacked for it now.
+    """
+
+    path: Path
+    part: Part
+    ran: bool = False
+
+
+def shard_plan(plan: Plan, shard: Shard) -> Plan:
+    """The plan of one shard. Its verdicts, points and passes are those that the samples have in the whole.
+
+    Raises:
+        InvalidInput: samples of this evaluation depend on each other, or there are fewer than shards.
+    """
+    if reference.runs(plan.suite):
+        raise InvalidInput(
+            f"the suite {plan.suite.name} calls the reference AutoAttack, whose random numbers depend on the batch, so "
+            "that it cannot be cut into shards; use --suite autoattack"
+        )
+    if plan.target.statistics.kind == "batch":
+        raise InvalidInput(
+            "with --bn-stats batch a prediction depends on the other samples, so that they cannot be cut into shards"
+        )
+    shard.rows(len(plan.target.x))
+    return replace(plan, settings=replace(plan.settings, deterministic=True), shard=shard)
+
+
+def obtain_part(
+    plan: Plan,
+    shard: Shard,
+    root: Path,
+    *,
+    force: bool = False,
+    progress: Callable[[AttackProgress], None] | None = None,
+) -> StoredPart:
+    """The part of a shard: found under the folder of the results, or else run and stored there.
+
+    Args:
+        plan: of the whole evaluation.
+        force: run it, whatever is stored, and replace that.
+
+    Raises:
+        InvalidInput: the evaluation cannot be cut so.
+        ResultError: the part that is there is damaged or was changed.
+    """
+    cut = shard_plan(plan, shard)
+    path = parts.path_of(root, plan.evaluation_id, shard)
+    if path.exists() and not force:
+        return StoredPart(path, parts.read(path))
+    done = _evaluate.run(cut, progress=progress, keep_state=True)
+    record = PartRecord(
+        number=shard.number,
+        count=shard.count,
+        total=len(plan.target.x),
+        gradient_free=[
+            step.name
+            for step in plan.suite.steps
+            if attacks.build(step.attack, plan.threat, _MANY_CLASSES, **step.parameters).gradient_free
+        ],
+        result=done.result,
+    )
+    broken = done.verdicts.broken_by >= 0
+    parts.save(Part(record, done.verdicts, done.points[broken].numpy()), root, replace=force)
+    done.state.clear()
+    return StoredPart(path, parts.read(path), ran=True)
