@@ -14,12 +14,12 @@ import rich_click as click
 
 from harness.cli import _debug_option
 from harness.cli import _options as options
-from harness.cli._render import print_json, print_line, print_table
+from harness.cli._render import percent, print_json, print_line, print_table
 from harness.util import paths
 from harness.util.files import write_atomically
 
 if TYPE_CHECKING:
-    from harness.studies import Event, Measurements, Plan, Summary
+    from harness.studies import Event, Measurements, Plan, Study, Summary
 
 __all__ = ["study"]
 
@@ -88,11 +88,56 @@ def _run(
     command is given again. Where a training fails, only what starts from it is skipped.
     """
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
-        planned = _plan(file, where)
-        folder = _folder(planned, output)
+        _search_if_needed(file, output, workers, device, where)
+        planned, folder = _plan(file, output, where)
         summary = _do(planned, folder, workers, device, only, _command("run", file, where, only=only))
     _conclude(planned, folder, None, as_json, summary)
     _refuse_failures(summary)
+
+
+@study.command("search")
+@_of_a_study
+@_of_a_run
+@options.as_json
+def _search(
+    file: Path,
+    output: Path | None,
+    workers: int | Literal["auto"],
+    device: str | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Choose learning rate and weight decay of every entry of the study in FILE.
+
+    Trains each entry with all combinations of its [search], each for the study's whole budget, and keeps the best on
+    the validation split: under PGD where a regime trains adversarially. 'harness study run' does this first.
+    """
+    from harness import studies
+    from harness.studies import search
+
+    with redirect_stdout(sys.stderr):
+        trained = _do_search(file, output, workers, device, where)
+    study = studies.read(file)
+    folder = _folder(study, output)
+    choices = search.read(study, folder)
+    if as_json:
+        found = {label: choice.model_dump(mode="json") for label, choice in choices.items()}
+        print_json({"study": study.name, "trained": trained, "choices": found, "file": str(folder / search.NAME)})
+        return
+    header = ("entry", "learning rate", "weight decay", "clean", "robust", "")
+    rows = [
+        (
+            label,
+            trial.learning_rate,
+            trial.weight_decay,
+            *("-" if share is None else percent(share) for share in (trial.clean, trial.robust)),
+            "chosen" if number == choice.chosen else "",
+        )
+        for label, choice in choices.items()
+        for number, trial in enumerate(choice.trials)
+    ]
+    print_table(header, rows, right=header[1:5])
+    print_line(f"{trained} networks trained now; choices in {folder / search.NAME}")
 
 
 @study.command("budget-sensitivity")
@@ -120,9 +165,8 @@ def _budget_sensitivity(
     from harness.studies import judging, sensitivity
 
     with redirect_stdout(sys.stderr):
-        planned = _plan(file, where)
+        planned, folder = _plan(file, output, where)
         derived = studies.plan(sensitivity.derive(planned, varied), **where)
-        folder = _folder(planned, output)
         needed = tuple(dict.fromkeys(q.label for claim in derived.claims for q in claim.quantities))
         command = _command("budget-sensitivity", file, where, entry=varied)
         summary = _do(derived, folder, workers, device, needed, command)
@@ -157,8 +201,7 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
     from harness.studies import registration
 
     with redirect_stdout(sys.stderr):
-        planned = _plan(file, where)
-    folder = _folder(planned, output)
+        planned, folder = _plan(file, output, where)
     made = registration.register(planned, folder)
     if as_json:
         print_json({"study": planned.study.name, "registered": made.registered, "sha256": made.sha256})
@@ -186,16 +229,17 @@ def _report(
 
     if source is not None and into is None:
         raise click.UsageError("--from needs --into DIR, where the report is to be written")
-    with redirect_stdout(sys.stderr):
-        planned = _plan(file, where)
     if source is None or into is None:
-        _conclude(planned, _folder(planned, output), into, as_json)
+        with redirect_stdout(sys.stderr):
+            planned, folder = _plan(file, output, where)
+        _conclude(planned, folder, into, as_json)
         return
-    measurements, notes = archive.read(source, planned)
-    with TemporaryDirectory() as folder:
-        for name, content in notes.items():
-            write_atomically(Path(folder) / name, content)
-        _conclude(planned, Path(folder), into, as_json, measurements=measurements)
+    with TemporaryDirectory() as notes:
+        for name, content in archive.notes(source).items():
+            write_atomically(Path(notes) / name, content)
+        with redirect_stdout(sys.stderr):
+            planned, folder = _plan(file, Path(notes), where)
+        _conclude(planned, folder, into, as_json, measurements=archive.read(source, planned))
 
 
 @study.command("status")
@@ -206,8 +250,8 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
     from harness import studies
 
     with redirect_stdout(sys.stderr):
-        planned = _plan(file, where)
-        found = studies.collect(planned, _folder(planned, output))
+        planned, folder = _plan(file, output, where)
+        found = studies.collect(planned, folder)
     header = ("entry", "trained", "seeds", "evaluated", "evaluations")
     rows = []
     for member in planned.members:
@@ -221,14 +265,55 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
         print_table(header, rows, right=header[1:])
 
 
-def _plan(file: Path, where: dict[str, Any]) -> Plan:
+def _plan(file: Path, output: Path | None, where: dict[str, Any]) -> tuple[Plan, Path]:
+    """The study of a file, with the hyper-parameters that were chosen for it, and its folder."""
     from harness import studies
+    from harness.studies import search
 
-    return studies.plan(studies.read(file), **where)
+    study = studies.read(file)
+    folder = _folder(study, output)
+    return studies.plan(search.applied(study, search.read(study, folder)), **where), folder
 
 
-def _folder(planned: Plan, output: Path | None) -> Path:
-    return output or paths.studies_root() / planned.study.name
+def _folder(study: Study, output: Path | None) -> Path:
+    return output or paths.studies_root() / study.name
+
+
+def _do_search(
+    file: Path, output: Path | None, workers: int | Literal["auto"], device: str | None, where: dict[str, Any]
+) -> int:
+    """Train what the search still needs; returns how many networks."""
+    from harness import studies
+    from harness.studies import search
+
+    study = studies.read(file)
+    with _progress() as progress:
+        summaries = search.search(
+            study,
+            _folder(study, output),
+            where=where,
+            progress=progress,
+            workers=workers,
+            device=device,
+            command=_command("search", file, where),
+        )
+    return sum(summary.trained for summary in summaries)
+
+
+def _search_if_needed(
+    file: Path, output: Path | None, workers: int | Literal["auto"], device: str | None, where: dict[str, Any]
+) -> None:
+    from harness import studies
+    from harness.errors import InvalidInput
+    from harness.studies import search
+
+    study = studies.read(file)
+    if study.search is None:
+        return
+    try:
+        search.read(study, _folder(study, output))
+    except InvalidInput:  # nothing is chosen yet, or from other lists
+        _do_search(file, output, workers, device, where)
 
 
 def _do(

@@ -27,11 +27,11 @@ from harness.studies.planning import Measure, Plan
 from harness.util.reading import parse_json, read_bounded
 from harness.util.validation import Record, validate
 
-__all__ = ["NAME", "packed", "read"]
+__all__ = ["NAME", "notes", "packed", "read"]
 
 NAME = "measurements.tar.xz"
 
-_NOTES = ("run.json", "registration.json")
+_NOTES = ("run.json", "registration.json", "search.json")
 _MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 28, 100_000
 
 
@@ -74,15 +74,24 @@ def packed(measurements: Measurements, output: Path) -> bytes:
     return lzma.compress(buffer.getvalue(), preset=6)
 
 
-def read(path: Path, plan: Plan) -> tuple[Measurements, Mapping[str, bytes]]:
-    """The measurements of a study from such a file, and its notes by name.
+def notes(path: Path) -> dict[str, bytes]:
+    """The notes of a study in such a file, by name.
+
+    Raises:
+        ResultError: the file is missing, damaged or too large.
+    """
+    return {name: content for name, content in _files(path).items() if name in _NOTES}
+
+
+def read(path: Path, plan: Plan) -> Measurements:
+    """The measurements of a study from such a file.
 
     Raises:
         ResultError: the file is missing, damaged, too large, contradicts itself, or holds networks that this study
             does not train.
     """
+    files = _files(path)
     try:
-        files = dict(_members(read_bounded(path, _MOST_PACKED)))
         networks: dict[str, dict[int, Network]] = {}
         for member in plan.members:
             for seed in plan.seeds_of(member):
@@ -96,11 +105,18 @@ def read(path: Path, plan: Plan) -> tuple[Measurements, Mapping[str, bytes]]:
                             f"{expected}"
                         )
                     networks.setdefault(member.label, {})[seed] = network
-    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError, HarnessError) as error:
+    except (ValueError, HarnessError) as error:
         raise ResultError(f"the measurements {path} cannot be used: {error}") from error
     if not networks:
         raise ResultError(f"the measurements {path} hold none of the networks of the study {plan.study.name}")
-    return Measurements(plan, networks), {name: files[name] for name in _NOTES if name in files}
+    return Measurements(plan, networks)
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    try:
+        return dict(_members(read_bounded(path, _MOST_PACKED)))
+    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+        raise ResultError(f"the measurements {path} cannot be used: {error}") from error
 
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:

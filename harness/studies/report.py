@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.results import stats
-from harness.studies import archive, plots, protocol, registration, run_log, tables
+from harness.studies import archive, plots, protocol, registration, run_log, search, tables
 from harness.studies.judging import LEVEL, Judgement, judge
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure, Member
@@ -52,7 +52,8 @@ def write_report(
     if judgements:
         files["claims.csv"] = tables.claims_csv(judgements).encode()
     registered = registration.describe(measurements.plan, output)
-    files["report.md"] = markdown(measurements, judgements, run_log.read(output), names, registered).encode()
+    choices = search.read(measurements.plan.study, output)
+    files["report.md"] = markdown(measurements, judgements, run_log.read(output), names, registered, choices).encode()
     if keep and any(measurements.networks.values()):
         files[archive.NAME] = archive.packed(measurements, output)
     for file, content in files.items():
@@ -66,11 +67,13 @@ def markdown(
     sessions: Sequence[run_log.Session],
     pictures: Sequence[str],
     registered: str,
+    choices: Mapping[str, search.Choice],
 ) -> str:
     """The page.
 
     Args:
         registered: one sentence, whether the claims were written down before.
+        choices: of hyper-parameters, by entry.
     """
     study = measurements.plan.study
     parts = [f"# {study.title or study.name}"]
@@ -78,6 +81,8 @@ def markdown(
     parts.append("\n".join(_protocol(measurements)))
     if judgements:
         parts += ["## Claims", _claims(judgements), *_reasons(judgements), registered, _how_judged(judgements)]
+    if choices:
+        parts += ["## Hyper-parameters", _choices(choices)]
     distance = _distance(measurements)
     if distance:
         parts += ["## How far from the sources' protocols", distance]
@@ -174,6 +179,25 @@ def _how_judged(judgements: Sequence[Judgement]) -> str:
             "both) and says nothing of others that are trained alike: two seeds are too few for that."
         )
     return text
+
+
+def _choices(choices: Mapping[str, search.Choice]) -> str:
+    rows = [
+        (
+            label, f"{trial.learning_rate:g}", f"{trial.weight_decay:g}",
+            *("-" if share is None else f"{100 * share:.1f}" for share in (trial.clean, trial.robust)),
+            "**chosen**" if number == choice.chosen else "",
+        )
+        for label, choice in choices.items()
+        for number, trial in enumerate(choice.trials)
+    ]  # fmt: skip
+    note = (
+        "Each entry was trained with every combination for the study's whole budget, under a seed that is none of the "
+        "study's, and is reported at the best of them: on the validation split, under PGD where the regime trains "
+        "adversarially. Accuracies in percent."
+    )
+    header = ("entry", "learning rate", "weight decay", "clean (validation)", "robust (validation)", "")
+    return note + "\n\n" + _table(header, rows, right=(1, 2, 3, 4))
 
 
 def _distance(measurements: Measurements) -> str:

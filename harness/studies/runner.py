@@ -55,6 +55,7 @@ def run(
     device: str | None = None,
     only: Iterable[str] = (),
     command: str | None = None,
+    evaluate: bool = True,
 ) -> Summary:
     """Train and evaluate what is missing. A study that was killed continues where it was.
 
@@ -65,6 +66,7 @@ def run(
         device: a GPU where there is one, if not given.
         only: labels to be evaluated; what they start from is trained too.
         command: for the records of what was made.
+        evaluate: whether what is trained is evaluated as well.
 
     Raises:
         UnknownName: a label that the study lacks.
@@ -90,7 +92,7 @@ def run(
         progress(event)
 
     with threads(1 if place.type == "cpu" else None):
-        jobs = missing(plan, folders, only=tuple(only), device=str(place), command=command)
+        jobs = missing(plan, folders, only=tuple(only), device=str(place), command=command, evaluate=evaluate)
         if jobs:
             run_log.begin(output, command=command, device=str(place), workers=size)
             try:
@@ -104,7 +106,13 @@ def run(
 
 
 def missing(
-    plan: Plan, folders: Folders, *, only: tuple[str, ...] = (), device: str = "cpu", command: str | None = None
+    plan: Plan,
+    folders: Folders,
+    *,
+    only: tuple[str, ...] = (),
+    device: str = "cpu",
+    command: str | None = None,
+    evaluate: bool = True,
 ) -> list[Job]:
     """The jobs that are to be done, trainings first and parents before all.
 
@@ -124,7 +132,7 @@ def missing(
             known = is_trained(plan, member, seed, folders)
             if not known:
                 trainings.append(_training(plan, member, seed, folders, device, command))
-            if label in wanted:
+            if label in wanted and evaluate:
                 evaluations += _evaluations(plan, member, seed, folders, device, known=known)
     # parents at the head, so that what waits for them can begin; then the longest evaluations
     parents = {member.parent for member in plan.members}

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import InvalidInput
 from harness.util.choices import BnStatisticsKind
 from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
-__all__ = ["LABEL", "ClaimText", "Curve", "Entry", "Study", "read"]
+__all__ = ["LABEL", "ClaimText", "Curve", "Entry", "Search", "Study", "read"]
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -58,6 +58,27 @@ class Curve(Record):
     suite: str = "pgd-20"
 
 
+class Search(Record):
+    """Combinations that every entry is trained with before the study (`harness.studies.search`).
+
+    Attributes:
+        learning_rate, weight_decay: to be combined; () is the entry's own.
+        seed: of these trainings, none of the study's.
+        entries: labels; () is all that are trained.
+    """
+
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    seed: int = Field(default=1000, ge=0)
+    entries: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if max(len(self.learning_rate), 1) * max(len(self.weight_decay), 1) < 2:
+            raise ValueError("expected at least two combinations: list several learning_rate or weight_decay")
+        return self
+
+
 class ClaimText(Record):
     """A claim as it is written (`harness.studies.claims`), and whose it is."""
 
@@ -84,6 +105,7 @@ class Study(Record):
         limit, train_limit: the first images only, of the test split and of the training split.
         claim: what is to be judged.
         minimal_effect: points below which a difference is too small to decide a claim.
+        search: learning rates and weight decays to choose from, by validation.
     """
 
     name: str = Field(pattern=LABEL)
@@ -106,6 +128,13 @@ class Study(Record):
     train_limit: int | None = Field(default=None, ge=2)
     claim: tuple[ClaimText, ...] = ()
     minimal_effect: float = Field(default=0.0, ge=0)
+    search: Search | None = None
+
+    @model_validator(mode="after")
+    def _search_seed(self) -> Self:
+        if self.search is not None and self.search.seed in self.all_seeds:
+            raise ValueError(f"expected a seed of the search that is none of the study's, got {self.search.seed}")
+        return self
 
     @field_validator("seeds")
     @classmethod

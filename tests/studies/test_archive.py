@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_is_the_same_byte_for_byte(written: Path, tmp_path: Path) -> None:
-    found, notes = archive.read(written / archive.NAME, study())
+    found, notes = archive.read(written / archive.NAME, study()), archive.notes(written / archive.NAME)
     elsewhere = tmp_path / "notes"
     elsewhere.mkdir()
     for name, content in notes.items():
