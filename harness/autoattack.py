@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from harness.errors import InvalidInput, UnknownName
 from harness.evaluation import Evaluation, examine
+from harness.models import as_module
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
@@ -102,7 +103,7 @@ class AutoAttack:
             raise UnknownName("AutoAttack version", version, _VERSIONS)
         if version != "custom" and attacks_to_run:
             raise ValueError("attacks_to_run is for version='custom'; the other versions name their own attacks")
-        self.model = model if isinstance(model, nn.Module) else _Called(model)
+        self.model = as_module(model)
         self.norm, self.epsilon, self.seed = norm, eps, seed
         self.verbose, self.version, self.device = verbose, version, device
         self.log_path = None if log_path is None else Path(log_path)
@@ -329,14 +330,3 @@ class EvaluationState:
             "_clean_accuracy": self.clean_accuracy,
         }
         write_atomically(target, json.dumps(fields).encode())
-
-
-class _Called(nn.Module):
-    """A callable as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)

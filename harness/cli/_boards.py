@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import datasets
+from harness import boards
 from harness.cli._render import print_line, print_table
-from harness.errors import ResultError
-from harness.results import formats, leaderboard, store
+from harness.results import leaderboard as ranking
 from harness.results.formats import Accuracy, Board
 
 __all__ = ["show", "write_all"]
@@ -25,20 +24,7 @@ def write_all(results: Path, output: Path, names: Sequence[str] = ()) -> list[tu
         UnknownName, InvalidInput: no such format.
         StorageError: a folder that cannot be written.
     """
-    for name in names:  # before anything is written
-        formats.get(name)
-    found, left_out = store.read_all(results)
-    if not found:
-        why = "".join(f"; {reason}" for _, reason in left_out[:1])
-        raise ResultError(f"no results in {results}: run 'harness evaluate' or name a folder with --results{why}")
-    standard = {name: datasets.about(name).threats for name in datasets.names()}
-    boards = leaderboard.boards(
-        (result for _, result in found),
-        standard,
-        left_out=left_out,
-        survivors=lambda result: store.read_survivors(results, result),
-    )
-    return [(board, leaderboard.write(board, output, names)) for board in boards]
+    return [(board, ranking.write(board, output, names)) for board in boards.leaderboard(results, formats=names)]
 
 
 def show(board: Board, paths: list[Path]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli import _threats
-from harness.cli._render import percent, print_line, print_table, progress
+from harness.cli._render import percent, print_line, print_table
 from harness.errors import InvalidInput
 from harness.results import stats
 from harness.util.files import check_writable
@@ -139,8 +139,9 @@ def _plans(names: list[str], request: Request) -> list[Plan]:
 
 def _obtain(plan: Plan, request: Request) -> Stored:
     from harness import evaluation
+    from harness.evaluation.display import displayed
 
-    with progress(f"{plan.target.name}, {plan.suite.name}") as report:
+    with displayed(plan.target.name, plan.suite.name) as report:
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )

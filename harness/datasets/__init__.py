@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from harness.datasets._base import SPLITS, About, Dataset, Member, Request
+from harness.datasets._base import SPLITS, About, Dataset, Member, Request, samples_sha256
 from harness.datasets._check import checked_images, checked_labels
 from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
@@ -16,7 +16,7 @@ from harness.errors import InvalidInput
 from harness.util import paths, plugins
 from harness.util.user_file import is_in_file
 
-__all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "about", "load", "names"]
+__all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "about", "load", "names", "samples_sha256"]
 
 
 def names() -> tuple[str, ...]:

@@ -15,9 +15,18 @@ from torch import Tensor
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 
-__all__ = ["SPLITS", "About", "Dataset", "Member", "Request"]
+__all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "samples_sha256"]
 
 SPLITS = ("train", "test")
+
+
+def samples_sha256(x: Tensor, y: Tensor) -> str:
+    """Hash of images and labels as they are evaluated, in their order; equal ones have the same, wherever from."""
+    images, labels = x.numpy(), y.numpy()
+    digest = hashlib.sha256(f"{images.dtype.name}{list(x.shape)}int64".encode())
+    digest.update(np.ascontiguousarray(images, dtype=images.dtype.newbyteorder("<")).data)
+    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,7 @@ class Dataset:
     @cached_property
     def sha256(self) -> str:
         """Hash of the images and labels as they are evaluated, in their order."""
-        digest = hashlib.sha256(f"float32{list(self.x.shape)}int64".encode())
-        digest.update(np.ascontiguousarray(self.x.numpy(), dtype="<f4").data)
-        digest.update(np.ascontiguousarray(self.y.numpy(), dtype="<i8").data)
-        return digest.hexdigest()
+        return samples_sha256(self.x, self.y)
 
     @classmethod
     def of(cls, name: str, split: str, x: np.ndarray, y: np.ndarray, *, about: About, size: int) -> Dataset:

@@ -22,12 +22,14 @@ from harness.engine import runner
 from harness.engine.snapshots import State
 from harness.engine.types import AttackProgress
 from harness.evaluation import reference
+from harness.evaluation.display import displayed
 from harness.evaluation.environment import environment
 from harness.evaluation.placement import place
-from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
+from harness.evaluation.plan import Plan, plan_any, plan_checkpoint, plan_model
+from harness.results.public import Result as PublicResult
 from harness.results.record import Result, StepRecord, Verdicts
 from harness.suites import Suite
-from harness.threat import ThreatModel
+from harness.threat import Threat, ThreatModel
 from harness.util.source_text import source_sha256
 from harness.util.torch_state import pinned, threads
 
@@ -56,44 +58,50 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | Callable[[Tensor], Tensor] | Checkpoint,
+    x: Any,
+    y: Any = None,
     *,
-    threat: str | ThreatModel,
+    threat: Threat | None = None,
     suite: str | Suite = "autoattack",
-    name: str = "model",
-    progress: Callable[[AttackProgress], None] | None = None,
+    name: str | None = None,
+    progress: bool | Callable[[AttackProgress], None] | None = None,
     **settings: Any,
-) -> Result:
+) -> PublicResult:
     """Attack any model and count the samples that survive.
 
     What torch keeps globally (gradients off, autocast, default dtype, precision) does not matter: it is set as the
     evaluation needs it, and restored.
 
     Args:
-        model: images in [0, 1] to logits ``[n, k]``, in eval mode; preprocessing lives inside it.
-        x: images ``[n, ...]`` in [0, 1], floating point.
-        y: true classes, integers ``[n]``.
-        threat: for example "Linf:8/255", "L2:0.5", "L1:12"; "Linf:0.03@normalized" for a `harness.models.Model`.
+        model: images in [0, 1] to logits ``[n, k]``, in eval mode; preprocessing lives inside it. A module, any
+            function, or a registered checkpoint, whose result is then the one that ``harness evaluate`` makes.
+        x: images ``[n, ...]``, floating point in [0, 1] or bytes, as a tensor or an array; or both images and labels: a
+            `harness.datasets.Dataset`, a data set of torch or torchvision, or a `DataLoader`.
+        y: true classes, integers ``[n]``; left out where ``x`` has them.
+        threat: for example "Linf:8/255", ("Linf", 8 / 255), "L2:0.5", "L1:12"; "Linf:0.03@normalized" for a
+            `harness.models.Model`. May be left out for a harness data set or a checkpoint that names one.
         suite: a registered suite, a TOML file of steps, or a `Suite`.
-        name: what to call the model in the result.
-        progress: called with an `AttackProgress` as the attack goes on.
+        name: what to call the model in the result; "model", or the checkpoint's name, if not given.
+        progress: True shows on stderr how far the attack is; a function is called with an `AttackProgress` each time.
         **settings: fields of `Settings`: seed, batch_size, precision, device, workers, ...
 
     Raises:
-        InvalidInput: samples, labels or settings that cannot be used.
+        InvalidInput: a model, samples, labels or settings that cannot be used.
         ModelError: the model misbehaved; what was finished is kept in ``state_dir``.
     """
-    return examine(model, x, y, threat=threat, suite=suite, name=name, progress=progress, **settings).result
+    plan = plan_any(model, x, y, threat=threat, suite=suite, name=name, **settings)
+    with displayed(plan.target.name, plan.suite.name, progress) as report:
+        done = run(plan, progress=report)
+    return PublicResult.of(done.result, done.verdicts, points=done.points, clean=plan.target.x)
 
 
 def examine(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    x: Any,
+    y: Any = None,
     *,
-    threat: str | ThreatModel,
+    threat: Threat,
     suite: str | Suite = "autoattack",
     name: str = "model",
     progress: Callable[[AttackProgress], None] | None = None,

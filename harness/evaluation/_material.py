@@ -11,7 +11,9 @@ from harness import checkpoints, datasets
 from harness.batchnorm.statistics import BnStatistics
 from harness.datasets import Dataset
 from harness.errors import InvalidInput
+from harness.evaluation.samples import gathered
 from harness.evaluation.target import Target
+from harness.models import as_module
 from harness.results.record import Result
 from harness.threat import ThreatModel
 from harness.util import trust
@@ -60,7 +62,8 @@ class Material:
             UnknownName, InvalidInput: it, or the data set, is not there.
         """
         if self.given is not None:
-            return Target.plain(result.checkpoint, *self.given)
+            model, x, y = self.given
+            return Target.plain(result.checkpoint, as_module(model), gathered(x, y))
         checkpoint = checkpoints.load(self.checkpoint or result.checkpoint, checkpoint_dir=self.checkpoint_dir)
         limit = result.n if result.partial else None
         samples = self._loaded(self.dataset, result.dataset.name, result.dataset.split, limit, "--dataset")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,24 +14,26 @@ from harness import suites
 from harness.audit import checks, kinds
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
+from harness.datasets import Dataset
 from harness.engine.types import Index
+from harness.errors import InvalidInput
 from harness.evaluation import reference
+from harness.evaluation.samples import gathered
 from harness.evaluation.target import Target
-from harness.models import Model
+from harness.models import Model, as_module
 from harness.results.identity import record_id, step_identity, verdict_id
 from harness.results.parts import Shard
 from harness.results.record import ThreatRecord
 from harness.settings import Settings
 from harness.suites import Step, Suite
-from harness.threat import ThreatModel
+from harness.threat import Threat, ThreatModel
 from harness.util.devices import find_device
 from harness.util.source_text import source_sha256
 
 if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint
-    from harness.datasets import Dataset
 
-__all__ = ["Plan", "plan_checkpoint", "plan_model"]
+__all__ = ["Plan", "plan_any", "plan_checkpoint", "plan_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +123,11 @@ class Plan:
 
 
 def plan_model(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | Callable[[Tensor], Tensor],
+    x: Any,
+    y: Any = None,
     *,
-    threat: str | ThreatModel,
+    threat: Threat,
     suite: str | Suite = "autoattack",
     name: str = "model",
     **settings: Any,
@@ -134,14 +137,48 @@ def plan_model(
     Raises:
         InvalidInput: samples, labels or settings that cannot be used.
     """
-    return Plan.of(Target.plain(name, model, x, y), _threat(model, threat), suite, Settings(**settings))
+    module = as_module(model)
+    return Plan.of(Target.plain(name, module, gathered(x, y)), _threat(module, threat), suite, Settings(**settings))
+
+
+def plan_any(
+    model: nn.Module | Callable[[Tensor], Tensor] | Checkpoint,
+    x: Any,
+    y: Any = None,
+    *,
+    threat: Threat | None,
+    suite: str | Suite,
+    name: str | None,
+    **settings: Any,
+) -> Plan:
+    """A checkpoint on a data set, or any model on any samples; see `harness.evaluation.evaluate` for the arguments.
+
+    Raises:
+        InvalidInput: a model, samples, labels or settings that cannot be used, or no threat model.
+    """
+    from harness.checkpoints import Checkpoint
+
+    if not isinstance(model, Checkpoint):
+        return plan_model(model, x, y, threat=_known(threat, None, x), suite=suite, name=name or "model", **settings)
+    chosen = _known(threat, model.manifest.threat, x)
+    if isinstance(x, Dataset) and y is None and name is None:
+        return plan_checkpoint(model, x, threat=chosen, suite=suite, **settings)
+    return plan_model(model.model, x, y, threat=chosen, suite=suite, name=name or model.name, **settings)
+
+
+def _known(threat: Threat | None, manifest: str | None, x: Any) -> Threat:
+    """The threat model that is given, or else that of the manifest or of the data set."""
+    known = threat or manifest or (x.threats[0] if isinstance(x, Dataset) and x.threats else None)
+    if known is None:
+        raise InvalidInput('no threat model is known: give threat="Linf:8/255" or another')
+    return known
 
 
 def plan_checkpoint(
     checkpoint: Checkpoint,
     dataset: Dataset,
     *,
-    threat: str | ThreatModel,
+    threat: Threat,
     suite: str | Suite,
     bn_stats: str = STORED,
     bn_data: Dataset | None = None,
@@ -171,7 +208,7 @@ def _parameters(step: Step, suite: Suite, settings: Settings) -> dict[str, Any]:
     return reference.parameters(suite, settings) if reference.runs(suite) else step.parameters
 
 
-def _threat(model: nn.Module, threat: str | ThreatModel) -> ThreatModel:
+def _threat(model: nn.Module, threat: Threat) -> ThreatModel:
     normalization = model.normalization if isinstance(model, Model) else None
     return ThreatModel.parse(threat, std=None if normalization is None else normalization.std)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from harness.audit import kinds
@@ -17,7 +16,7 @@ from harness.evaluation import _evaluate
 from harness.evaluation._evaluate import Evaluation
 from harness.evaluation.plan import Plan
 from harness.results import store
-from harness.results.adversarial import AdversarialFacts, AdversarialPoints, pack
+from harness.results.adversarial import packed_examples
 from harness.results.record import Result
 
 __all__ = ["Stored", "find", "keep", "obtain"]
@@ -62,14 +61,7 @@ def keep(done: Evaluation, x: Tensor, root: Path, *, adversarial: bool = True, f
     Raises:
         ResultError, StorageError: as `harness.results.store.save`.
     """
-    rows = np.flatnonzero(done.verdicts.broken_by >= 0).astype(np.int64)
-    packed = None
-    if adversarial and len(rows):
-        result = done.result
-        facts = AdversarialFacts(
-            evaluation_id=result.evaluation_id, weights_sha256=result.model.sha256, data_sha256=result.dataset.sha256
-        )
-        packed = pack(AdversarialPoints(facts, rows, done.points[rows]), x.to(done.points.dtype))
+    packed = packed_examples(done.result, done.verdicts, done.points, x) if adversarial else None
     return store.save(done.result, done.verdicts, root, adversarial=packed, force=force)
 
 

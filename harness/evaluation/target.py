@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +18,8 @@ from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.checkpoints import lineage
 from harness.engine.types import AttackProgress, Index
 from harness.errors import InvalidInput
-from harness.models import Model
+from harness.evaluation.samples import Samples, gathered
+from harness.models import Function, Model
 from harness.results.record import DatasetRecord, ModelRecord
 from harness.threat import ThreatModel
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint
     from harness.datasets import Dataset
 
-__all__ = ["Target", "checked_samples"]
+__all__ = ["Target"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +53,10 @@ class Target:
     check: Callable[[], tuple[Flag, ...]] = field(default=tuple, repr=False)
 
     @classmethod
-    def plain(cls, name: str, model: nn.Module, x: Tensor, y: Tensor) -> Target:
-        """Any model on any samples.
-
-        Raises:
-            InvalidInput: samples that cannot be used.
-        """
+    def plain(cls, name: str, model: nn.Module, samples: Samples) -> Target:
+        """Any model on any samples."""
         from harness.checkpoints import weights_sha256
 
-        x, y = checked_samples(x, y)
         known = (
             {
                 "architecture": model.architecture,
@@ -72,20 +66,12 @@ class Target:
                 "normalization": _normalization(model),
             }
             if isinstance(model, Model)
-            else {"architecture": f"{type(model).__module__}.{type(model).__qualname__}"}
+            else _described(model)
         )
         record = ModelRecord(
             **known, parameters=sum(parameter.numel() for parameter in model.parameters()), sha256=weights_sha256(model)
         )
-        data = DatasetRecord(
-            name="samples",
-            split="given",
-            size=len(x),
-            classes=int(y.max()) + 1,
-            shape=list(x.shape[1:]),
-            sha256=_samples_sha256(x, y),
-        )
-        return cls(name, model, x, y, np.arange(len(x), dtype=np.int64), record, data)
+        return cls(name, model, samples.x, samples.y, samples.index, record, samples.record)
 
     @classmethod
     def registered(
@@ -106,7 +92,7 @@ class Target:
         Raises:
             InvalidInput: shape or classes of the data set are not the model's, or its statistics cannot be others.
         """
-        manifest = checkpoint.manifest
+        manifest, samples = checkpoint.manifest, gathered(dataset)
         if tuple(manifest.shape) != dataset.shape:
             raise InvalidInput(
                 f"{manifest.name} takes images of shape {list(manifest.shape)}, the data set {dataset.name} has "
@@ -135,22 +121,14 @@ class Target:
             bn_stats=statistics.kind,
             bn_stats_facts=statistics.facts(threat),
         )
-        data = DatasetRecord(
-            name=dataset.name,
-            split=dataset.split,
-            size=dataset.size,
-            classes=len(dataset.classes),
-            shape=list(dataset.shape),
-            sha256=dataset.sha256,
-        )
         return cls(
             manifest.name,
             checkpoint.model,
-            dataset.x,
-            dataset.y,
-            dataset.indices.numpy().astype(np.int64),
+            samples.x,
+            samples.y,
+            samples.index,
             record,
-            data,
+            samples.record,
             statistics,
             partial(_doubts, checkpoint, dataset, statistics, checkpoint_dir),
         )
@@ -183,38 +161,10 @@ class Target:
         return copy.deepcopy(self.model).to(device)
 
 
-def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples on the CPU.
-
-    Raises:
-        InvalidInput: they cannot be used; the sentence says why.
-    """
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise InvalidInput(f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
-    if not x.is_floating_point():
-        raise InvalidInput(f"x must be floating point in [0, 1], got {x.dtype}; for bytes pass x.float() / 255")
-    if x.dim() < 2:
-        raise InvalidInput(f"x must be a batch [n, ...], got shape {list(x.shape)}; for one image pass x[None]")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise InvalidInput(f"y must hold integer classes, got {y.dtype}")
-    if y.dim() != 1 or len(y) != len(x):
-        raise InvalidInput(f"y must be one class per sample, [{len(x)}], got shape {list(y.shape)}")
-    if len(x) == 0:
-        raise InvalidInput("there are no samples to evaluate (n = 0)")
-    if int(y.min()) < 0:
-        raise InvalidInput(f"classes must not be negative, got {int(y.min())} for sample {int(y.argmin())}")
-    x, y = x.detach().to("cpu"), y.detach().to("cpu", torch.int64)
-    flat = x.flatten(1)
-    # a NaN fails the comparison as well
-    bad = (~((flat >= 0) & (flat <= 1)).all(dim=1)).nonzero().squeeze(1)
-    if len(bad):
-        worst = int(bad[0])
-        low, high = float(flat[worst].min()), float(flat[worst].max())
-        raise InvalidInput(
-            f"x must lie in [0, 1], but sample {worst} ranges from {low:.6g} to {high:.6g} ({len(bad)} such samples); "
-            "normalisation belongs inside the model"
-        )
-    return x, y
+def _described(model: nn.Module) -> dict[str, Any]:
+    if isinstance(model, Function):
+        return {"architecture": model.label, "source_sha256": model.code_sha256}
+    return {"architecture": f"{type(model).__module__}.{type(model).__qualname__}"}
 
 
 def _on(tensor: Tensor, device: torch.device) -> bool:
@@ -243,10 +193,3 @@ def _claim(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[F
         return ()
     parent_name = {"parent": verdict.parent} if verdict.parent else {}
     return (kinds.LINEAGE_CONTRADICTED(reason=verdict.reason, **parent_name),)
-
-
-def _samples_sha256(x: Tensor, y: Tensor) -> str:
-    digest = hashlib.sha256(f"{x.dtype}{list(x.shape)}".encode())
-    digest.update(np.ascontiguousarray(x.numpy()).data)
-    digest.update(np.ascontiguousarray(y.numpy()).data)
-    return digest.hexdigest()

@@ -16,6 +16,7 @@ import torch
 from harness.errors import InvalidInput, UnknownName
 from harness.models import norm_layers
 from harness.models._base import Model, Network, Normalization, Shape
+from harness.models._functions import Function, as_module
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
 from harness.models.sources import OWN, Foreign, foreign, forms, is_foreign, own_arguments
@@ -25,10 +26,12 @@ from harness.util.source_text import source_sha256
 
 __all__ = [
     "OWN",
+    "Function",
     "Model",
     "Network",
     "Normalization",
     "Shape",
+    "as_module",
     "build",
     "forms",
     "in_group",

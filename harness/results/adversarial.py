@@ -23,9 +23,10 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from harness.errors import ResultError
+from harness.results.record import Result, Verdicts
 from harness.util.validation import Record
 
-__all__ = ["AdversarialFacts", "AdversarialPoints", "pack", "unpack"]
+__all__ = ["AdversarialFacts", "AdversarialPoints", "pack", "packed_examples", "unpack"]
 
 _VERSION = 1
 # Points are compressed in blocks of about this many bytes, so that neither side holds a second copy of all of them.
@@ -57,6 +58,21 @@ class AdversarialPoints:
     facts: AdversarialFacts
     rows: np.ndarray[Any, np.dtype[np.int64]]
     points: Tensor
+
+
+def packed_examples(result: Result, verdicts: Verdicts, points: Tensor, clean: Tensor) -> bytes | None:
+    """The content of the file for a result; None where no sample was broken.
+
+    Args:
+        points, clean: ``[n, ...]`` what was found for every sample, and the images that were evaluated.
+    """
+    rows = np.flatnonzero(verdicts.broken_by >= 0).astype(np.int64)
+    if not len(rows):
+        return None
+    facts = AdversarialFacts(
+        evaluation_id=result.evaluation_id, weights_sha256=result.model.sha256, data_sha256=result.dataset.sha256
+    )
+    return pack(AdversarialPoints(facts, rows, points[rows]), clean.to(points.dtype))
 
 
 def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:

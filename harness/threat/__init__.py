@@ -23,7 +23,7 @@ from harness.threat import norms
 from harness.threat.norms import Norm, column
 from harness.util.user_file import is_in_file
 
-__all__ = ["ThreatModel"]
+__all__ = ["Threat", "ThreatModel"]
 
 _NORMALIZED = "normalized"
 # as short as any that means something: the fraction of a number with a huge exponent would take all memory
@@ -54,8 +54,8 @@ class ThreatModel:
         _value(self.eps)
 
     @classmethod
-    def parse(cls, text: str | ThreatModel, *, std: Sequence[float] | None = None) -> ThreatModel:
-        """From "Linf:8/255" (or a `ThreatModel`, returned as it is).
+    def parse(cls, text: Threat, *, std: Sequence[float] | None = None) -> ThreatModel:
+        """From "Linf:8/255", or ("Linf", 8 / 255) (or a `ThreatModel`, returned as it is).
 
         Args:
             std: what the model divides each channel by, needed for "Linf:0.03@normalized", a radius that counts
@@ -66,6 +66,8 @@ class ThreatModel:
         """
         if isinstance(text, ThreatModel):
             return text
+        if not isinstance(text, str):
+            return cls._of_pair(text)
         norm, colon, eps = text.rpartition(":")
         if not colon:
             raise InvalidInput(f"a threat model is written NORM:EPS, such as Linf:8/255; got {text!r}")
@@ -80,6 +82,15 @@ class ThreatModel:
                 "with: give eps in pixel units"
             )
         return cls(norm, eps)._in_pixels(std)
+
+    @classmethod
+    def _of_pair(cls, pair: object) -> ThreatModel:
+        match pair:
+            case (str(norm), str(eps)):
+                return cls(norm, eps)
+            case (str(norm), float() | int() as eps) if not isinstance(eps, bool):
+                return cls(norm, _text(float(eps)))
+        raise InvalidInput(f'a threat model is written "Linf:8/255" or ("Linf", 8 / 255); got {pair!r}')
 
     def _in_pixels(self, std: Sequence[float]) -> ThreatModel:
         low, mean, high = (self.radius * value for value in (min(std), sum(std) / len(std), max(std)))
@@ -134,6 +145,19 @@ class ThreatModel:
 
     def __str__(self) -> str:
         return f"{self.norm}:{self.eps}"
+
+
+Threat = str | tuple[str, float | str] | ThreatModel
+"""A threat model as people write it: "Linf:8/255" or ("Linf", 8 / 255)."""
+
+
+def _text(eps: float) -> str:
+    """A number as people write it: the float next to 8/255 is 8/255."""
+    levels = round(eps * _LEVELS)
+    return f"{levels}/{_LEVELS}" if levels and levels / _LEVELS == eps != round(eps, 4) else repr(eps)
+
+
+_LEVELS = 255
 
 
 @cache  # needed in every query of an attack

@@ -13,7 +13,7 @@ import rich_click as click
 
 import harness
 from harness import cli
-from harness.cli import _reference
+from harness.cli import _api, _reference
 from harness.errors import HarnessError
 from tests.cli.conftest import Harness
 
@@ -173,3 +173,8 @@ def test_the_reference_is_up_to_date() -> None:
     written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert written == _reference.reference(), "run: python -m harness.cli._reference > docs/cli.md"
     assert all(f"## harness {name}\n" in written for name in NAMES)
+
+
+def test_the_page_of_the_python_interface_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == _api.reference(), "run: python -m harness.cli._api > docs/api.md"

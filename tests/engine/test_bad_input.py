@@ -202,10 +202,10 @@ GOOD = samples(network(), 3)
         (GOOD[0] * 255, GOOD[1], r"x must lie in \[0, 1\], but sample 0 ranges from .* \(3 such samples\)"),
         (GOOD[0] - 1, GOOD[1], r"x must lie in \[0, 1\]"),
         (torch.full_like(GOOD[0], float("nan")), GOOD[1], r"x must lie in \[0, 1\]"),
-        ((GOOD[0] * 255).byte(), GOOD[1], "x must be floating point"),
+        ((GOOD[0] * 255).int(), GOOD[1], "x must be floating point"),
         (GOOD[0][:0], GOOD[1][:0], r"no samples to evaluate \(n = 0\)"),
-        (GOOD[0].numpy(), GOOD[1], "x and y must be tensors, got ndarray and Tensor"),
-        (GOOD[0], list(GOOD[1]), "x and y must be tensors"),
+        ("images", GOOD[1], "x must be a tensor or an array of numbers, got a str"),
+        (GOOD[0], {}, "y must be a tensor or an array of numbers, got a dict"),
     ],
 )
 def test_samples_that_cannot_be_used(x: Tensor, y: Tensor, says: str) -> None:

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("threat",),
     ("audit",),
     ("attacks", "datasets", "models", "regimes", "results"),
-    ("backends", "suites"),
+    ("backends", "boards", "suites"),
     ("batchnorm", "checkpoints", "engine", "representations"),
     ("contracts", "evaluation", "training"),
     ("autoattack", "studies"),

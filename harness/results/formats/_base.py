@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.audit.flags import Flag
 from harness.errors import InvalidInput
@@ -12,6 +13,9 @@ from harness.results.measures import Measure, ranking
 from harness.results.record import Result
 from harness.results.store import LeftOut
 from harness.results.ties import LEVEL, runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CLEAN", "Accuracy", "Board", "Cell", "Format", "Row"]
 
@@ -62,7 +66,7 @@ class Row:
     paired: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Board:
     """The rows of one data set under one threat model.
 
@@ -108,6 +112,20 @@ class Board:
             "Rows of a group cannot be told apart from its first row; two rows that are ranked by the same suite are "
             f"told apart by {tests.get(frozenset(paired), both)}, Holm-corrected for all pairs, at {100 * LEVEL:.0f} %."
         )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a table, indexed by rank, with the columns of `cells`."""
+        import pandas as pd
+
+        return pd.DataFrame([self.cells(row) for row in self.rows]).set_index("rank")
+
+    def __repr__(self) -> str:
+        return f"<Board {self.name}: {len(self.rows)} models, ranked by {self.ranked_by}>"
+
+    def _repr_html_(self) -> str:
+        """The board as a table, for notebooks."""
+        shown = ["checkpoint", "regime", "clean_acc", *(f"{m.name}_acc" for m in self.measures), "n", "flags"]
+        return str(self.to_pandas()[shown].to_html(float_format="{:.1%}".format))
 
     def cells(self, row: Row) -> dict[str, Cell]:
         """A row as plain values by column name, the same columns for every row; accuracies are fractions."""

@@ -1,0 +1,89 @@
+"""How far an evaluation is, shown to whoever asked for it: a live line on a terminal, else lines for a log.
+
+All on stderr, and nothing unless asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from harness.engine.types import AttackProgress
+from harness.util.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["displayed"]
+
+_PAUSE = 30.0
+"""Seconds between two lines of one step where there is no terminal: a log shows that a long step lives."""
+
+
+@contextmanager
+def displayed(
+    name: str, suite: str, progress: bool | Callable[[AttackProgress], None] | None = True
+) -> Iterator[Callable[[AttackProgress], None] | None]:
+    """What an evaluation reports its progress to.
+
+    Args:
+        name, suite: what is evaluated by what.
+        progress: True shows it; a function is passed on as it is; None and False are silence.
+    """
+    if not isinstance(progress, bool) or not progress:
+        yield progress or None
+        return
+    label = printable(f"{name}, {suite}")
+    if not sys.stderr.isatty():
+        yield _Lines(label)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[surviving]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bar(bars, label)
+
+
+class _Lines:
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.step = ""
+        self.shown = 0.0
+
+    def __call__(self, tick: AttackProgress) -> None:
+        now = time.monotonic()
+        if tick.step != self.step:
+            self.step, self.shown, done = tick.step, now, ""
+        elif now >= self.shown + _PAUSE:
+            self.shown, done = now, f", {100 * tick.done:.0f} % done"
+        else:
+            return
+        sys.stderr.write(f"{self.label}: {tick.step}: {tick.surviving} of {tick.total} surviving{done}\n")
+        sys.stderr.flush()
+
+
+class _Bar:
+    def __init__(self, bars: Progress, label: str) -> None:
+        self.bars = bars
+        self.label = label
+        self.step = ""
+        self.task = bars.add_task(label, total=1.0, surviving="")
+
+    def __call__(self, tick: AttackProgress) -> None:
+        surviving = f"{tick.surviving} of {tick.total} surviving"
+        if tick.step != self.step:
+            self.step = tick.step
+            # every step runs at a pace of its own, so its time left is counted from its own start
+            self.bars.reset(self.task, description=f"{self.label}: {tick.step}")
+        self.bars.update(self.task, completed=tick.done, surviving=surviving)
