@@ -24,6 +24,7 @@ __all__ = [
     "RANDOMISED",
     "RANKED_NOT_LOWEST",
     "REFERENCE_WARNING",
+    "SEVERAL_SEEDS",
     "STANDS_IN",
     "STATE_KEPT",
     "ZERO_GRADIENT",
@@ -145,6 +146,12 @@ RANKED_NOT_LOWEST = define(
     "warn",
     "on a board: another suite found a lower robust accuracy than the one that decides the rank",
     "{lower} below {ranked}",
+)
+SEVERAL_SEEDS = define(
+    "several-seeds",
+    "note",
+    "on a board: the same evaluation was made with several seeds; the lowest figure is shown",
+    "{measure} with {seeds} seeds: mean {mean}, from {lowest} to {highest}",
 )
 CLEAN_DIFFERS = define(
     "clean-differs",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.checkpoints._foreign import import_file
 from harness.checkpoints._manifest import Manifest, Parent, check_name, manifest_path, read_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS
-from harness.checkpoints._places import available, find, folders
+from harness.checkpoints._places import available, find, folders, matching
 from harness.checkpoints._registry import Checkpoint, load, save, weights_sha256
 from harness.checkpoints._tensors import differences
 
@@ -26,6 +26,7 @@ __all__ = [
     "import_file",
     "load",
     "manifest_path",
+    "matching",
     "read_manifest",
     "save",
     "weights_sha256",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
 from harness.errors import CheckpointError, UnknownName
 from harness.util import paths
 
-__all__ = ["available", "find", "folders"]
+__all__ = ["available", "find", "folders", "matching"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -58,6 +61,53 @@ def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
             return weights
     known = {path.stem for folder in searched for path in _weights_in(folder)}
     raise UnknownName("checkpoint", str(name), known)
+
+
+def matching(names: Iterable[str], checkpoint_dir: str | Path | None = None) -> list[str]:
+    """Names of single checkpoints from names, patterns (``bn_*``), folders, and ``.txt`` files that list these.
+
+    Single names are passed on as they are; the others become the paths of what they mean, each only once.
+
+    Raises:
+        UnknownName, CheckpointError: a pattern, folder or list that means none.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        found |= dict.fromkeys(_meant(name, checkpoint_dir))
+    return list(found)
+
+
+def _meant(name: str, checkpoint_dir: str | Path | None) -> list[str]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        inside = [str(weights) for weights in _weights_in(path) if manifest_path(weights).is_file()]
+        if not inside:
+            raise CheckpointError(f"{path} holds no registered checkpoints ({_looked_at(path)})")
+        return inside
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"cannot read the list of checkpoints {path}: {error}") from error
+        listed = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not listed:
+            raise CheckpointError(f"the list of checkpoints {path} is empty")
+        return [one for line in listed for one in _meant(line, checkpoint_dir)]
+    if not _PATTERN.search(name):
+        return [name]
+    places = [path.parent] if len(path.parts) > 1 else folders(checkpoint_dir)
+    files = {
+        weights.stem: str(weights)
+        for folder in reversed(places)
+        for weights in _weights_in(folder)
+        if fnmatch(weights.stem, path.name) or fnmatch(weights.name, path.name)
+    }
+    if not files:
+        raise UnknownName("checkpoint", name, {weights.stem for folder in places for weights in _weights_in(folder)})
+    return [files[stem] for stem in sorted(files)]
+
+
+_PATTERN = re.compile(r"[*?[]")
 
 
 def available(checkpoint_dir: str | Path | None = None) -> list[Manifest]:

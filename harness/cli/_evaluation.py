@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +18,12 @@ from harness.results import stats
 from harness.util.files import check_writable
 
 if TYPE_CHECKING:
+    from harness.checkpoints import Checkpoint
     from harness.datasets import Dataset
     from harness.evaluation import Plan, Stored, StoredPart
     from harness.results.parts import Shard
 
-__all__ = ["Request", "as_json", "evaluate_all", "evaluate_shards", "show"]
+__all__ = ["Planner", "Request", "as_json", "evaluate_all", "evaluate_shards", "run_plan", "show"]
 
 _SETTINGS = ("seed", "precision", "batch_size", "workers", "deterministic", "device", "compiled", "graphs", "checks")
 
@@ -61,22 +63,18 @@ def evaluate_all(names: list[str], request: Request) -> list[Stored]:
     Raises:
         HarnessError: anything that stands in the way; what can be known before the first attack is.
     """
-    from harness import evaluation
-
     check_writable(request.root)
+    planner = Planner()
     # libraries that print must not write into our output
     with redirect_stdout(sys.stderr):
-        plans = _plans(names, request)
-        for plan in plans:
-            if request.force or evaluation.find(plan, request.root) is None:
-                evaluation.place(plan)
-        return [_obtain(plan, request) for plan in plans]
+        return [run_plan(plan, request) for plan in [planner.checked(name, request) for name in names]]
 
 
-def evaluate_shards(names: list[str], request: Request, text: str) -> list[StoredPart]:
+def evaluate_shards(asked: Sequence[tuple[str, Request]], text: str) -> list[StoredPart]:
     """Attack one shard of every evaluation; each part is stored before the next begins.
 
     Args:
+        asked: names of checkpoints, each with what to evaluate it on.
         text: which shard, as `harness.results.parts.Shard.parse` reads it.
 
     Raises:
@@ -86,41 +84,61 @@ def evaluate_shards(names: list[str], request: Request, text: str) -> list[Store
     from harness.results.parts import Shard
 
     shard = Shard.parse(text, os.environ)
-    check_writable(request.root)
+    check_writable(asked[0][1].root)
+    planner = Planner()
     with redirect_stdout(sys.stderr):
-        plans = _plans(names, request)
-        for plan in plans:
+        plans = [(planner.plan(name, request), request) for name, request in asked]
+        for plan, _ in plans:
             evaluation.place(evaluation.shard_plan(plan, shard))
-        return [_obtain_part(plan, shard, request) for plan in plans]
+        return [_run_shard(plan, shard, request) for plan, request in plans]
 
 
-def _obtain_part(plan: Plan, shard: Shard, request: Request) -> StoredPart:
+def _run_shard(plan: Plan, shard: Shard, request: Request) -> StoredPart:
     from harness import evaluation
+    from harness.evaluation.display import displayed
 
-    with progress(f"{plan.target.name}, {plan.suite.name}, shard {shard}") as report:
+    with displayed(f"{plan.target.name}, {plan.suite.name}", f"shard {shard}") as report:
         part = evaluation.obtain_part(plan, shard, request.root, force=request.force, progress=report)
     _remove_empty(plan.settings.state_dir)
     return part
 
 
-def _plans(names: list[str], request: Request) -> list[Plan]:
-    from harness import checkpoints, datasets, evaluation
+class Planner:
+    """Makes plans of checkpoints by name; the last checkpoint and all data sets stay loaded."""
 
-    @cache
-    def loaded(name: str, split: str, limit: int | None) -> Dataset:
-        return datasets.load(name, split=split, data_dir=request.data_dir, download=request.download, limit=limit)
+    def __init__(self) -> None:
+        self._dataset = cache(self._load_dataset)
+        self._checkpoint = lru_cache(maxsize=1)(self._load_checkpoint)
 
-    for name in names:
-        checkpoints.find(name, request.checkpoint_dir)
-    plans = []
-    for name in names:
-        point = checkpoints.load(name, checkpoint_dir=request.checkpoint_dir)
+    def checked(self, name: str, request: Request) -> Plan:
+        """A plan that can be run here, as far as that can be known.
+
+        Raises:
+            HarnessError: what stands in the way.
+        """
+        from harness import evaluation
+
+        plan = self.plan(name, request)
+        if request.force or evaluation.find(plan, request.root) is None:
+            evaluation.place(plan)
+        return plan
+
+    def plan(self, name: str, request: Request) -> Plan:
+        """The evaluation that a request means for a checkpoint.
+
+        Raises:
+            HarnessError: what stands in the way.
+        """
+        from harness import evaluation
+
+        point = self._checkpoint(name, request.checkpoint_dir)
         wanted = request.dataset or point.manifest.dataset
         if wanted is None:
             raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")
-        dataset = loaded(wanted, "test", request.limit)
+        where = (request.data_dir, request.download)
+        dataset = self._dataset(wanted, "test", request.limit, *where)
         estimated = request.bn_stats in ("clean", "adversarial")
-        plan = evaluation.plan_checkpoint(
+        return evaluation.plan_checkpoint(
             point,
             dataset,
             threat=_threats.choose(
@@ -128,20 +146,35 @@ def _plans(names: list[str], request: Request) -> list[Plan]:
             ),
             suite=request.suite,
             bn_stats=request.bn_stats,
-            bn_data=loaded(request.bn_data or wanted, "train", None) if estimated else None,
+            bn_data=self._dataset(request.bn_data or wanted, "train", None, *where) if estimated else None,
             checkpoint_dir=request.checkpoint_dir,
             state_dir=request.root / ".harness-state",
             **{name: getattr(request, name) for name in _SETTINGS},
         )
-        plans.append(plan)
-    return plans
+
+    @staticmethod
+    def _load_dataset(name: str, split: str, limit: int | None, data_dir: Path | None, download: bool) -> Dataset:
+        from harness import datasets
+
+        return datasets.load(name, split=split, data_dir=data_dir, download=download, limit=limit)
+
+    @staticmethod
+    def _load_checkpoint(name: str, checkpoint_dir: Path | None) -> Checkpoint:
+        from harness import checkpoints
+
+        return checkpoints.load(name, checkpoint_dir=checkpoint_dir)
 
 
-def _obtain(plan: Plan, request: Request) -> Stored:
+def run_plan(plan: Plan, request: Request, label: str = "") -> Stored:
+    """Find or run a plan, with its progress on stderr.
+
+    Args:
+        label: begins every line of it.
+    """
     from harness import evaluation
     from harness.evaluation.display import displayed
 
-    with displayed(plan.target.name, plan.suite.name) as report:
+    with displayed(f"{label}{plan.target.name}", plan.suite.name) as report:
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )
@@ -191,7 +224,9 @@ def show(stored: Stored) -> None:
         header = ("step", "before", "after", "forward", "backward", "seconds")
         rows = [(s.name, s.before, s.after, s.forward, s.backward, f"{s.seconds:.1f}") for s in result.steps]
         print_table(header, rows, right=header[1:])
-    for name, value in (("clean", result.clean_acc), ("robust", result.robust_acc)):
+    # without an attack nothing is known of robustness
+    robust = (("robust", result.robust_acc),) if result.steps else ()
+    for name, value in (("clean", result.clean_acc), *robust):
         low, high = stats.wilson(round(value * result.n), result.n)
         print_line(f"{name:7}{percent(value)}  (95 % interval {percent(low)} to {percent(high)})")
     for flag in result.flags:

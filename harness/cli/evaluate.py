@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_MOST_SEEDS = 1000
+
+
+def _seeds(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    seeds: list[int] = []
+    for part in (value or "").split(",") if value is not None else ():
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) - int(first) >= _MOST_SEEDS):
+            raise click.BadParameter(f"expected seeds such as 0-4 or 0,3,7, got {value!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(seeds))
+
 
 @click.command()
 @click.option(
@@ -24,16 +37,19 @@ __all__ = ["evaluate"]
     multiple=True,
     required=True,
     metavar="NAME",
-    help="A path or a registered name, such as bn_ft.pt; may be given several times.",
+    help="A path or a registered name, such as bn_ft.pt; a pattern ('bn_*'), a folder, or a .txt file that lists "
+    "them. May be given several times.",
 )
 @options.checkpoint_dir
 @options.trust_code
 @click.option(
     "--suite",
-    default="autoattack",
-    show_default=True,
+    "suites",
+    multiple=True,
+    default=("autoattack",),
+    show_default="autoattack",
     metavar="SUITE",
-    help="See 'harness list suites'; or a TOML file, or FILE.py:NAME.",
+    help="See 'harness list suites'; or a TOML file, or FILE.py:NAME. May be given several times.",
 )
 @click.option(
     "--dataset",
@@ -43,7 +59,13 @@ __all__ = ["evaluate"]
 @options.data_dir
 @options.download
 @options.norm
-@options.eps
+@click.option(
+    "--eps",
+    "radii",
+    multiple=True,
+    metavar="EPS",
+    help="Radius, such as 8/255 or 0.5; likewise. May be given several times.",
+)
 @options.eps_units
 @click.option(
     "--bn-stats",
@@ -73,6 +95,7 @@ __all__ = ["evaluate"]
 )
 @options.device
 @options.seed
+@click.option("--seeds", callback=_seeds, metavar="A-B", help="Several seeds instead, such as 0-4 or 0,3,7.")
 @options.precision
 @click.option(
     "--compile", "compiled", is_flag=True, help="Compile the passes of the attacks; for a GPU, untested there."
@@ -121,41 +144,65 @@ __all__ = ["evaluate"]
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
 def evaluate(
-    checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, shard: str | None, **request: Any
+    checkpoints: tuple[str, ...],
+    suites: tuple[str, ...],
+    radii: tuple[str, ...],
+    seed: int,
+    seeds: tuple[int, ...],
+    output: Path | None,
+    as_json: bool,
+    strict: bool,
+    shard: str | None,
+    **request: Any,
 ) -> None:
     """Evaluate checkpoints under attack and store the results.
 
     Data set and threat model come from the checkpoint's manifest unless given. An evaluation that was
     stored before is found and shown again instead of run; what has only another name or another manifest since
     then gets a record of its own with the same verdicts.
+
+    Of several evaluations all are checked first. Each is stored and shown as it is done, and one that fails does not
+    stop the others: the exit code is then 1, and the last lines name it.
     """
-    from harness.cli import _evaluation, _render
+    from harness import checkpoints as registry
+    from harness.cli import _evaluation, _jobs, _render
 
     if request["bn_data"] is not None and request["bn_stats"] not in ("clean", "adversarial"):
         raise click.UsageError("--bn-data goes with --bn-stats clean or adversarial")
-    if request["eps_units"] == "normalized" and request["eps"] is None:
+    if request["eps_units"] == "normalized" and not radii:
         raise click.UsageError("--eps-units normalized needs --eps")
-    asked = _evaluation.Request(root=output or paths.results_root(), **request)
+    if seeds and seed:
+        raise click.UsageError("give --seed or --seeds, not both")
+    names = registry.matching(checkpoints, request["checkpoint_dir"])
+    asked = _evaluation.Request(root=output or paths.results_root(), suite=suites[0], **request)
+    wanted = _jobs.jobs(names, asked, suites, radii, seeds or (seed,))
     if shard is not None:
         if not asked.adversarial:
             raise click.UsageError("a part holds its adversarial examples: say --no-adversarial to 'harness collect'")
-        _shard(list(checkpoints), asked, shard, as_json=as_json, strict=strict)
+        _shard([(job.checkpoint, job.request) for job in wanted], shard, as_json=as_json, strict=strict)
         return
-    found = _evaluation.evaluate_all(list(checkpoints), asked)
+    done = []
+    for one in _jobs.evaluate_each(wanted):
+        done.append(one)
+        if not as_json and not isinstance(one, _jobs.Failure):
+            _evaluation.show(one)
+            sys.stdout.flush()
+    found = [one for one in done if not isinstance(one, _jobs.Failure)]
     if as_json:
         shown = [_evaluation.as_json(stored) for stored in found]
-        _render.print_json(shown if len(shown) > 1 else shown[0])
-    else:
-        for stored in found:
-            _evaluation.show(stored)
+        _render.print_json(shown[0] if len(wanted) == 1 else shown)
+    elif len(wanted) > 1:
+        _jobs.show_summary(done)
+    if len(found) < len(done):
+        raise Exit(1)
     if strict and any(flag.doubtful for stored in found for flag in stored.result.flags):
         raise Exit(3)
 
 
-def _shard(checkpoints: list[str], asked: Request, shard: str, *, as_json: bool, strict: bool) -> None:
+def _shard(asked: list[tuple[str, Request]], shard: str, *, as_json: bool, strict: bool) -> None:
     from harness.cli import _evaluation, _render, _shards
 
-    parts = _evaluation.evaluate_shards(checkpoints, asked, shard)
+    parts = _evaluation.evaluate_shards(asked, shard)
     if as_json:
         shown = [_shards.part_as_json(stored) for stored in parts]
         _render.print_json(shown if len(shown) > 1 else shown[0])

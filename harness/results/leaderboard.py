@@ -212,6 +212,7 @@ def _row(results: list[Result]) -> Row:
     for measure, result in robust.items():
         if result.suite != measure.suites[0]:
             flags.add(kinds.STANDS_IN(measure=measure.label, suite=result.suite))
+        flags |= _spread(measure, [other for other in results if other.suite == result.suite])
     if len({round(result.clean_acc * result.n) for result in shown}) > 1:
         flags.add(kinds.CLEAN_DIFFERS())
 
@@ -238,6 +239,18 @@ def _row(results: list[Result]) -> Row:
         flags=tuple(sorted(flags, key=lambda flag: (flag.text, flag.code))),
         results=figures_of,
     )
+
+
+def _spread(measure: Measure, results: list[Result]) -> set[Flag]:
+    """A note on the figures of several seeds, the lowest of each."""
+    by_seed: dict[int, float] = {}
+    for result in results:
+        by_seed[result.seed] = min(result.robust_acc, by_seed.get(result.seed, 1.0))
+    if len(by_seed) < 2:
+        return set()
+    values = list(by_seed.values())
+    mean, lowest, highest = (f"{100 * value:.1f} %" for value in (sum(values) / len(values), min(values), max(values)))
+    return {kinds.SEVERAL_SEEDS(measure=measure.label, seeds=len(values), mean=mean, lowest=lowest, highest=highest)}
 
 
 def _lower(robust: Mapping[Measure, Result]) -> set[Flag]:

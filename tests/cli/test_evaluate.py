@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.cli import _render
 from harness.engine.types import AttackProgress
+from harness.evaluation import display
 from harness.results import store
 from harness.util.devices import find_device
 from tests.cli.conftest import Harness
@@ -40,8 +40,9 @@ def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str,
 
 def test_a_long_step_is_heard_of_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter([1000.0, 1029.0, 1031.0, 1060.0, 1061.0])
-    monkeypatch.setattr(_render.time, "monotonic", lambda: next(clock))
-    with _render.progress("tiny, pgd") as report:
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    with display.displayed("tiny", "pgd") as report:
+        assert report is not None
         for done in (0.0, 0.1, 0.25, 0.5, 1.0):
             report(AttackProgress("pgd", done, 10 - int(10 * done), 10))
     assert capsys.readouterr().err.splitlines() == [

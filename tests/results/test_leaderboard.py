@@ -352,3 +352,12 @@ def test_csv_leaves_the_unknown_empty() -> None:
     (_, row) = csv.DictReader(io.StringIO(formats.get("csv").render(board)))
     assert row["regime"] == row["trained_share"] == row["autoattack_acc"] == row["autoattack_acc_low"] == ""
     assert row["pgd_acc"] == "0.400000"
+
+
+def test_seeds_are_shown_with_their_spread() -> None:
+    results = [make_result(seed=seed, robust=robust) for seed, robust in enumerate((44, 40, 42))]
+    (board,) = leaderboard.boards(results)
+    (row,) = board.rows
+    assert row.robust["autoattack"].value == 0.40
+    assert [str(flag) for flag in row.flags] == ["AutoAttack with 3 seeds: mean 42.0 %, from 40.0 % to 44.0 %"]
+    assert leaderboard.boards(results[:1])[0].rows[0].flags == ()

@@ -1,0 +1,167 @@
+"""Many evaluations in one call: all are checked first, each is shown as it is done, none stops the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from harness.cli._evaluation import Planner, Request, run_plan
+from harness.cli._render import percent, print_line, print_table
+from harness.errors import HarnessError, system_error
+from harness.util.files import check_writable
+
+if TYPE_CHECKING:
+    from harness.evaluation import Plan, Stored
+
+__all__ = ["Failure", "Job", "evaluate_each", "jobs", "show_summary"]
+
+_KEPT_PARAMETERS = 250_000_000
+"""Models of checked jobs stay in memory up to this many parameters in all; others are loaded again for their turn."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation."""
+
+    checkpoint: str
+    request: Request
+
+    def __str__(self) -> str:
+        eps = f", eps {self.request.eps}" if self.request.eps is not None else ""
+        return f"{self.checkpoint}, {self.request.suite}{eps}, seed {self.request.seed}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that could not be done, and why."""
+
+    job: Job
+    reason: str
+
+
+def jobs(
+    checkpoints: Sequence[str], request: Request, suites: Sequence[str], eps: Sequence[str], seeds: Sequence[int]
+) -> list[Job]:
+    """Every checkpoint under every suite, radius (the manifest's if none is given) and seed."""
+    ways = product(suites, eps or [None], seeds)
+    requests = [replace(request, suite=suite, eps=radius, seed=seed) for suite, radius, seed in ways]
+    return [Job(name, one) for name in dict.fromkeys(checkpoints) for one in requests]
+
+
+def evaluate_each(wanted: Sequence[Job]) -> Iterator[Stored | Failure]:
+    """Check all jobs, then run those that can be run, one after the other.
+
+    A single job fails with its own error.
+
+    Raises:
+        HarnessError: a checkpoint that there is not, a folder that cannot be written, or no job that can be run.
+    """
+    from harness import checkpoints
+
+    check_writable(wanted[0].request.root)
+    for job in wanted:
+        checkpoints.find(job.checkpoint, job.request.checkpoint_dir)
+    checked = _Checked(wanted)
+    with _quiet():
+        failures = checked.failures()
+    runnable = [job for job in wanted if job not in failures]
+    if not runnable:
+        raise HarnessError(next(iter(failures.values())))
+    for job, reason in failures.items():
+        print_line(f"error: {job} cannot be evaluated: {reason}", err=True)
+        yield Failure(job, reason)
+    for place, job in enumerate(runnable, 1):
+        label = f"[{place}/{len(runnable)}] " if len(runnable) > 1 else ""
+        with _quiet():
+            outcome = _outcome(checked, job, label, alone=len(wanted) == 1)
+        if isinstance(outcome, Failure):
+            print_line(f"error: {job} failed: {outcome.reason}", err=True)
+        yield outcome
+
+
+@dataclass
+class _Checked:
+    """Jobs that are planned, and the plans that are kept."""
+
+    jobs: Sequence[Job]
+    planner: Planner = field(default_factory=Planner)
+    plans: dict[Job, Plan] = field(default_factory=dict)
+    kept: int = 0
+
+    def failures(self) -> dict[Job, str]:
+        """Plan every job; what stands in the way of those that cannot be run."""
+        found: dict[Job, str] = {}
+        for job in self.jobs:
+            try:
+                plan = self.planner.checked(job.checkpoint, job.request)
+            except HarnessError as error:
+                if len(self.jobs) == 1:
+                    raise
+                found[job] = str(error)
+                continue
+            parameters = plan.target.model_record.parameters
+            if len(self.jobs) == 1 or self.kept + parameters <= _KEPT_PARAMETERS:
+                self.kept += parameters
+                self.plans[job] = plan
+        return found
+
+    def plan(self, job: Job) -> Plan:
+        """The plan of a job, which is given away."""
+        return self.plans.pop(job, None) or self.planner.plan(job.checkpoint, job.request)
+
+
+def _outcome(checked: _Checked, job: Job, label: str, *, alone: bool) -> Stored | Failure:
+    try:
+        return run_plan(checked.plan(job), job.request, label)
+    except HarnessError as error:
+        reason = str(error)
+        if alone:
+            raise
+    except OSError as error:
+        reason = system_error(error)
+        if alone:
+            raise
+    except Exception as error:  # a defect, or somebody's model; the other models have nothing to do with it
+        reason = f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        if alone:
+            raise
+    return Failure(job, reason)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries that print must not write into our output."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def show_summary(done: Sequence[Stored | Failure]) -> None:
+    """All results in one table, seeds of one evaluation together, and what failed."""
+    stored = [one for one in done if not isinstance(one, Failure)]
+    groups: dict[tuple[str, ...], list[Stored]] = {}
+    for one in stored:
+        result = one.result
+        key = (result.label, result.suite, f"{result.threat.norm} {result.threat.eps}", f"{result.n:,}")
+        groups.setdefault(key, []).append(one)
+    rows = [(*key, *_figures(members)) for key, members in groups.items()]
+    print_table(("checkpoint", "suite", "threat model", "n", "clean", "robust", "seeds"), rows, right=("n",))
+    for failed in done:
+        if isinstance(failed, Failure):
+            print_line(f"failed: {failed.job}: {failed.reason}")
+
+
+def _figures(members: Sequence[Stored]) -> tuple[str, str, int]:
+    results = [one.result for one in members]
+    robust = [result.robust_acc for result in results] if results[0].steps else []
+    return percent(results[0].clean_acc), _spread(robust), len(results)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = percent(sum(values) / len(values))
+    return mean if len(values) == 1 else f"{mean} ({percent(min(values))} to {percent(max(values))})"
