@@ -109,6 +109,10 @@ class Attack(ABC):
     steps: int
     flags: tuple[Flag, ...] = ()
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        """Why inputs of a shape (without the batch) cannot be attacked, as a sentence; None where they can."""
+        return None
+
     @abstractmethod
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
         """Begin run number ``run``: the first points and what is known of them."""

@@ -93,9 +93,16 @@ class _Square(Attack):
     p_init: float
     loss: str
 
+    def unfit(self, shape: tuple[int, ...]) -> str | None:
+        if len(shape) == 3:
+            return None
+        sizes = ", ".join(map(str, shape))
+        return (
+            f"square attacks images [n, C, H, W], got inputs of shape [n, {sizes}]: choose a suite without it, such as "
+            "pgd, or a TOML file of the other steps"
+        )
+
     def start(self, batch: Batch, oracle: Oracle, run: int) -> tuple[State, Proposal]:
-        if batch.x.dim() != 4:
-            raise InvalidInput(f"square attacks images [n, C, H, W], got inputs of shape {list(batch.x.shape)}")
         points = self.moves.first(batch.x, self.threat.radius, batch.draws, 0)
         images = points.view(batch.x.shape)
         logits = oracle.logits(images)

@@ -8,13 +8,18 @@ __all__ = [
     "BATCH_DEPENDENT",
     "BN_STATS_BATCH",
     "BN_STATS_SEEN",
+    "CLASS_NAMES",
+    "CLEAN_BY_CHANCE",
     "CLEAN_DIFFERS",
     "DYNAMIC_DEFENCE",
     "EPS_CONVERTED",
+    "EPS_COVERS_ALL",
+    "EPS_TINY",
     "FEWER_TARGETS",
     "GRADIENT_MASKING",
     "IMPORT_ASSUMED",
     "KNOWN_BEFORE",
+    "LABELS_NEVER_PREDICTED",
     "LEGACY",
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
@@ -98,6 +103,38 @@ EPS_CONVERTED = define(
     "eps was given in normalised units and converted to pixel units",
     "eps was given in normalised units and converted to pixel units",
 )
+EPS_COVERS_ALL = define(
+    "eps-covers-all",
+    "warn",
+    "the radius is so large that every image lies within it",
+    "the radius covers every image",
+)
+EPS_TINY = define(
+    "eps-tiny",
+    "warn",
+    "the radius is so small that float32 hardly tells the images in it apart",
+    "the radius {eps} is of the order of float32 rounding, so that attacks may miss what there is",
+)
+CLASS_NAMES = define(
+    "class-names",
+    "warn",
+    "the classes of the images are called otherwise than those of the data set that the model was made for",
+    "class {place} of the images is {found!r}, in {dataset}, which the model was made for, {known!r}: are they in its "
+    "order? (--classes FILE says the names in that order)",
+)
+CLEAN_BY_CHANCE = define(
+    "clean-by-chance",
+    "warn",
+    "accuracy without attack is that of guessing",
+    "accuracy without attack is {accuracy}, that of guessing among {classes} classes: normalisation, the order of the "
+    "classes or the weights may be wrong",
+)
+LABELS_NEVER_PREDICTED = define(
+    "labels-never-predicted",
+    "warn",
+    "half of the labels are classes that the model predicts for no image",
+    "{samples} of {of} labels are classes that the model predicts for no image: are they in the model's order?",
+)
 BN_STATS_BATCH = define(
     "bn-stats-batch",
     "warn",
@@ -168,6 +205,16 @@ LEGACY = define(
 
 KNOWN_BEFORE = frozenset(
     kind.code
-    for kind in (BN_STATS_BATCH, BN_STATS_SEEN, EPS_CONVERTED, IMPORT_ASSUMED, LINEAGE_CONTRADICTED, LINEAGE_UNVERIFIED)
+    for kind in (
+        BN_STATS_BATCH,
+        BN_STATS_SEEN,
+        CLASS_NAMES,
+        EPS_CONVERTED,
+        EPS_COVERS_ALL,
+        EPS_TINY,
+        IMPORT_ASSUMED,
+        LINEAGE_CONTRADICTED,
+        LINEAGE_UNVERIFIED,
+    )
 )
 """Codes of the flags that follow from manifest, data and threat model, so that they are known without an attack."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ from harness.results import stats
 from harness.util.files import check_writable
 
 if TYPE_CHECKING:
-    from harness.checkpoints import Checkpoint
+    from harness.checkpoints import Checkpoint, Manifest
     from harness.datasets import Dataset
     from harness.evaluation import Plan, Stored, StoredPart
     from harness.results.parts import Shard
@@ -42,6 +42,11 @@ class Request:
     bn_data: str | None = None
     data_dir: Path | None = None
     download: bool = False
+    split: str = "test"
+    classes: tuple[str, ...] | None = None
+    resize: int | None = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
     limit: int | None = None
     checkpoint_dir: Path | None = None
     batch_size: int | Literal["auto"] = "auto"
@@ -107,7 +112,7 @@ class Planner:
     """Makes plans of checkpoints by name; the last checkpoint and all data sets stay loaded."""
 
     def __init__(self) -> None:
-        self._dataset = cache(self._load_dataset)
+        self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._checkpoint = lru_cache(maxsize=1)(self._load_checkpoint)
 
     def checked(self, name: str, request: Request) -> Plan:
@@ -135,8 +140,8 @@ class Planner:
         wanted = request.dataset or point.manifest.dataset
         if wanted is None:
             raise InvalidInput(f"the manifest of {name} names no data set: say which with --dataset")
-        where = (request.data_dir, request.download)
-        dataset = self._dataset(wanted, "test", request.limit, *where)
+        known = _known_classes(point.manifest)
+        dataset = self._dataset(wanted, request.split, request.limit, request, known)
         estimated = request.bn_stats in ("clean", "adversarial")
         return evaluation.plan_checkpoint(
             point,
@@ -146,23 +151,48 @@ class Planner:
             ),
             suite=request.suite,
             bn_stats=request.bn_stats,
-            bn_data=self._dataset(request.bn_data or wanted, "train", None, *where) if estimated else None,
+            bn_data=self._dataset(request.bn_data or wanted, "train", None, request, known) if estimated else None,
             checkpoint_dir=request.checkpoint_dir,
             state_dir=request.root / ".harness-state",
             **{name: getattr(request, name) for name in _SETTINGS},
         )
 
-    @staticmethod
-    def _load_dataset(name: str, split: str, limit: int | None, data_dir: Path | None, download: bool) -> Dataset:
+    def _dataset(
+        self, name: str, split: str, limit: int | None, request: Request, known_classes: tuple[str, ...]
+    ) -> Dataset:
         from harness import datasets
 
-        return datasets.load(name, split=split, data_dir=data_dir, download=download, limit=limit)
+        form = datasets.Form(request.resize, request.crop, request.interpolation)
+        how = (request.data_dir, request.download, request.classes, known_classes, form)
+        key = (name, split, limit, *how)
+        if key not in self._datasets:
+            data_dir, download, classes, known, form = how
+            self._datasets[key] = datasets.load(
+                name,
+                split=split,
+                limit=limit,
+                data_dir=data_dir,
+                download=download,
+                classes=classes,
+                known_classes=known,
+                form=form,
+            )
+        return self._datasets[key]
 
     @staticmethod
     def _load_checkpoint(name: str, checkpoint_dir: Path | None) -> Checkpoint:
         from harness import checkpoints
 
         return checkpoints.load(name, checkpoint_dir=checkpoint_dir)
+
+
+def _known_classes(manifest: Manifest) -> tuple[str, ...]:
+    """The classes of the data set that a checkpoint was made for: their names, or else their numbers."""
+    from harness import datasets
+
+    if manifest.dataset in datasets.names():
+        return datasets.about(str(manifest.dataset)).classes
+    return tuple(map(str, range(manifest.classes)))
 
 
 def run_plan(plan: Plan, request: Request, label: str = "") -> Stored:

@@ -30,6 +30,19 @@ def _seeds(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     return tuple(dict.fromkeys(seeds))
 
 
+def _class_names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    try:
+        lines = Path(value).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {value}: {error}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise click.BadParameter(f"expected at least two names of classes in {value}, one a line and each once")
+    return names
+
+
 @click.command()
 @click.option(
     "--checkpoint",
@@ -55,6 +68,22 @@ def _seeds(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     "--dataset",
     metavar="NAME",
     help="A registered name, FILE.py:NAME, an .npz file or a folder of images; the checkpoint's own if not given.",
+)
+@click.option("--split", default="test", show_default=True, metavar="SPLIT", help="train, val or test.")
+@click.option(
+    "--classes",
+    callback=_class_names,
+    metavar="FILE",
+    help="For a folder: names of the model's classes in its order, one a line; the folder may have some of them only.",
+)
+@click.option("--resize", type=click.IntRange(min=1), metavar="N", help="For a folder: resize the shorter side to N.")
+@click.option("--crop", type=click.IntRange(min=1), metavar="N", help="For a folder: cut N by N out of the middle.")
+@click.option(
+    "--interpolation",
+    type=options.choice(choices.Interpolation),
+    default="bilinear",
+    show_default=True,
+    help="Of --resize.",
 )
 @options.data_dir
 @options.download

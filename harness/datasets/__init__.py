@@ -6,17 +6,33 @@ Beside the registered names, `load` takes ``FILE.py:NAME``, the path of an ``.np
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.datasets._base import SPLITS, About, Dataset, Member, Request, samples_sha256
 from harness.datasets._check import checked_images, checked_labels
 from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
+from harness.datasets._form import AS_THEY_ARE, INTERPOLATIONS, Form
 from harness.errors import InvalidInput
 from harness.util import paths, plugins
 from harness.util.user_file import is_in_file
 
-__all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "about", "load", "names", "samples_sha256"]
+__all__ = [
+    "AS_THEY_ARE",
+    "INTERPOLATIONS",
+    "SPLITS",
+    "About",
+    "Dataset",
+    "Form",
+    "Member",
+    "Request",
+    "about",
+    "load",
+    "names",
+    "samples_sha256",
+]
 
 
 def names() -> tuple[str, ...]:
@@ -44,29 +60,40 @@ def load(
     data_dir: str | Path | None = None,
     download: bool = False,
     limit: int | None = None,
+    classes: Sequence[str] | None = None,
+    known_classes: Sequence[str] | None = None,
+    form: Form = AS_THEY_ARE,
 ) -> Dataset:
     """Read a data set into memory.
 
     Args:
         name: a registered name, ``FILE.py:NAME``, the path of an ``.npz`` file, or of a folder of images.
-        split: "train" or "test".
+        split: "train" or "test"; of a folder also "val", which is taken for "test" where there is no other.
         data_dir: where registered data sets lie; ``$HARNESS_HOME/data`` if not given, else ``./data``.
         download: fetch what is missing into ``data_dir``.
         limit: take the first so many images.
+        classes: of a folder, the names of all classes in the order of the labels; it may have some of them only.
+        known_classes: likewise, also of a file, where that does not say otherwise: the classes of the data set that a
+            model was made for.
+        form: size and crop of the images of a folder.
 
     Raises:
         UnknownName: no data set of that name.
         InvalidInput: the data are missing, damaged, or not as documented; or an argument is out of range.
     """
-    if split not in SPLITS:
-        raise InvalidInput(f"a split is {' or '.join(SPLITS)}, got {split!r}")
+    path = _path(str(name))
+    splits = (*SPLITS, "val") if path is not None and path.is_dir() else SPLITS
+    if split not in splits:
+        raise InvalidInput(f"a split is {' or '.join(splits)}, got {split!r}")
     if limit is not None and limit < 1:
         raise InvalidInput(f"a limit takes at least 1 image, got {limit}")
-    path = _path(str(name))
     if path is not None and path.is_dir():
-        return load_folder(path, split=split, limit=limit)
+        named: dict[str, Any] = {"classes": classes, "known_classes": known_classes}
+        return load_folder(path, split=split, limit=limit, form=form, **named)
+    if classes is not None or form != AS_THEY_ARE:
+        raise InvalidInput(f"{name} is no folder of images: names of classes, --resize and --crop are for folders")
     if path is not None:
-        return load_file(path, split=split, limit=limit, names=names(), about=about)
+        return load_file(path, split=split, limit=limit, names=names(), about=about, known_classes=known_classes)
     member = _member(str(name))
     x, y, size = member.read(Request(split, _data_dir(data_dir), download, limit))
     where = f"{name} ({split})"

@@ -30,13 +30,20 @@ def kin(path: Path, names: Sequence[str]) -> str | None:
 
 
 def load_file(
-    path: Path, *, split: str, limit: int | None, names: Sequence[str], about: Callable[[str], About]
+    path: Path,
+    *,
+    split: str,
+    limit: int | None,
+    names: Sequence[str],
+    about: Callable[[str], About],
+    known_classes: Sequence[str] | None = None,
 ) -> Dataset:
     """Read, check and name the images of an ``.npz`` file.
 
     Args:
         split: what is asked for; recorded unless the file's name says which split it holds.
         names: registered data sets; ``about`` gives the facts of one.
+        known_classes: names of all classes, where the file does not say them and has no other labels.
 
     Raises:
         InvalidInput: anything in the file that is not as documented, or training images asked of a
@@ -54,6 +61,8 @@ def load_file(
         classes = _classes(arrays["classes"], where)
     elif relative is not None:
         classes = about(relative).classes
+    elif known_classes is not None and int(y.max()) < len(known_classes):
+        classes = tuple(known_classes)
     else:
         classes = tuple(str(label) for label in range(int(y.max()) + 1))
     checked_labels(y, size, len(classes), where)

@@ -1,18 +1,21 @@
 """A data set from a folder of images: one subfolder a class (torchvision's ImageFolder layout).
 
-Classes are the subfolders in sorted order. Images come in turn from each class (the first of every
+Classes are the subfolders: in the order of known class names where all of them are among these, in the order of the
+numbers where all are numbers, else in that of the text. Images come in turn from each class (the first of every
 class, then the second of every class, ...), so that a limit takes a fair share of all classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from harness.datasets._base import SPLITS, About, Dataset
 from harness.datasets._check import in_turn
-from harness.errors import InvalidInput
+from harness.datasets._form import AS_THEY_ARE, Form
+from harness.errors import InvalidInput, did_you_mean
 
 __all__ = ["load_folder"]
 
@@ -21,36 +24,75 @@ _GREY = {"1", "L", "LA"}
 _COLOUR = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
 
 
-def load_folder(path: Path, *, split: str, limit: int | None) -> Dataset:
-    """Read the images of a folder; ``path/train`` and ``path/test`` are its splits if it has them.
+def load_folder(
+    path: Path,
+    *,
+    split: str,
+    limit: int | None,
+    classes: Sequence[str] | None = None,
+    known_classes: Sequence[str] | None = None,
+    form: Form = AS_THEY_ARE,
+) -> Dataset:
+    """Read the images of a folder; ``path/train``, ``path/val`` and ``path/test`` are its splits if it has them.
 
     One channel where every image read is grey, else three.
 
+    Args:
+        classes: names of all classes, in the order of the labels; there may be images of some of them only.
+        known_classes: likewise, where the folders are called so.
+        form: size and crop of every image.
+
     Raises:
-        InvalidInput: no classes or images, images of several sizes, or one that cannot be read.
+        InvalidInput: no classes or images, folders that are no classes, images of several sizes, or one that cannot be
+            read.
     """
-    root = _root(path, split)
+    root, split = _root(path, split)
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(folders) < 2:
         raise InvalidInput(
             f"{root}: expected one subfolder of images a class, at least two, got {len(folders)} subfolder"
             f"{'' if len(folders) == 1 else 's'}"
         )
-    listed = [(file, label) for label, folder in enumerate(folders) for file in _images(folder)]
+    names = _classes([folder.name for folder in folders], classes, known_classes, root)
+    label_of = {name: label for label, name in enumerate(names)}
+    folders.sort(key=lambda folder: label_of[folder.name])
+    listed = [(file, label_of[folder.name]) for folder in folders for file in _images(folder)]
     labels = np.array([label for _, label in listed], dtype=np.int64)
     chosen = in_turn(labels)[:limit]
-    x, y = _decode([listed[i][0] for i in chosen]), labels[chosen]
-    about = About(tuple(folder.name for folder in folders), x.shape[1:])
+    x, y = _decode([listed[i][0] for i in chosen], form), labels[chosen]
+    about = About(names, x.shape[1:])
     return Dataset.of(path.absolute().name, split, x, y, about=about, size=len(listed))
 
 
-def _root(path: Path, split: str) -> Path:
-    if (path / split).is_dir():
-        return path / split
-    other = next((s for s in SPLITS if (path / s).is_dir()), None)
+def _classes(
+    found: Sequence[str], classes: Sequence[str] | None, known: Sequence[str] | None, where: Path
+) -> tuple[str, ...]:
+    """The names of all classes in the order of the labels."""
+    if classes is not None:
+        strange = [name for name in found if name not in classes]
+        if strange:
+            raise InvalidInput(
+                f"{where} has the subfolder {strange[0]!r}, which is none of the {len(classes)} classes named"
+                f"{did_you_mean(strange[0], classes)}"
+            )
+        return tuple(classes)
+    if known is not None and set(found) <= set(known):
+        return tuple(known)
+    if all(name.isdecimal() for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
+
+
+def _root(path: Path, split: str) -> tuple[Path, str]:
+    """The folder of a split, and what it is called."""
+    # ImageNet calls val what everybody tests on
+    for name in (split, "val") if split == "test" else (split,):
+        if (path / name).is_dir():
+            return path / name, name
+    other = next((name for name in (*SPLITS, "val") if (path / name).is_dir()), None)
     if other is not None:
         raise InvalidInput(f"{path} has a folder {other!r} but none called {split!r}; add it, or ask for split {other}")
-    return path
+    return path, split
 
 
 def _images(folder: Path) -> list[Path]:
@@ -60,7 +102,7 @@ def _images(folder: Path) -> list[Path]:
     return files
 
 
-def _decode(files: list[Path]) -> np.ndarray:
+def _decode(files: list[Path], form: Form) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     pictures: list[np.ndarray] = []
@@ -71,12 +113,12 @@ def _decode(files: list[Path]) -> np.ndarray:
                 modes.add(image.mode)
                 if image.mode not in _GREY | _COLOUR:
                     raise InvalidInput(f"{file} has pixels of mode {image.mode}; expected 8 bits a channel")
-                pictures.append(np.asarray(image.convert("RGB")))
+                pictures.append(np.asarray(form.of(image.convert("RGB"))))
             if pictures[-1].shape != pictures[0].shape:
                 sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in (pictures[0], pictures[-1])]
                 raise InvalidInput(
                     f"all images must be of one size: {files[0]} is {sizes[0]} and {file} is {sizes[1]}; "
-                    "resize or crop them first"
+                    "give --resize and --crop"
                 )
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InvalidInput(f"{file} is not a readable image ({error})") from error

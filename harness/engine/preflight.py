@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness import attacks
 from harness.audit import model as checks
 from harness.audit.flags import Flag
 from harness.backends import Backend, eager, plain, static
@@ -21,7 +22,7 @@ from harness.backends.passes import Passes
 from harness.backends.rounding import fewest_rows
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
-from harness.errors import NoGradient
+from harness.errors import InvalidInput, NoGradient
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
@@ -81,7 +82,7 @@ def prepare(
 
     Raises:
         ModelError: it raises, returns the wrong shape or NaN, or changes its own state.
-        InvalidInput: labels beyond its classes.
+        InvalidInput: labels beyond its classes, or inputs that an attack of the suite does not take.
     """
     # a copy, so that a model which changes its input changes nobody's images
     pair = pool.x[:2].clone().to(device)
@@ -96,6 +97,10 @@ def prepare(
     checks.refuse_nan(together.cpu(), pool.names)
     checks.refuse_few_classes(classes)
     checks.refuse_unknown_labels(pool.y, classes, pool.names)
+    for step in suite.steps:
+        reason = attacks.build(step.attack, threat, classes, **step.parameters).unfit(tuple(pool.x.shape[1:]))
+        if reason is not None:
+            raise InvalidInput(reason)
     forward[0] += 1
     forward[: len(pair)] += 2 if len(pair) > 1 else 1
     backward[: len(pair)] += slope is not None

@@ -163,6 +163,8 @@ class _SuiteRun:
 
     def _attempt(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> str | None:
         """The remaining runs of a step; a reason to make them again with the plain model, if there is one."""
+        if self.threat.radius == 0:
+            return None  # the clean image is the only point there is
         try:
             while self.next_run < attack.runs and self.surviving.any():
                 self._some_runs(step, attack, parts)

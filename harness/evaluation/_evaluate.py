@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from harness._version import __version__
+from harness.audit import plausible
+from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
 from harness.engine import runner
 from harness.engine.snapshots import State
@@ -198,7 +200,7 @@ def run(
         clean_acc=float((verdicts.clean_pred == verdicts.y).mean()),
         robust_acc=float(verdicts.robust.mean()),
         steps=[_with_source(step) for step in finding.steps],
-        flags=[*flags, *finding.flags],
+        flags=[*flags, *finding.flags, *_guessing(verdicts, target.dataset_record.classes)],
         environment=where,
         evaluation_id=plan.evaluation_id,
         record_id=plan.record_id,
@@ -212,6 +214,10 @@ def run(
     if not keep_state:
         finding.state.clear()
     return Evaluation(result, verdicts, finding.points, finding.state)
+
+
+def _guessing(verdicts: Verdicts, classes: int) -> tuple[Flag, ...]:
+    return tuple(plausible.guessing(verdicts.y, verdicts.clean_pred, classes))
 
 
 def _is_gpu(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from harness import suites
-from harness.audit import checks, kinds
+from harness.audit import checks, kinds, plausible
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.datasets import Dataset
@@ -93,7 +93,7 @@ class Plan:
     def flags(self) -> tuple[Flag, ...]:
         """The flags that follow from manifest, data and threat model."""
         converted = (kinds.EPS_CONVERTED.saying(self.threat.note, eps=self.threat.eps),) if self.threat.note else ()
-        return (*self.target.flags, *converted)
+        return (*self.target.flags, *converted, *plausible.radius(self.threat, self.target.x.shape[1:]))
 
     @cached_property
     def checked(self) -> tuple[Flag, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from harness.audit import kinds
+from harness import datasets
+from harness.audit import kinds, plausible
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.checkpoints import lineage
@@ -180,7 +181,13 @@ def _doubts(
     checkpoint: Checkpoint, dataset: Dataset, statistics: BnStatistics, checkpoint_dir: str | Path | None
 ) -> tuple[Flag, ...]:
     assumed = (kinds.IMPORT_ASSUMED(what=text) for text in checkpoint.manifest.assumed)
-    return (*assumed, *_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset))
+    return (*assumed, *_claim(checkpoint, checkpoint_dir), *statistics.flags(dataset), *_classes(checkpoint, dataset))
+
+
+def _classes(checkpoint: Checkpoint, dataset: Dataset) -> Iterator[Flag]:
+    made_for = checkpoint.manifest.dataset
+    if made_for in datasets.names():
+        yield from plausible.class_names(datasets.about(made_for).classes, dataset.classes, made_for)
 
 
 def _claim(checkpoint: Checkpoint, checkpoint_dir: str | Path | None) -> tuple[Flag, ...]:

@@ -40,7 +40,7 @@ class ThreatModel:
 
     Raises:
         UnknownName: no such norm.
-        InvalidInput: an eps that is not a positive finite number or fraction.
+        InvalidInput: an eps that is no finite number or fraction, or below 0.
     """
 
     norm: str
@@ -164,13 +164,13 @@ _LEVELS = 255
 def _value(eps: str) -> float:
     parts = eps.split("/")
     if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
-        raise InvalidInput(f"eps must be a positive number or fraction such as 8/255, got {eps!r}")
+        raise InvalidInput(f"eps must be a number or fraction such as 8/255, 0 or more, got {eps!r}")
     try:
         value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(eps)
     except OverflowError:
-        raise InvalidInput(f"eps must be positive and finite, got {eps!r}") from None
+        raise InvalidInput(f"eps must be finite and not negative, got {eps!r}") from None
     except ZeroDivisionError:
-        raise InvalidInput(f"eps must be a positive number or fraction, got {eps!r}: it divides by zero") from None
-    if not (value > 0 and math.isfinite(value)):
-        raise InvalidInput(f"eps must be positive and finite, got {eps!r}")
+        raise InvalidInput(f"eps must be a number or fraction, got {eps!r}: it divides by zero") from None
+    if not math.isfinite(value):
+        raise InvalidInput(f"eps must be finite and not negative, got {eps!r}")
     return value

@@ -11,6 +11,7 @@ __all__ = [
     "CraftingStart",
     "FileFormat",
     "Initializer",
+    "Interpolation",
     "KeptEpochs",
     "Precision",
     "ScheduleName",
@@ -47,6 +48,10 @@ KeptEpochs = Literal["last", "best", "both"]
 
 FileFormat = Literal["pt", "safetensors"]
 """How the weights of a checkpoint are stored."""
+
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+"""How images of a folder are resized."""
 
 
 def names(choice: Any) -> tuple[str, ...]:
