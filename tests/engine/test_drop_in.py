@@ -42,8 +42,64 @@ def test_versions_have_the_references_budgets(norm: str, version: str) -> None:
 
 
 def test_a_budget_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(AttributeError):
-        adversary().apgd.n_iterations = 3  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"'n_iterations', expected one of .* did you mean 'n_iter'"):
+        adversary().apgd.n_iterations = 3
+
+
+def test_what_all_attacks_share_is_read_from_the_whole() -> None:
+    attack = adversary(seed=3)
+    assert (attack.apgd.eps, attack.fab.seed, attack.square.verbose, attack.apgd.norm) == (0.03, 3, False, "Linf")
+    attack.apgd.eps = 0.03
+    with pytest.raises(AttributeError, match=r"set adversary.epsilon to 0.1"):
+        attack.apgd.eps = 0.1
+    attack.epsilon = 0.1
+    assert attack.apgd.eps == 0.1
+
+
+def test_an_epsilon_set_later_counts() -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce"])
+    attack.apgd.n_restarts, attack.apgd.n_iter = 1, 5
+    attack.epsilon = 0.01
+    assert float((attack.run_standard_evaluation(x, y) - x).abs().max()) <= 0.01 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "threat"), [("inf", "8/255", "Linf:8/255"), (2, 0.5, "L2:0.5"), ("L1", 12, "L1:12.0")]
+)
+def test_norms_and_radii_as_people_write_them(norm: Any, eps: Any, threat: str) -> None:
+    assert str(adversary(norm=norm, eps=eps)._threat) == threat
+    assert adversary(norm=float("inf"))._threat.norm == "Linf"
+
+
+def test_it_says_what_the_reference_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    x, y = data()
+    log = tmp_path / "log.txt"
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce"], verbose=True, log_path=log, eps=0.3)
+    attack.apgd.n_iter = 10
+    attack.run_standard_evaluation(x, y)
+    said = capsys.readouterr().out
+    assert said == log.read_text()
+    for line in (
+        "using custom version including apgd-ce.",
+        "initial accuracy: 100.00%",
+        "robust accuracy after APGD-CE: 0.00%",
+    ):
+        assert line in said
+    assert "max Linf perturbation: 0.3" in said
+    assert said.endswith("robust accuracy: 0.00%\n")
+    attack.verbose = False
+    attack.run_standard_evaluation(x, y)
+    assert capsys.readouterr().out == ""
+
+
+def test_doubts_are_warnings() -> None:
+    net = network(classes=10)
+    x, y = data()
+    attack = AutoAttack(lambda images: net(images).softmax(1), eps=0.03, version="custom", attacks_to_run=["apgd-ce"])
+    attack.device, attack.verbose, attack.apgd.n_iter = "cpu", False, 3
+    with pytest.warns(UserWarning, match="probabilities"):
+        attack.run_standard_evaluation(x, y)
 
 
 def test_returns_what_the_reference_returns() -> None:
@@ -81,8 +137,14 @@ def test_state_path_holds_the_verdicts_and_ends_the_matter(tmp_path: Path) -> No
     points = attack.run_standard_evaluation(x, y, bs=12, state_path=path)
     state = EvaluationState.from_disk(path)
     assert torch.equal(state.robust_flags.bool(), network(classes=10)(points).argmax(1) == y)
-    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
-    assert torch.equal(attack.run_standard_evaluation(x, y, bs=12, state_path=path), x), "nothing is left to run"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.json", "state.json.safetensors"]
+    assert torch.equal(attack.run_standard_evaluation(x, y, bs=12, state_path=path), points), "nothing is left to run"
+    attack.epsilon = 0.02
+    with pytest.raises(ValueError, match="another radius"):
+        attack.run_standard_evaluation(x, y, bs=12, state_path=path)
+    path.with_name("state.json.safetensors").write_bytes(b"damaged")
+    attack.epsilon = 0.03
+    assert torch.equal(attack.run_standard_evaluation(x, y, bs=12, state_path=path), points), "it is run again"
     other = adversary(version="custom", attacks_to_run=["square"])
     with pytest.raises(ValueError, match="other attacks"):
         other.run_standard_evaluation(x, y, state_path=path)

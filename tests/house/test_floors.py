@@ -92,7 +92,6 @@ def test_only_few_files_stand_at_the_root() -> None:
         "__init__.py",
         "__main__.py",
         "_version.py",
-        "autoattack.py",
         "errors.py",
         "robustbench.py",
         "settings.py",

@@ -5,27 +5,31 @@
 >>> x_adv = adversary.run_standard_evaluation(x, y, bs=250)  # doctest: +SKIP
 
 Constructor, methods and return values are those of the class that robustbench and most papers use
-(`autoattack.AutoAttack`). Three things differ, on purpose: ``seed=None`` means seed 0 and not the clock,
-progress goes to the logger ``harness.autoattack`` and not to stdout, and an interrupted run with
-``state_path`` continues where it was.
+(`autoattack.AutoAttack`), and with ``verbose`` it says on stdout what that one says. Three things differ, on purpose:
+``seed=None`` means seed 0 and not the clock, doubts about the model are Python warnings, and a run with ``state_path``
+continues where it was interrupted and is not repeated once it is finished.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from harness.autoattack._log import Log, Progress
+from harness.autoattack._parts import APGD, FAB, SQUARE, Part
+from harness.autoattack._state import EvaluationState, points_of
 from harness.errors import InvalidInput, UnknownName
-from harness.evaluation import Evaluation, examine
+from harness.evaluation import Plan, plan_model, run
 from harness.models import as_module
+from harness.results.record import Result
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
@@ -36,49 +40,22 @@ _VERSIONS = ("custom", "plus", "rand", "standard")
 _ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 
 
-@dataclass(slots=True)
-class _Apgd:
-    n_restarts: int = 5
-    n_iter: int = 100
-    eot_iter: int = 1
-    rho: float = 0.75
-    use_largereps: bool = False
-    n_target_classes: int = 9
-
-
-@dataclass(slots=True)
-class _Fab:
-    n_restarts: int = 5
-    n_iter: int = 100
-    n_target_classes: int = 9
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
-
-
-@dataclass(slots=True)
-class _Square:
-    n_queries: int = 5000
-    n_restarts: int = 1
-    p_init: float = 0.8
-
-
 class AutoAttack:
     """An ensemble of attacks on one model.
 
     Args:
         model: images in [0, 1] to logits; a module or any callable.
-        norm: Linf, L2 or L1. eps: the radius.
+        norm: Linf, L2 or L1, also as "inf", 2, ... eps: the radius, a number or text such as "8/255".
         seed: of all randomness; None is 0.
-        verbose: report to the logger ``harness.autoattack``.
+        verbose: report on stdout.
         attacks_to_run: with ``version="custom"``, which attacks, in order.
         version: standard, plus, rand or custom.
         is_tf_model: must be False; TensorFlow models are not supported.
         device: where the model is.
         log_path: a file that gets the report as well.
 
-    With ``version="custom"`` budgets are set as on the reference, for example
-    ``adversary.apgd.n_restarts = 2``.
+    With ``version="custom"`` budgets are set as on the reference, for example ``adversary.apgd.n_restarts = 2``. What
+    all attacks share is set on the whole: ``adversary.epsilon``, ``adversary.seed``, ``adversary.attacks_to_run``.
 
     Raises:
         ValueError: ``attacks_to_run`` together with a version other than custom.
@@ -87,8 +64,8 @@ class AutoAttack:
     def __init__(
         self,
         model: nn.Module | Callable[[Tensor], Tensor],
-        norm: str = "Linf",
-        eps: float = 0.3,
+        norm: str | float = "Linf",
+        eps: float | str = 0.3,
         seed: int | None = None,
         verbose: bool = True,
         attacks_to_run: Sequence[str] = (),
@@ -104,15 +81,19 @@ class AutoAttack:
         if version != "custom" and attacks_to_run:
             raise ValueError("attacks_to_run is for version='custom'; the other versions name their own attacks")
         self.model = as_module(model)
-        self.norm, self.epsilon, self.seed = norm, eps, seed
+        self.norm, self.epsilon, self.seed = _NORMS.get(str(norm).lower(), str(norm)), eps, seed
         self.verbose, self.version, self.device = verbose, version, device
-        self.log_path = None if log_path is None else Path(log_path)
+        self.logger = Log(None if log_path is None else Path(log_path))
         self.attacks_to_run: list[str] = list(attacks_to_run)
-        self.apgd, self.apgd_targeted = _Apgd(), _Apgd(n_restarts=1)
-        self.fab, self.square = _Fab(), _Square()
-        self._threat = ThreatModel(norm, repr(float(eps)))
+        self.apgd, self.apgd_targeted = Part(self, **APGD), Part(self, **APGD | {"n_restarts": 1})
+        self.fab, self.square = Part(self, **FAB), Part(self, **SQUARE)
+        _ = self._threat  # so that a wrong norm or radius is refused here
         if version != "custom":
             self.set_version(version)
+
+    @property
+    def _threat(self) -> ThreatModel:
+        return ThreatModel.parse((self.norm, self.epsilon))
 
     def set_version(self, version: str = "standard") -> None:
         """Attacks and budgets of a version."""
@@ -165,36 +146,20 @@ class AutoAttack:
             ``x_adv`` like ``x_orig``, the clean image where nothing was found (and ``y_adv [n]``).
 
         Raises:
-            ValueError: the state file is of another set of attacks.
+            ValueError: the state file is of other attacks, or of another model, other images, another radius or seed.
         """
+        plan = self._plan(x_orig, y_orig, self.attacks_to_run, bs, state_path)
+        if self.verbose:
+            self.logger.log(f"using {self.version} version including {', '.join(self.attacks_to_run)}.")
         state = None if state_path is None else Path(state_path)
-        if state is not None and state.exists():
-            known = EvaluationState.from_disk(state)
-            if known.attacks_to_run != frozenset(self.attacks_to_run):
-                raise ValueError(f"the state in {state} is of other attacks: {sorted(known.attacks_to_run)}")
-            if known.run_attacks >= known.attacks_to_run:
-                self._say(f"nothing left to run: {state} holds a finished evaluation")
-                labels = self._predict(x_orig, bs)
-                return (x_orig.clone(), labels) if return_labels else x_orig.clone()
-        folder = None if state is None else state.with_name(f".{state.name}.parts")
-        evaluation = self._examine(x_orig, y_orig, self.attacks_to_run, bs, folder)
-        result = evaluation.result
-        self._say(f"initial accuracy: {result.clean_acc:.2%}")
-        for step in result.steps:
-            self._say(f"robust accuracy after {step.name}: {step.after / result.n:.2%} ({step.seconds:.1f} s)")
-        for flag in result.flags:
-            self._say(f"{'warning' if flag.doubtful else flag.severity}: {flag}")
-        if state is not None and folder is not None:
-            EvaluationState(
-                frozenset(self.attacks_to_run),
-                frozenset(self.attacks_to_run),
-                torch.from_numpy(evaluation.verdicts.robust).float(),
-                result.clean_acc,
-            ).to_disk(state)
-            shutil.rmtree(folder, ignore_errors=True)
-        x_adv = evaluation.points.to(x_orig)
-        y_adv = torch.from_numpy(evaluation.verdicts.adv_pred).to(y_orig)
-        return (x_adv, y_adv) if return_labels else x_adv
+        known = None if state is None else self._finished(state, plan)
+        if known is None:
+            known = self._attacked(plan)
+            if state is not None:
+                self._keep(known, plan, state)
+        x_adv = known.points.to(x_orig)
+        self._say_last(known, x_adv, x_orig)
+        return (x_adv, known.labels.to(y_orig)) if return_labels else x_adv
 
     def run_standard_evaluation_individual(
         self, x_orig: Tensor, y_orig: Tensor, bs: int = 250, return_labels: bool = False
@@ -202,11 +167,9 @@ class AutoAttack:
         """Every attack on its own, each on all samples that are right without attack."""
         found: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         for name in self.attacks_to_run:
-            evaluation = self._examine(x_orig, y_orig, [name], bs, None)
-            self._say(f"robust accuracy by {name}: {evaluation.result.robust_acc:.2%}")
-            x_adv = evaluation.points.to(x_orig)
-            y_adv = torch.from_numpy(evaluation.verdicts.adv_pred).to(y_orig)
-            found[name] = (x_adv, y_adv) if return_labels else x_adv
+            done = self._attacked(self._plan(x_orig, y_orig, [name], bs, None), alone=name)
+            x_adv = done.points.to(x_orig)
+            found[name] = (x_adv, done.labels.to(y_orig)) if return_labels else x_adv
         return found
 
     def clean_accuracy(self, x_orig: Tensor, y_orig: Tensor, bs: int = 250) -> float:
@@ -227,9 +190,9 @@ class AutoAttack:
             parts = [self.get_logits(x[i : i + bs].to(self.device)).argmax(dim=1) for i in range(0, len(x), bs)]
         return torch.cat(parts).to(x.device)
 
-    def _examine(self, x: Tensor, y: Tensor, names: Sequence[str], bs: int, folder: Path | None) -> Evaluation:
+    def _plan(self, x: Tensor, y: Tensor, names: Sequence[str], bs: int, state: str | Path | None) -> Plan:
         suite = Suite(self.version, tuple(map(self._step, names)), expects_random=self.version == "rand")
-        return examine(
+        return plan_model(
             self.model,
             x,
             y,
@@ -238,8 +201,81 @@ class AutoAttack:
             seed=self.get_seed(),
             batch_size=bs,
             device=self.device,
-            state_dir=folder,
+            state_dir=None if state is None else Path(state).with_name(f".{Path(state).name}.parts"),
         )
+
+    def _attacked(self, plan: Plan, *, alone: str = "") -> _Found:
+        """Run a plan, with what the reference says meanwhile.
+
+        Args:
+            alone: the attack, where it is not one of several.
+        """
+        done = run(plan, progress=Progress(self.logger) if self.verbose else None)
+        result = done.result
+        for flag in result.flags:
+            if flag.doubtful:
+                warnings.warn(str(flag), stacklevel=3)
+        if self.verbose:
+            self._say_steps(result, alone)
+        labels = torch.from_numpy(done.verdicts.adv_pred)
+        return _Found(done.points, labels, torch.from_numpy(done.verdicts.robust), result.clean_acc)
+
+    def _say_steps(self, result: Result, alone: str) -> None:
+        seconds = 0.0
+        self.logger.log(f"initial accuracy: {result.clean_acc:.2%}")
+        for step in result.steps:
+            seconds += step.seconds
+            after = f"{step.after / result.n:.2%}"
+            text = f"robust accuracy by {alone.upper()}" if alone else f"robust accuracy after {step.name.upper()}"
+            self.logger.log(f"{text}: {after} (total time {seconds:.1f} s)")
+        for flag in result.flags:
+            if not flag.doubtful:
+                self.logger.log(f"{flag.severity}: {flag}")
+
+    def _say_last(self, known: _Found, x_adv: Tensor, x: Tensor) -> None:
+        if self.verbose:
+            largest = float(self._threat.distance(x_adv.float(), x.float()).max())
+            low, high = float(x_adv.min()), float(x_adv.max())
+            missing = int(torch.isnan(x_adv).sum())
+            self.logger.log(
+                f"max {self.norm} perturbation: {largest:.5f}, nan in tensor: {missing}, "
+                f"max: {high:.5f}, min: {low:.5f}"
+            )
+            self.logger.log(f"robust accuracy: {float(known.robust.float().mean()):.2%}")
+
+    def _finished(self, state: Path, plan: Plan) -> _Found | None:
+        """What a finished run of the same evaluation has left.
+
+        Raises:
+            ValueError: the state is of other attacks, or of another model, data, radius or seed.
+        """
+        if not state.exists():
+            return None
+        known = EvaluationState.from_disk(state)
+        if known.attacks_to_run != frozenset(self.attacks_to_run):
+            raise ValueError(f"the state in {state} is of other attacks: {sorted(known.attacks_to_run)}")
+        if known.evaluation_id != plan.evaluation_id:
+            raise ValueError(
+                f"the state in {state} is of another model, other images, another radius or seed: give this run "
+                "another state_path, or remove the file"
+            )
+        try:
+            held = load_file(points_of(state))
+        except (OSError, SafetensorError):
+            return None
+        if held.get("points", plan.target.y).shape != plan.target.x.shape or "labels" not in held:
+            return None
+        if self.verbose:
+            self.logger.log(f"nothing left to run: {state} holds the finished evaluation")
+        return _Found(held["points"], held["labels"], known.robust_flags.bool(), known.clean_accuracy)
+
+    def _keep(self, found: _Found, plan: Plan, state: Path) -> None:
+        write_atomically(points_of(state), save({"points": found.points.contiguous(), "labels": found.labels}))
+        attacks = frozenset(self.attacks_to_run)
+        robust = found.robust.float()
+        EvaluationState(attacks, attacks, robust, found.clean_accuracy, plan.evaluation_id).to_disk(state)
+        if plan.settings.state_dir is not None:
+            shutil.rmtree(plan.settings.state_dir, ignore_errors=True)
 
     def _step(self, name: str) -> Step:
         apgd, targeted, fab, square = self.apgd, self.apgd_targeted, self.fab, self.square
@@ -272,61 +308,13 @@ class AutoAttack:
             return Step(name, "square", parameters)
         raise UnknownName("attack", name, _ATTACKS)
 
-    def _say(self, message: str) -> None:
-        if not self.verbose:
-            return
-        logging.getLogger("harness.autoattack").info(message)
-        if self.log_path is not None:
-            with self.log_path.open("a", encoding="utf-8") as file:
-                file.write(message + "\n")
+
+_NORMS = {"inf": "Linf", "l_inf": "Linf", "l-inf": "Linf", "2": "L2", "2.0": "L2", "1": "L1", "1.0": "L1"}
+"""Other ways to write a norm."""
 
 
-@dataclass
-class EvaluationState:
-    """What an AutoAttack run leaves in the file ``state_path``, in the reference's JSON fields.
-
-    Attributes:
-        attacks_to_run: names of all attacks of the run.
-        run_attacks: those that are done.
-        robust_flags: ``[n]``, 1 where a sample survives; float, because robustbench takes its mean.
-        clean_accuracy: a fraction.
-    """
-
-    attacks_to_run: frozenset[str]
-    run_attacks: frozenset[str]
-    robust_flags: Tensor
+class _Found(NamedTuple):
+    points: Tensor
+    labels: Tensor
+    robust: Tensor
     clean_accuracy: float
-
-    @classmethod
-    def from_disk(cls, path: Path | str) -> EvaluationState:
-        """Read the file that `to_disk` wrote.
-
-        Raises:
-            InvalidInput: no such file, or not a state.
-        """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(
-                frozenset(fields["_attacks_to_run"]),
-                frozenset(fields["_run_attacks"]),
-                torch.tensor(fields["_robust_flags"], dtype=torch.float32),
-                float(fields["_clean_accuracy"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{path} is not a readable AutoAttack state: {error}") from error
-
-    def to_disk(self, path: Path | str) -> None:
-        """Write the state; a reader sees the old file or the new one, never a part.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
-        target = Path(path)
-        fields = {
-            "_attacks_to_run": sorted(self.attacks_to_run),
-            "path": str(target),
-            "_run_attacks": sorted(self.run_attacks),
-            "_robust_flags": self.robust_flags.bool().tolist(),
-            "_clean_accuracy": self.clean_accuracy,
-        }
-        write_atomically(target, json.dumps(fields).encode())
