@@ -6,6 +6,7 @@ beside it ``NAME.toml`` with hashes, architecture, normalisation, regime, parent
 
 from __future__ import annotations
 
+from harness.checkpoints._candidates import Comparison, compare_normalizations
 from harness.checkpoints._foreign import import_file
 from harness.checkpoints._manifest import Manifest, Parent, check_name, manifest_path, read_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS
@@ -16,10 +17,12 @@ from harness.checkpoints._tensors import differences
 __all__ = [
     "NORMALIZATIONS",
     "Checkpoint",
+    "Comparison",
     "Manifest",
     "Parent",
     "available",
     "check_name",
+    "compare_normalizations",
     "differences",
     "find",
     "folders",

@@ -10,6 +10,7 @@ import torch
 
 from harness import datasets, models
 from harness.checkpoints._building import build
+from harness.checkpoints._candidates import compare_normalizations
 from harness.checkpoints._constants import for_bytes, scaled
 from harness.checkpoints._manifest import build_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS, normalization_of
@@ -106,14 +107,14 @@ def import_file(
             found = find(model.network.state_dict())
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {model.call}" if model.call else str(error)) from error
+    fill(model, found.tensors, where)
     told = _told(normalization, mean, std)
-    chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where)
+    chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where, model, dataset)
     if chosen is not None and len(chosen.mean) != channels:
         raise InvalidInput(
             f"the normalization has {len(chosen.mean)} channels and the images have {channels}; give one mean and "
             "one deviation a channel"
         )
-    fill(model, found.tensors, where)
     model = Model(
         model.network,
         architecture=model.architecture,
@@ -173,9 +174,14 @@ def _told(
 
 
 def _agreed(
-    told: Normalization | str | None, found: Weights, where: str
+    told: Normalization | str | None, found: Weights, where: str, model: Model, dataset: str | None
 ) -> tuple[Normalization | None, tuple[str, ...]]:
     """The one normalisation that the caller and the file agree on, and what had to be assumed for that."""
+    usual = model.usual_normalization
+    if told is None and not found.normalizations and usual is not None:
+        source = model.architecture.partition(":")[0]
+        constants = f"mean {list(usual.mean)}, std {list(usual.std)}"
+        return usual, (f"images are normalised as {source} does for {model.architecture} ({constants})",)
     if isinstance(told, Normalization) and for_bytes(told):
         here = scaled(told)
         mean, std = (",".join(f"{value:.6g}" for value in values) for values in (here.mean, here.std))
@@ -186,7 +192,11 @@ def _agreed(
     if told is None and len(found.normalizations) != 1:
         named = some(name for names in found.normalizations.values() for name in names)
         says = f"holds several normalizations ({named})" if named else "does not say how its images are normalised"
-        raise InvalidInput(f"{where} {says}: give --normalization {'|'.join(NORMALIZATIONS)}, or --mean and --std")
+        compared = compare_normalizations(model, dataset, chosen=False)
+        raise InvalidInput(
+            f"{where} {says}: give --normalization {'|'.join(NORMALIZATIONS)}, or --mean and --std"
+            f"{f' ({compared})' if compared else ''}"
+        )
     if len(found.normalizations) != 1:
         return told if isinstance(told, Normalization) else None, ()
     ((constants, names),) = found.normalizations.items()

@@ -15,7 +15,7 @@ from harness.util.choices import FileFormat
 from harness.util.literals import parse_arguments
 
 if TYPE_CHECKING:
-    from harness.checkpoints import Manifest
+    from harness.checkpoints import Comparison, Manifest
 
 __all__ = ["import_"]
 
@@ -114,6 +114,7 @@ def _arguments(ctx: click.Context, parameter: click.Parameter, value: str | None
     help="Where to register it; $HARNESS_HOME/checkpoints if not given, else ./checkpoints.",
 )
 @options.checkpoint_dir
+@options.data_dir
 @options.trust_code
 @click.option("--overwrite", is_flag=True, help="Replace another checkpoint of that name.")
 @options.as_json
@@ -138,6 +139,7 @@ def import_(
     renames: tuple[tuple[str, str], ...],
     output: Path | None,
     checkpoint_dir: Path | None,
+    data_dir: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -146,6 +148,10 @@ def import_(
     FILE is what torch.save wrote (.pt, .pth, ...), a .safetensors file, or a folder or index of several. The weights
     are found in any entry and behind any prefix, checked tensor by tensor against the architecture, and nothing in
     FILE is ever run as code.
+
+    The normalisation of the images is taken from the command line, else from constants in FILE, else from the
+    architecture's source (timm, torchvision). Where the data set is at hand, clean accuracy on 200 images is shown
+    under it and under others, so that a wrong one is seen.
     """
     from harness import checkpoints
 
@@ -173,16 +179,29 @@ def import_(
         checkpoint_dir=checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None,
         overwrite=overwrite,
     )
-    manifest = checkpoints.read_manifest(checkpoints.manifest_path(path))
+    point = checkpoints.load(path, checkpoint_dir=folder)
+    compared = checkpoints.compare_normalizations(point.model, point.manifest.dataset, data_dir=data_dir)
     if as_json:
-        print_json({"path": str(path), **manifest.model_dump(mode="json", by_alias=True)})
+        measured = {"accuracies": compared.accuracies, "images": compared.images} if compared else None
+        manifest = point.manifest.model_dump(mode="json", by_alias=True)
+        print_json({"path": str(path), **manifest, "clean_by_normalization": measured})
         return
-    _show(path, manifest)
+    _show(path, point.manifest, compared)
 
 
-def _show(path: Path, manifest: Manifest) -> None:
+def _show(path: Path, manifest: Manifest, compared: Comparison | None) -> None:
     print_line(f"registered {manifest.name} as {path}")
     print_line(f"  {manifest.architecture}, {manifest.parameters:,} parameters, weights {manifest.weights_sha256[:12]}")
+    normalization = manifest.normalization
+    constants = f"mean {list(normalization.mean)}, std {list(normalization.std)}" if normalization else "none"
+    print_line(f"  normalization: {constants}")
+    if compared is not None:
+        print_line(f"  {compared}")
+        if compared.better is not None:
+            print_line(
+                f"  warning: {compared.better} is clearly more accurate than the normalization that was taken: import "
+                f"it again with --normalization {compared.better} --overwrite if that is what it was trained with"
+            )
     for note in manifest.notes:
         print_line(f"  {note}")
     for text in manifest.assumed:

@@ -82,17 +82,18 @@ def build(
     source = source_sha256(architecture)  # before it runs, so that what is hashed is no newer than what runs
     given = checked_arguments(arguments or {})
     with _seeded(seed):
-        network, used, call = _network(architecture, classes, shape, norm, given)
+        built = _network(architecture, classes, shape, norm, given)
     return Model(
-        network,
+        built.network,
         architecture=architecture,
         classes=classes,
         shape=shape,
-        norm_layer=used,
+        norm_layer=built.norm_layer,
         normalization=normalization,
         source_sha256=source,
         arguments=given,
-        call=call,
+        call=built.call,
+        usual_normalization=built.usual_normalization,
     )
 
 

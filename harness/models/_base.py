@@ -91,6 +91,7 @@ class Model(nn.Module):
         source_sha256: hash of the source text of an architecture from a file of one's own.
         arguments: of the architecture's constructor, beside the above.
         call: how that was called, as a sentence for errors; empty where nobody could have called it otherwise.
+        usual_normalization: what the architecture's source does to images, where that is known.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Model(nn.Module):
         source_sha256: str | None = None,
         arguments: Mapping[str, Any] | None = None,
         call: str = "",
+        usual_normalization: Normalization | None = None,
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalization is None else Normalize(normalization)
@@ -117,6 +119,7 @@ class Model(nn.Module):
         self.source_sha256 = source_sha256
         self.arguments = dict(arguments or {})
         self.call = call
+        self.usual_normalization = usual_normalization
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(self.normalize(x))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from harness.errors import HarnessError, InvalidInput, nearest
+from harness.models._base import Normalization
 
 __all__ = ["OWN", "Foreign", "library", "need_colour", "similar"]
 
@@ -20,12 +21,18 @@ _SHOWN = 12
 
 
 class Foreign(NamedTuple):
-    """A network that was not written here, the name of the norm layer that it was built with, and, where that is of use
-    to somebody whose weights do not fit, how it was called."""
+    """A network that was not written here.
+
+    Attributes:
+        norm_layer: the name of the one that it was built with.
+        call: how its factory was called, for somebody whose weights do not fit; empty where that is of no use.
+        usual_normalization: what its source does to images in [0, 1] first, unless it is told otherwise.
+    """
 
     network: nn.Module
     norm_layer: str = OWN
     call: str = ""
+    usual_normalization: Normalization | None = None
 
 
 def library(name: str) -> ModuleType:

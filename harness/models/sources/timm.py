@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UnknownName
-from harness.models._base import Shape
+from harness.models._base import Normalization, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, similar
 
@@ -21,4 +21,12 @@ def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arg
     # networks that are built for one size (transformers) are told which
     size = {"img_size": shape[1:]} if settings is not None and settings.fixed_input_size else {}
     chosen = {"num_classes": classes, "in_chans": shape[0]} | size | arguments
-    return Foreign(package.create_model(name, pretrained=False, **chosen))
+    network = package.create_model(name, pretrained=False, **chosen)
+    return Foreign(network, usual_normalization=_normalization(settings, shape[0]))
+
+
+def _normalization(settings: Any, channels: int) -> Normalization | None:
+    """What timm's configuration of a model says."""
+    if settings is None or len(settings.mean) != channels or len(settings.std) != channels:
+        return None
+    return Normalization(tuple(settings.mean), tuple(settings.std))

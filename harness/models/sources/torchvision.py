@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UnknownName
-from harness.models._base import Shape
+from harness.models._base import Normalization, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, need_colour, similar
 
 __all__ = ["torchvision"]
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What the transforms of all its classifiers' weights subtract and divide by."""
 
 
 def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
@@ -19,4 +22,5 @@ def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None, /
     if name not in known:
         raise UnknownName("torchvision architecture", name, similar(name, known))
     need_colour(f"torchvision:{name}", shape[0])
-    return Foreign(models.get_model(name, weights=None, **{"num_classes": classes} | arguments))
+    network = models.get_model(name, weights=None, **{"num_classes": classes} | arguments)
+    return Foreign(network, usual_normalization=Normalization(*_IMAGENET))
