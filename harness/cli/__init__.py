@@ -121,7 +121,7 @@ def run(args: Sequence[str]) -> int:
             return outcome if isinstance(outcome, int) else 0
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "harness"
-            return _fail(settings, f"{error.format_message()} (see '{command} --help')", error.exit_code)
+            return _fail(settings, f"{_meant(error)} (see '{command} --help')", error.exit_code)
         except click.ClickException as error:
             return _fail(settings, error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt) as error:
@@ -141,6 +141,45 @@ def run(args: Sequence[str]) -> int:
             # nothing above raises this on purpose, so it is a defect; still no traceback unless asked for
             what = f"unexpected {type(error).__name__}: {error}"
             return _fail(settings, f"{what} (this is a defect; --debug shows where)", 1)
+
+
+_ELSEWHERE = {
+    "attack": "suite",
+    "attacks": "suite",
+    "arch": "architecture",
+    "bs": "batch-size",
+    "ckpt": "checkpoint",
+    "data": "dataset",
+    "data-path": "dataset",
+    "epsilon": "eps",
+    "eval-batch-size": "batch-size",
+    "input-size": "shape",
+    "model": "checkpoint",
+    "n-examples": "limit",
+    "n-ex": "limit",
+    "num-classes": "classes",
+    "num-examples": "limit",
+    "num-samples": "limit",
+    "num-workers": "workers",
+    "output-dir": "output",
+    "output-path": "output",
+    "save-dir": "output",
+    "tasks": "suite",
+    "threat-model": "norm",
+    "version": "suite",
+    "weights": "checkpoint",
+}
+"""What other tools call an option -> what it is called here."""
+
+
+def _meant(error: click.UsageError) -> str:
+    """The sentence of a usage error; an option of another tool is answered with the one of this."""
+    message = error.format_message()
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return message
+    here = f"--{_ELSEWHERE.get(error.option_name.lstrip('-').replace('_', '-'), '')}"
+    known = {name for parameter in error.ctx.command.params for name in parameter.opts}
+    return f"No such option {error.option_name}: it is {here} here" if here in known else message
 
 
 def _fail(settings: _Settings, message: str, code: int) -> int:

@@ -28,8 +28,15 @@ def print_line(text: str = "", *, err: bool = False) -> None:
     )
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table on stdout; columns named in ``right`` are aligned to the right. None is left empty."""
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = (), one_line: bool = False
+) -> None:
+    """A table on stdout. None is left empty.
+
+    Args:
+        right: columns that are aligned to the right.
+        one_line: cut what does not fit into the width of the terminal, instead of going on in the next line.
+    """
     # most commands print no table, and help never does
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -39,7 +46,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, righ
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(header):
         justify: Literal["left", "right"] = "right" if name in right else "left"
-        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=position == 0)
+        table.add_column(
+            Text(name), justify=justify, overflow="ellipsis" if one_line else "fold", no_wrap=one_line or position == 0
+        )
     for row in rows:
         # Text, because names come from files and may look like markup
         table.add_row(*(Text("" if cell is None else printable(cell, longest=_LONGEST)) for cell in row))

@@ -43,7 +43,32 @@ def _class_names(ctx: click.Context, parameter: click.Parameter, value: str | No
     return names
 
 
+_GROUPS: dict[str, list[str]] = {
+    "What is evaluated": ["--checkpoint", "--checkpoint-dir", "--trust-code", "--bn-stats", "--bn-data"],
+    "On which images": [
+        "--dataset",
+        "--split",
+        "--limit",
+        "--classes",
+        "--resize",
+        "--crop",
+        "--interpolation",
+        "--data-dir",
+        "--download",
+    ],
+    "Under which attack": ["--suite", "--norm", "--eps", "--eps-units", "--seed", "--seeds", "--check"],
+    "How it runs": ["--device", "--workers", "--batch-size", "--precision", "--compile", "--graphs", "--force"],
+    "What comes out": ["--output", "--adversarial", "--json", "--strict", "--debug", "--help"],
+}
+"""How ``--help`` shows the options; one that is in no group is shown last."""
+
+
 @click.command()
+@click.rich_config(
+    help_config=click.RichHelpConfiguration(
+        option_groups={"harness evaluate": [{"name": name, "options": names} for name, names in _GROUPS.items()]}
+    )
+)
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -60,9 +85,9 @@ def _class_names(ctx: click.Context, parameter: click.Parameter, value: str | No
     "suites",
     multiple=True,
     default=("autoattack",),
-    show_default="autoattack",
     metavar="SUITE",
-    help="See 'harness list suites'; or a TOML file, or FILE.py:NAME. May be given several times.",
+    help="See 'harness list suites'; or a TOML file, or FILE.py:NAME; autoattack if not given. May be given several "
+    "times.",
 )
 @click.option(
     "--dataset",

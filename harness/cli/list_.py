@@ -68,8 +68,9 @@ _OTHERS: dict[str, Callable[[], Rows]] = {"architectures": _architectures, "regi
 @click.command("list")
 @click.argument("kind", type=click.Choice(sorted([*_FAMILIES, *_OTHERS, "checkpoints"])), metavar="KIND")
 @options.checkpoint_dir
+@click.option("-v", "--verbose", is_flag=True, help="Show whole descriptions and, of regimes, their fields.")
 @options.as_json
-def list_(kind: str, checkpoint_dir: Path | None, as_json: bool) -> None:
+def list_(kind: str, checkpoint_dir: Path | None, verbose: bool, as_json: bool) -> None:
     """Show what there is of a kind, one line each.
 
     KIND is architectures, attacks, checkpoints, checks, datasets, formats, norm-layers, norms, regimes, sources or
@@ -85,6 +86,9 @@ def list_(kind: str, checkpoint_dir: Path | None, as_json: bool) -> None:
         _render.print_json(rows)
         return
     header = list(rows[0]) if rows else ["name", "description"]
+    if not verbose:
+        _render.print_table(header[:2], [[row[name] for name in header[:2]] for row in rows], one_line=True)
+        return
     # a column that is the same in every row tells nothing; JSON has them all
     kept = [name for name in header if name in header[:2] or len({row[name] for row in rows}) > 1]
     _render.print_table(kept, [[row[name] for name in kept] for row in rows])

@@ -19,7 +19,7 @@ from harness.models._base import Model, Network, Normalization, Shape
 from harness.models._functions import Function, as_module
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
-from harness.models.sources import OWN, Foreign, foreign, forms, is_foreign, own_arguments
+from harness.models.sources import OWN, Foreign, foreign, forms, found_elsewhere, is_foreign, own_arguments
 from harness.util import plugins
 from harness.util.literals import checked_arguments
 from harness.util.source_text import source_sha256
@@ -102,6 +102,9 @@ def _network(
 ) -> Foreign:
     if not is_foreign(architecture):
         if architecture not in names():
+            elsewhere = found_elsewhere(architecture)
+            if elsewhere:
+                raise InvalidInput(f"unknown architecture {architecture!r}: write {' or '.join(elsewhere)}")
             raise UnknownName("architecture", architecture, [*names(), *forms()])
         member = plugins.lookup(__name__, architecture, "architecture")
         own_arguments(member, architecture, arguments)

@@ -101,3 +101,15 @@ def test_leaderboard_json(harness: Harness, results: Path, folder: Path) -> None
     assert full["rows"][1]["pgd_acc"] is None
     assert partial["partial"] is True
     assert all(Path(path).parent == folder / "boards" and Path(path).is_file() for path in full["files"])
+
+
+def test_lists_fit_a_terminal(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = harness("list", "regimes").out
+    assert out.splitlines()[0].split() == ["name", "description"]
+    full = harness("list", "regimes", "-v").out
+    assert len(full.splitlines()[0].split()) > 4
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = harness("list", "regimes").out.splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert len(narrow) == len(out.splitlines())

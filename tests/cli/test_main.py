@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -178,3 +179,29 @@ def test_the_reference_is_up_to_date() -> None:
 def test_the_page_of_the_python_interface_is_up_to_date() -> None:
     written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert written == _api.reference(), "run: python -m harness.cli._api > docs/api.md"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["evaluate", "--model", "x"], "No such option --model: it is --checkpoint here"),
+        (["evaluate", "--n_examples", "9"], "No such option --n_examples: it is --limit here"),
+        (["import", "x", "--num-classes", "9"], "No such option --num-classes: it is --classes here"),
+        (["list", "suites", "--model", "x"], "No such option"),
+    ],
+)
+def test_options_of_other_tools_are_answered(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(args) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_help_is_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["evaluate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    groups = importlib.import_module("harness.cli.evaluate")._GROUPS
+    titles = list(groups)
+    assert [title for title in titles if title in shown] == titles
+    command = cli.commands.get_command(CONTEXT, "evaluate")
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {name for names in groups.values() for name in names} <= known

@@ -68,6 +68,13 @@ class TestLibraries:
             build(architecture)
         assert len(str(caught.value)) < 700
 
+    def test_a_name_without_its_source_is_found(self) -> None:
+        pytest.importorskip("timm")
+        with pytest.raises(InvalidInput, match="write timm:mobilenetv3_small_050"):
+            build("mobilenetv3_small_050")
+        with pytest.raises(InvalidInput, match="write timm:resnet18 or torchvision:resnet18"):
+            build("resnet18")
+
     @pytest.mark.parametrize(
         ("architecture", "classes", "channels", "text"),
         [

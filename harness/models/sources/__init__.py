@@ -6,7 +6,10 @@ was given where it takes one. A source whose networks have arguments of their ow
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,7 +23,7 @@ from harness.util import plugins
 from harness.util.literals import listed_arguments
 from harness.util.user_file import is_in_file, one_line
 
-__all__ = ["OWN", "Foreign", "foreign", "forms", "is_foreign", "own_arguments"]
+__all__ = ["OWN", "Foreign", "foreign", "forms", "found_elsewhere", "is_foreign", "own_arguments"]
 
 _FILE = "file"
 
@@ -31,6 +34,20 @@ def forms() -> dict[str, str]:
     for source, text in plugins.summaries(__name__).items():
         form, comma, about = text.partition(", ")
         found |= {form: about.rstrip(".")} if comma and ":" in form else {f"{source}:NAME": text}
+    return found
+
+
+def found_elsewhere(name: str) -> list[str]:
+    """How a name is written that a source has, for somebody who left out where it is from.
+
+    Only libraries that are installed are asked.
+    """
+    found = []
+    for module in pkgutil.iter_modules(__path__):
+        known = getattr(importlib.import_module(f"{__name__}.{module.name}"), "known_names", None)
+        with suppress(HarnessError):
+            if known is not None and name in known():
+                found.append(f"{module.name}:{name}")
     return found
 
 

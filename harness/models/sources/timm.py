@@ -9,7 +9,7 @@ from harness.models._base import Normalization, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, similar
 
-__all__ = ["timm"]
+__all__ = ["known_names", "timm"]
 
 
 def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
@@ -23,6 +23,11 @@ def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arg
     chosen = {"num_classes": classes, "in_chans": shape[0]} | size | arguments
     network = package.create_model(name, pretrained=False, **chosen)
     return Foreign(network, usual_normalization=_normalization(settings, shape[0]))
+
+
+def known_names() -> list[str]:
+    """All that timm has."""
+    return list(library("timm").list_models())
 
 
 def _normalization(settings: Any, channels: int) -> Normalization | None:

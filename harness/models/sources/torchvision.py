@@ -9,10 +9,16 @@ from harness.models._base import Normalization, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, need_colour, similar
 
-__all__ = ["torchvision"]
+__all__ = ["known_names", "torchvision"]
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What the transforms of all its classifiers' weights subtract and divide by."""
+
+
+def known_names() -> list[str]:
+    """All classifiers that torchvision has."""
+    models = library("torchvision.models")
+    return list(models.list_models(module=models))
 
 
 def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
