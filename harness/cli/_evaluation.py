@@ -195,16 +195,18 @@ def _known_classes(manifest: Manifest) -> tuple[str, ...]:
     return tuple(map(str, range(manifest.classes)))
 
 
-def run_plan(plan: Plan, request: Request, label: str = "") -> Stored:
+def run_plan(plan: Plan, request: Request, label: str = "", later: int = 0) -> Stored:
     """Find or run a plan, with its progress on stderr.
 
     Args:
-        label: begins every line of it.
+        label: begins every line of it. later: how many such evaluations come after it.
     """
     from harness import evaluation
     from harness.evaluation.display import displayed
+    from harness.evaluation.time_left import TimeLeft
 
-    with displayed(f"{label}{plan.target.name}", plan.suite.name) as report:
+    time_left = TimeLeft.of(plan, later=later)
+    with displayed(f"{label}{plan.target.name}", plan.suite.name, time_left=time_left) as report:
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )

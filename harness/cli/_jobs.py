@@ -77,7 +77,7 @@ def evaluate_each(wanted: Sequence[Job]) -> Iterator[Stored | Failure]:
     for place, job in enumerate(runnable, 1):
         label = f"[{place}/{len(runnable)}] " if len(runnable) > 1 else ""
         with _quiet():
-            outcome = _outcome(checked, job, label, alone=len(wanted) == 1)
+            outcome = _outcome(checked, job, label, len(runnable) - place, alone=len(wanted) == 1)
         if isinstance(outcome, Failure):
             print_line(f"error: {job} failed: {outcome.reason}", err=True)
         yield outcome
@@ -114,9 +114,9 @@ class _Checked:
         return self.plans.pop(job, None) or self.planner.plan(job.checkpoint, job.request)
 
 
-def _outcome(checked: _Checked, job: Job, label: str, *, alone: bool) -> Stored | Failure:
+def _outcome(checked: _Checked, job: Job, label: str, later: int, *, alone: bool) -> Stored | Failure:
     try:
-        return run_plan(checked.plan(job), job.request, label)
+        return run_plan(checked.plan(job), job.request, label, later)
     except HarnessError as error:
         reason = str(error)
         if alone:

@@ -28,6 +28,7 @@ from harness.evaluation.display import displayed
 from harness.evaluation.environment import environment
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_any, plan_checkpoint, plan_model
+from harness.evaluation.time_left import TimeLeft
 from harness.results.public import Result as PublicResult
 from harness.results.record import Result, StepRecord, Verdicts
 from harness.suites import Suite
@@ -93,7 +94,7 @@ def evaluate(
         ModelError: the model misbehaved; what was finished is kept in ``state_dir``.
     """
     plan = plan_any(model, x, y, threat=threat, suite=suite, name=name, **settings)
-    with displayed(plan.target.name, plan.suite.name, progress) as report:
+    with displayed(plan.target.name, plan.suite.name, progress, TimeLeft.of(plan)) as report:
         done = run(plan, progress=report)
     return PublicResult.of(done.result, done.verdicts, points=done.points, clean=plan.target.x)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.engine.types import AttackProgress
+from harness.evaluation.time_left import TimeLeft, in_words
 from harness.util.text import printable
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ _PAUSE = 30.0
 
 @contextmanager
 def displayed(
-    name: str, suite: str, progress: bool | Callable[[AttackProgress], None] | None = True
+    name: str,
+    suite: str,
+    progress: bool | Callable[[AttackProgress], None] | None = True,
+    time_left: TimeLeft | None = None,
 ) -> Iterator[Callable[[AttackProgress], None] | None]:
     """What an evaluation reports its progress to.
 
     Args:
         name, suite: what is evaluated by what.
+        time_left: estimates how long it goes on; None says nothing of that.
         progress: True shows it; a function is passed on as it is; None and False are silence.
     """
     if not isinstance(progress, bool) or not progress:
@@ -38,30 +43,39 @@ def displayed(
         return
     label = printable(f"{name}, {suite}")
     if not sys.stderr.isatty():
-        yield _Lines(label)
+        yield _Lines(label, time_left or TimeLeft({}))
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[surviving]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield _Bar(bars, label)
+        yield _Bar(bars, label, time_left or TimeLeft({}))
+
+
+def _left(found: tuple[float, float] | None) -> str:
+    if found is None:
+        return ""
+    own, all_ = found
+    more = f", {in_words(all_)} for all" if all_ > own else ""
+    return f"about {in_words(own)} left{more}"
 
 
 class _Lines:
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, time_left: TimeLeft) -> None:
         self.label = label
+        self.time_left = time_left
         self.step = ""
         self.shown = 0.0
 
     def __call__(self, tick: AttackProgress) -> None:
+        left = _left(self.time_left(tick))
         now = time.monotonic()
         if tick.step != self.step:
             self.step, self.shown, done = tick.step, now, ""
@@ -69,21 +83,23 @@ class _Lines:
             self.shown, done = now, f", {100 * tick.done:.0f} % done"
         else:
             return
-        sys.stderr.write(f"{self.label}: {tick.step}: {tick.surviving} of {tick.total} surviving{done}\n")
+        text = f"{self.time_left.place(tick.step)}{tick.step}: {tick.surviving} of {tick.total} surviving{done}"
+        sys.stderr.write(f"{self.label}: {text}{f', {left}' if left else ''}\n")
         sys.stderr.flush()
 
 
 class _Bar:
-    def __init__(self, bars: Progress, label: str) -> None:
+    def __init__(self, bars: Progress, label: str, time_left: TimeLeft) -> None:
         self.bars = bars
         self.label = label
+        self.time_left = time_left
         self.step = ""
-        self.task = bars.add_task(label, total=1.0, surviving="")
+        self.task = bars.add_task(label, total=1.0, surviving="", left="")
 
     def __call__(self, tick: AttackProgress) -> None:
         surviving = f"{tick.surviving} of {tick.total} surviving"
+        left = _left(self.time_left(tick))
         if tick.step != self.step:
             self.step = tick.step
-            # every step runs at a pace of its own, so its time left is counted from its own start
-            self.bars.reset(self.task, description=f"{self.label}: {tick.step}")
-        self.bars.update(self.task, completed=tick.done, surviving=surviving)
+            self.bars.reset(self.task, description=f"{self.label}: {self.time_left.place(tick.step)}{tick.step}")
+        self.bars.update(self.task, completed=tick.done, surviving=surviving, left=left)

@@ -1,0 +1,74 @@
+"""The estimate of the time that is left, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.engine.types import AttackProgress
+from harness.evaluation import plan_model, time_left
+from harness.evaluation.time_left import TimeLeft, in_words
+from tests.evaluation.test_caller_state import MODEL, X, Y
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time_left, "time", made)
+    return made
+
+
+def test_a_steady_run_is_foreseen(clock: Clock) -> None:
+    """Two steps, the second half as dear: of 100 s to come after the first tick, what is left is known all along."""
+    left = TimeLeft({"first": 200.0, "second": 100.0}, later=2)
+    total = 90.0
+    assert left(AttackProgress("first", 0.0, 50, 50)) is None
+    for step, done, before in (("first", 0.5, 0.0), ("first", 1.0, 0.0), ("second", 0.5, 60.0)):
+        passed = before + done * (60.0 if step == "first" else 30.0)
+        clock.now = 100.0 + passed
+        found = left(AttackProgress(step, done, 50, 50))
+        assert found is not None
+        assert found[0] == pytest.approx(total - passed)
+        assert found[1] == pytest.approx(total - passed + 2 * total)
+
+
+def test_survivors_make_the_rest_cheaper(clock: Clock) -> None:
+    left = TimeLeft({"first": 100.0, "second": 300.0})
+    left(AttackProgress("first", 0.0, 100, 100))
+    clock.now += 10
+    left(AttackProgress("first", 1.0, 100, 100))
+    few = left(AttackProgress("second", 0.0, 10, 100))
+    assert few is not None
+    assert few[0] == pytest.approx(3.0)
+
+
+def test_nothing_is_said_too_early_or_of_steps_that_are_not_known(clock: Clock) -> None:
+    left = TimeLeft({"first": 100.0})
+    left(AttackProgress("first", 0.0, 10, 10))
+    clock.now += 1
+    assert left(AttackProgress("first", 0.5, 10, 10)) is None
+    clock.now += 60
+    assert left(AttackProgress("another", 0.5, 10, 10)) is None
+    assert TimeLeft({})(AttackProgress("first", 0.5, 10, 10)) is None
+
+
+def test_costs_are_those_of_the_suite() -> None:
+    plan = plan_model(MODEL, X, Y, threat="Linf:0.1", suite="autoattack")
+    # 5 classes, so that targeted attacks have 4 targets
+    assert TimeLeft.of(plan).costs == {"apgd-ce": 300, "apgd-t": 1200, "fab-t": 1200, "square": 5000}
+    assert TimeLeft.of(plan).place("apgd-t") == "step 2 of 4, "
+    assert TimeLeft.of(plan_model(MODEL, X, Y, threat="Linf:0.1", suite="autoattack-reference")).costs == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(1, "5 s"), (42, "40 s"), (100, "2 min"), (3000, "50 min"), (9000, "2.5 h")]
+)
+def test_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
