@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "samples_sha256"]
 
@@ -119,6 +121,8 @@ class Dataset:
     @classmethod
     def of(cls, name: str, split: str, x: np.ndarray, y: np.ndarray, *, about: About, size: int) -> Dataset:
         """From arrays that were checked: images NCHW, uint8 or float in [0, 1]."""
+        import torch
+
         images = torch.from_numpy(np.ascontiguousarray(x))
         # the same division as everywhere else in this field, so that equal images are equal bit for bit
         images = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, ndtr
-from scipy.stats import norm
+from scipy.special import bdtr, ndtr, ndtri
 
 from harness.errors import InvalidInput
 
@@ -115,7 +114,7 @@ def paired_difference(only_first: int, only_second: int, n: int, *, confidence: 
     first, second, size = only_first + 0.5, only_second + 0.5, n + 2
     difference = (first - second) / size
     spread = np.sqrt((first + second) - (first - second) ** 2 / size) / size
-    reach = float(norm.ppf((1 + confidence) / 2) * spread)
+    reach = float(ndtri((1 + confidence) / 2) * spread)
     return Interval(max(-1.0, difference - reach), min(1.0, difference + reach))
 
 

@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, cached_property
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput
 from harness.threat import norms
-from harness.threat.norms import Norm, column
 from harness.util.user_file import is_in_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.threat.norms import Norm
 
 __all__ = ["Threat", "ThreatModel"]
 
@@ -49,7 +51,7 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if not is_in_file(self.norm):
-            object.__setattr__(self, "norm", norms.get(self.norm).name)
+            object.__setattr__(self, "norm", norms.name_of(self.norm))
         object.__setattr__(self, "eps", str(self.eps).replace(" ", ""))
         _value(self.eps)
 
@@ -141,7 +143,7 @@ class ThreatModel:
         hair = (distance > self.radius) & (distance <= 1.001 * self.radius)
         if not bool(hair.any()):
             return points
-        return torch.where(column(hair, points), self.project(points, x), points)
+        return self.project(points, x).where(norms.column(hair, points), points)
 
     def __str__(self) -> str:
         return f"{self.norm}:{self.eps}"

@@ -28,7 +28,7 @@ from harness.util.user_file import from_file, is_in_file, one_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["is_member", "lookup", "members", "summaries"]
+__all__ = ["is_member", "is_own", "lookup", "members", "summaries"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +41,11 @@ def members(package: str) -> tuple[str, ...]:
 def is_member(package: str, name: str) -> bool:
     """Whether a family has a member of that name; ``FILE.py:NAME`` is none of its members."""
     return name in _own(package) or name in _installed(package)
+
+
+def is_own(package: str, name: str) -> bool:
+    """Whether a member of that name is a file of the family itself, and not of an installed package."""
+    return name in _own(package)
 
 
 def lookup(package: str, name: str, kind: str, of: Any = object) -> Any:

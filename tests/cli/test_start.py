@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,14 @@ def imported(*arguments: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
     assert imported(*arguments) & HEAVY == set()
+
+
+def test_a_leaderboard_needs_no_torch(tmp_path: Path) -> None:
+    results = ROOT / "leaderboards" / "results"
+    if not results.is_dir():
+        pytest.skip("the leaderboards are not part of this copy of the sources")
+    found = imported("leaderboard", "--results", str(results), "--output", str(tmp_path))
+    assert found & {"matplotlib", "pandas", "robustbench", "sklearn", "torch"} == set()
 
 
 def test_it_would_be_noticed() -> None:

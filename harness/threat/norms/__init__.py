@@ -5,18 +5,48 @@ A norm is a stateless object. Batches lead: points are ``[n, ...]``, sizes ``[n]
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from harness.errors import UnknownName
-from harness.threat.norms._base import Norm, column
-from harness.threat.norms._moves import Moves, Patches
 from harness.util import plugins
 from harness.util.user_file import is_in_file
 
-__all__ = ["Moves", "Norm", "Patches", "column", "get", "names"]
+if TYPE_CHECKING:
+    from harness.threat.norms._base import Norm as Norm
+    from harness.threat.norms._base import column as column
+    from harness.threat.norms._moves import Moves as Moves
+    from harness.threat.norms._moves import Patches as Patches
+
+__all__ = ["Moves", "Norm", "Patches", "column", "get", "name_of", "names"]
+
+_HOMES = {"Moves": "_moves", "Norm": "_base", "Patches": "_moves", "column": "_base"}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, and a board that names a norm does not need it
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def names() -> tuple[str, ...]:
     """What the registered norms call themselves."""
-    return tuple(get(name).name for name in plugins.members(__name__))
+    return tuple(name_of(name) for name in plugins.members(__name__))
+
+
+def name_of(name: str) -> str:
+    """What the norm ``name``, in upper or lower case, calls itself.
+
+    Norms of this package are called like their files, with a capital; nothing of them is imported for it.
+
+    Raises:
+        UnknownName: no norm of that name.
+    """
+    file = name.lower()
+    if plugins.is_own(__name__, file):
+        return file.capitalize()
+    return get(name).name
 
 
 def get(name: str) -> Norm:
@@ -28,5 +58,7 @@ def get(name: str) -> Norm:
     """
     if not is_in_file(name) and not plugins.is_member(__name__, name.lower()):
         raise UnknownName("norm", name, names())
+    from harness.threat.norms._base import Norm
+
     norm: Norm = plugins.lookup(__name__, name if is_in_file(name) else name.lower(), "norm", Norm)
     return norm
