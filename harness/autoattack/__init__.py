@@ -157,7 +157,7 @@ class AutoAttack:
             known = self._attacked(plan)
             if state is not None:
                 self._keep(known, plan, state)
-        x_adv = known.points.to(x_orig)
+        x_adv = _like(known.points, x_orig)
         self._say_last(known, x_adv, x_orig)
         return (x_adv, known.labels.to(y_orig)) if return_labels else x_adv
 
@@ -168,7 +168,7 @@ class AutoAttack:
         found: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         for name in self.attacks_to_run:
             done = self._attacked(self._plan(x_orig, y_orig, [name], bs, None), alone=name)
-            x_adv = done.points.to(x_orig)
+            x_adv = _like(done.points, x_orig)
             found[name] = (x_adv, done.labels.to(y_orig)) if return_labels else x_adv
         return found
 
@@ -311,6 +311,11 @@ class AutoAttack:
 
 _NORMS = {"inf": "Linf", "l_inf": "Linf", "l-inf": "Linf", "2": "L2", "2.0": "L2", "1": "L1", "1.0": "L1"}
 """Other ways to write a norm."""
+
+
+def _like(points: Tensor, x: Tensor) -> Tensor:
+    """Points where the images are and in their type; in float32 where that is half precision, which would move them."""
+    return points.to(x.device, torch.promote_types(x.dtype, torch.float32))
 
 
 class _Found(NamedTuple):

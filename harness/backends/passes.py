@@ -121,8 +121,7 @@ class Passes:
 
         def one(part: slice) -> tuple[Tensor, ...]:
             leaf, logits, values = self._graph(x, part, loss, call)
-            (grad,) = torch.autograd.grad(values.sum(), leaf)
-            return logits.detach(), values.detach(), _own(grad)
+            return logits.detach(), values.detach(), _backward(values.sum(), leaf, call)
 
         logits, values, grad = self._split(x, one, self.micro_batch)
         return logits, values, grad
@@ -133,10 +132,7 @@ class Passes:
         def one(part: slice) -> tuple[Tensor, ...]:
             leaf, logits, values = self._graph(x, part, losses, call)
             last = values.shape[1] - 1
-            grads = [
-                _own(torch.autograd.grad(values[:, j].sum(), leaf, retain_graph=j < last)[0])
-                for j in range(values.shape[1])
-            ]
+            grads = [_backward(values[:, j].sum(), leaf, call, retain_graph=j < last) for j in range(values.shape[1])]
             return logits.detach(), values.detach(), torch.stack(grads, dim=1)
 
         logits, values, grads = self._split(x, one, self.micro_batch)
@@ -156,10 +152,7 @@ class Passes:
             leaf = x[part].detach().requires_grad_()
             logits = self._call(leaf, call)
             if not logits.requires_grad:
-                raise NoGradient(
-                    f"{call}: the model's output has no gradient with respect to its input (detached or under "
-                    "no_grad), so gradient attacks cannot run; evaluate it with --suite square"
-                )
+                raise _no_gradient(call)
             values = loss(logits, part)
         return leaf, logits, values
 
@@ -221,6 +214,35 @@ class Passes:
 def _own(grad: Tensor) -> Tensor:
     """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
     return grad.clone(memory_format=torch.contiguous_format) if grad.is_cuda else grad.contiguous()
+
+
+def _backward(value: Tensor, leaf: Tensor, call: str, *, retain_graph: bool = False) -> Tensor:
+    """The gradient of ``value`` at ``leaf``.
+
+    Raises:
+        NoGradient: the value does not depend on it in a way that can be differentiated.
+        ModelError: the backward pass fails.
+    """
+    try:
+        (grad,) = torch.autograd.grad(value, leaf, retain_graph=retain_graph, allow_unused=True)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{call}: the backward pass of the model raised {type(error).__name__} on a batch of shape "
+            f"{list(leaf.shape)}: {reason}"
+        ) from error
+    if grad is None:
+        raise _no_gradient(call)
+    return _own(grad)
+
+
+def _no_gradient(call: str) -> NoGradient:
+    return NoGradient(
+        f"{call}: the model's output has no gradient with respect to its input (detached, quantised or under no_grad), "
+        "so gradient attacks cannot run; evaluate it with --suite square"
+    )
 
 
 def _raised(call: str, x: Tensor, error: BaseException) -> str:

@@ -92,6 +92,8 @@ def prepare(
         together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
         probe.classes = classes = together.shape[1]
         alone = probe.logits(pair[:1], "on the first sample alone") if len(pair) > 1 else together
+        # before a gradient is asked for, of which torch says something else
+        checks.refuse_changed_images(pair.cpu(), pool.x[:2])
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
     checks.refuse_changed_images(pair.cpu(), pool.x[:2])
     checks.refuse_nan(together.cpu(), pool.names)

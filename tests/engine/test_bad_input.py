@@ -280,3 +280,47 @@ def test_few_classes(classes: int) -> None:
     assert told["fewer-targets"].figures == {"step": "apgd-t", "asked": 9, "used": classes - 1, "classes": classes}
     assert ("loss-replaced" in told) == (classes < 4)
     assert not any(flag.doubtful for flag in told.values()), "few classes are no reason to doubt the figure"
+
+
+class _Boom(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> Tensor:
+        raise RuntimeError("backward can only be called in training mode")
+
+
+class BackwardRaises(Wrapped):
+    def answer(self, logits: Tensor, x: Tensor) -> Tensor:
+        return _Boom.apply(logits)  # type: ignore[no-any-return]
+
+
+class HalfDetached(Wrapped):
+    """Its output needs gradients, but those of its parameters alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.detach())  # type: ignore[no-any-return]
+
+
+class InPlace(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.sub_(0.5).div_(0.5))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (BackwardRaises(), "the backward pass of the model raised RuntimeError .*: backward can only be called"),
+        (HalfDetached(), "no gradient with respect to its input"),
+        (InPlace(), "changes its input in place, .* let it work on a copy"),
+    ],
+    ids=["backward raises", "detached inside", "in place"],
+)
+def test_backward_passes_that_fail(model: nn.Module, text: str) -> None:
+    x, y = samples(network(), 4)
+    for parameter in model.parameters():
+        parameter.requires_grad_()
+    with pytest.raises(ModelError, match=text):
+        examine(model.eval(), x, y, threat="Linf:0.1", suite="pgd-20", workers=1)

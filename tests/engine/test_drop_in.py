@@ -178,3 +178,13 @@ def test_the_references_verdict(norm: str) -> None:
     robust, reference = model(mine).argmax(1) == y, labels == y
     assert 0 < int(reference.sum()) < 16, "the case must have both"
     assert int((robust != reference).sum()) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_points_are_not_moved_by_the_type_of_the_images(dtype: torch.dtype) -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce"], eps=8 / 255)
+    attack.apgd.n_iter = 10
+    points = attack.run_standard_evaluation(x.to(dtype), y)
+    assert float((points.double() - x.to(dtype).double()).abs().max()) <= 8 / 255 + 1e-6
+    assert points.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
