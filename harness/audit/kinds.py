@@ -24,6 +24,7 @@ __all__ = [
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
     "LOSS_REPLACED",
+    "MENDABLE",
     "PASSES_REPLACED",
     "PROBABILITIES",
     "RANDOMISED",
@@ -202,6 +203,9 @@ LEGACY = define(
     "a flag in free words, from a result file of schema version 1",
     "a flag of an older result file",
 )
+
+MENDABLE = frozenset(kind.code for kind in (CLASS_NAMES, EPS_COVERS_ALL, EPS_TINY))
+"""Codes of the flags that mostly stand for a slip in what was asked for, so that they are said before the attack."""
 
 KNOWN_BEFORE = frozenset(
     kind.code

@@ -92,5 +92,6 @@ def _accuracy(network: nn.Module, x: Tensor, y: Tensor, normalization: Normaliza
         mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (normalization.mean, normalization.std))
         x = (x - mean) / std
     with torch.no_grad():
-        predicted = torch.cat([network(part).argmax(1) for part in x.split(_BATCH)])
+        parts = [x[begin : begin + _BATCH] for begin in range(0, len(x), _BATCH)]
+        predicted = torch.cat([network(part).argmax(1) for part in parts])
     return float((predicted == y).double().mean())

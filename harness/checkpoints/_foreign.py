@@ -180,8 +180,8 @@ def _agreed(
     usual = model.usual_normalization
     if told is None and not found.normalizations and usual is not None:
         source = model.architecture.partition(":")[0]
-        constants = f"mean {list(usual.mean)}, std {list(usual.std)}"
-        return usual, (f"images are normalised as {source} does for {model.architecture} ({constants})",)
+        values = f"mean {list(usual.mean)}, std {list(usual.std)}"
+        return usual, (f"images are normalised as {source} does for {model.architecture} ({values})",)
     if isinstance(told, Normalization) and for_bytes(told):
         here = scaled(told)
         mean, std = (",".join(f"{value:.6g}" for value in values) for values in (here.mean, here.std))

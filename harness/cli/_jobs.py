@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from harness.audit import kinds
 from harness.cli._evaluation import Planner, Request, run_plan
 from harness.cli._render import percent, print_line, print_table
 from harness.errors import HarnessError, system_error
@@ -47,7 +48,8 @@ def jobs(
     checkpoints: Sequence[str], request: Request, suites: Sequence[str], eps: Sequence[str], seeds: Sequence[int]
 ) -> list[Job]:
     """Every checkpoint under every suite, radius (the manifest's if none is given) and seed."""
-    ways = product(suites, eps or [None], seeds)
+    radii: Sequence[str | None] = eps or [None]
+    ways = product(suites, radii, seeds)
     requests = [replace(request, suite=suite, eps=radius, seed=seed) for suite, radius, seed in ways]
     return [Job(name, one) for name in dict.fromkeys(checkpoints) for one in requests]
 
@@ -103,6 +105,9 @@ class _Checked:
                     raise
                 found[job] = str(error)
                 continue
+            for flag in plan.flags:
+                if flag.code in kinds.MENDABLE:
+                    print_line(f"warning: {job}: {flag}", err=True)
             parameters = plan.target.model_record.parameters
             if len(self.jobs) == 1 or self.kept + parameters <= _KEPT_PARAMETERS:
                 self.kept += parameters

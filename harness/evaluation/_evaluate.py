@@ -94,7 +94,8 @@ def evaluate(
         ModelError: the model misbehaved; what was finished is kept in ``state_dir``.
     """
     plan = plan_any(model, x, y, threat=threat, suite=suite, name=name, **settings)
-    with displayed(plan.target.name, plan.suite.name, progress, TimeLeft.of(plan)) as report:
+    time_left = TimeLeft.of(plan) if progress is True else None
+    with displayed(plan.target.name, plan.suite.name, progress, time_left) as report:
         done = run(plan, progress=report)
     return PublicResult.of(done.result, done.verdicts, points=done.points, clean=plan.target.x)
 

@@ -43,7 +43,8 @@ class TimeLeft:
         """For a plan; nothing is known of the reference's steps."""
         if reference.runs(plan.suite):
             return cls({}, later=later)
-        classes = plan.target.dataset_record.classes
+        # of a model that is not this package's nobody knows yet how many it has
+        classes = max(2, plan.target.dataset_record.classes)
         built = {
             step.name: (attacks.build(step.attack, plan.threat, classes, **step.parameters), step.parameters)
             for step in plan.suite.steps

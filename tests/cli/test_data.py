@@ -47,6 +47,9 @@ def test_classes_of_other_names_are_said(harness: Harness) -> None:
     data = datasets.load("digits", limit=40)
     write(data, "words", WORDS, below=10)
     assert "class-names" in [flag["code"] for flag in evaluated(harness, "--dataset", "words")["flags"]]
+    code, _, err = harness("evaluate", "--checkpoint", "tiny", "--suite", "clean", "--eps", "8", "--limit", "2")
+    assert code == 0
+    assert "warning: tiny, clean, eps 8, seed 0: the radius Linf:8 reaches" in err
     Path("names.txt").write_text("\n".join(WORDS))
     named = evaluated(harness, "--dataset", "words", "--classes", "names.txt")
     plain = evaluated(harness, "--limit", "40")

@@ -63,6 +63,8 @@ def test_costs_are_those_of_the_suite() -> None:
     plan = plan_model(MODEL, X, Y, threat="Linf:0.1", suite="autoattack")
     # 5 classes, so that targeted attacks have 4 targets
     assert TimeLeft.of(plan).costs == {"apgd-ce": 300, "apgd-t": 1200, "fab-t": 1200, "square": 5000}
+    one_class = plan_model(MODEL, X, Y * 0, threat="Linf:0.1", suite="pgd-20")
+    assert TimeLeft.of(one_class).costs == {"pgd-20": 60}
     assert TimeLeft.of(plan).place("apgd-t") == "step 2 of 4, "
     assert TimeLeft.of(plan_model(MODEL, X, Y, threat="Linf:0.1", suite="autoattack-reference")).costs == {}
 
