@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,3 +135,16 @@ def test_who_was_first_has_broken_a_sample() -> None:
         )
         assert (alone.verdicts.adv_pred == together.verdicts.adv_pred).all(), begin
         assert torch.allclose(alone.points, together.points, atol=1e-12, rtol=0), begin
+
+
+def test_threads_of_autograd_leave_one_worker() -> None:
+    """As torch.compile begins them: a forked process could make no backward pass."""
+    script = (
+        "import torch\n"
+        "from harness.engine import executors\n"
+        "cpu = torch.device('cpu')\n"
+        "torch.compile(torch.nn.Linear(2, 2), backend='eager')(torch.ones(1, 2))\n"
+        "print(executors.count(2, cpu), executors.count('auto', cpu))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
