@@ -57,7 +57,17 @@ _GROUPS: dict[str, list[str]] = {
         "--download",
     ],
     "Under which attack": ["--suite", "--norm", "--eps", "--eps-units", "--seed", "--seeds", "--check"],
-    "How it runs": ["--device", "--workers", "--batch-size", "--precision", "--compile", "--graphs", "--force"],
+    "How it runs": [
+        "--device",
+        "--workers",
+        "--batch-size",
+        "--precision",
+        "--compile",
+        "--graphs",
+        "--force",
+        "--deterministic",
+        "--shard",
+    ],
     "What comes out": ["--output", "--adversarial", "--json", "--strict", "--debug", "--help"],
 }
 """How ``--help`` shows the options; one that is in no group is shown last."""
