@@ -39,11 +39,11 @@ def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str,
 
 
 def test_a_long_step_is_heard_of_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = iter([1000.0, 1029.0, 1031.0, 1060.0, 1061.0])
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    now = 0.0
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
     with display.displayed("tiny", "pgd") as report:
         assert report is not None
-        for done in (0.0, 0.1, 0.25, 0.5, 1.0):
+        for now, done in ((1000.0, 0.0), (1029.0, 0.1), (1031.0, 0.25), (1060.0, 0.5), (1061.0, 1.0)):  # noqa: B007
             report(AttackProgress("pgd", done, 10 - int(10 * done), 10))
     assert capsys.readouterr().err.splitlines() == [
         "tiny, pgd: pgd: 10 of 10 surviving",
