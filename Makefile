@@ -8,11 +8,12 @@ PIP    := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs clean
+.PHONY: help demo test test-browser check docs clean
 
 help:
 	@echo "make demo   train one regime, evaluate the shipped checkpoints, print the leaderboard"
 	@echo "make test   linter, types and the whole test suite"
+	@echo "make test-browser  the leaderboard's page in Chromium"
 	@echo "make check  linter and types alone"
 	@echo "make docs   the documentation, into docs/_build/html"
 	@echo "make clean  remove everything that make made"
@@ -21,7 +22,16 @@ demo: $(VENV)/installed
 	$(BIN)/harness demo
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -n auto
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --ignore=tests/browser
+
+# Chromium comes from Debian's packages where it is missing and may be installed; CHROMIUM names another one.
+test-browser: $(VENV)/installed-browser
+	@if ! $(BIN)/python -m tests.browser.chromium && command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  echo "installing Chromium from Debian's packages"; \
+	  { apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 || true; \
+	fi
+	@if $(BIN)/python -m tests.browser.chromium; then $(TEST_ENV) $(BIN)/python -m pytest tests/browser; \
+	else echo "test-browser skipped: no Chromium is installed and none can be; name one with CHROMIUM=PATH"; fi
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -50,6 +60,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/created
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed-dev
+	$(PIP) --editable '.[dev,browser]'
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed

@@ -36,7 +36,7 @@ from pathlib import Path
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results import formats, measures, stats
-from harness.results.formats import CLEAN, Accuracy, Board, Row
+from harness.results.formats import CLEAN, Accuracy, Board, CurvePoint, Row
 from harness.results.measures import Measure
 from harness.results.record import Result
 from harness.results.store import LeftOut, Survivors
@@ -66,8 +66,10 @@ def boards(
             their counts alone.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
+    at_all_radii: dict[str, list[Result]] = defaultdict(list)
     for result in sorted(_latest(results), key=lambda result: (result.checkpoint, result.model_dump_json())):
         grouped[_key(result)].append(result)
+        at_all_radii[_curve_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
     unused = tuple(sorted(left_out))
@@ -89,7 +91,10 @@ def boards(
                 partial=first.partial,
                 measures=found,
                 left_out=unused,
-                rows=_rows(members, measures.ranking(found), survivors),
+                rows=tuple(
+                    replace(row, curve=_curve(at_all_radii[_curve_key(row.results[row.ranked_by or CLEAN])]))
+                    for row in _rows(members, measures.ranking(found), survivors)
+                ),
             )
         )
     return sorted(made, key=lambda board: board.name)
@@ -149,6 +154,32 @@ def _name(key: _Key, members: list[Result], standard: Mapping[str, Sequence[Thre
 def _eps(members: list[Result]) -> str:
     # the same radius may have been written in several ways
     return min((result.threat.eps for result in members), key=lambda eps: (len(eps), eps))
+
+
+def _model(result: Result) -> str:
+    """What makes a row: results of equal text are of one model under one name."""
+    model = result.model
+    known = [model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats]
+    return json.dumps([result.checkpoint, *known])
+
+
+def _curve_key(result: Result) -> str:
+    """Equal for results that differ in their radius alone."""
+    measure = measures.measure_of(result.suite).name
+    return json.dumps([_model(result), result.dataset.sha256, result.threat.norm, bool(result.steps), measure])
+
+
+def _curve(results: Iterable[Result]) -> tuple[CurvePoint, ...]:
+    """Robust accuracy at every radius, of several results at one the lowest; none where nothing was attacked."""
+    lowest: dict[float, Result] = {}
+    for result in results:
+        radius = float(f"{result.threat.radius:.12g}")
+        if result.steps and (radius not in lowest or result.robust_acc < lowest[radius].robust_acc):
+            lowest[radius] = result
+    return tuple(
+        CurvePoint(result.threat.eps, radius, _accuracy(result.robust_acc, result.n))
+        for radius, result in sorted(lowest.items())
+    )
 
 
 def _rows(

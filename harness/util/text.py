@@ -17,6 +17,8 @@ def printable(value: object, *, longest: int = _LONGEST) -> str:
     A terminal acts on control characters, and bidirectional ones reorder what a reader sees.
     """
     text = str(value)
+    if len(text) <= longest and text.isprintable():  # which nothing hidden is; most texts are done here
+        return text
     cut = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return "".join(_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in cut)
 

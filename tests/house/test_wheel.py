@@ -68,9 +68,11 @@ def test_nothing_else_travels(wheel: Path) -> None:
         assert [name for name in names if name.endswith("licenses/LICENSE")]
 
 
-def test_every_module_travels(unpacked: Path) -> None:
-    there = {str(path.relative_to(unpacked)) for path in (unpacked / "harness").rglob("*.py")}
-    assert there == {str(path.relative_to(ROOT)) for path in (ROOT / "harness").rglob("*.py")}
+@pytest.mark.parametrize("ending", ["py", "css", "js"])
+def test_every_module_travels(unpacked: Path, ending: str) -> None:
+    there = {str(path.relative_to(unpacked)) for path in (unpacked / "harness").rglob(f"*.{ending}")}
+    assert there
+    assert there == {str(path.relative_to(ROOT)) for path in (ROOT / "harness").rglob(f"*.{ending}")}
 
 
 def test_it_finds_its_checkpoints_in_an_empty_folder(unpacked: Path, tmp_path: Path) -> None:

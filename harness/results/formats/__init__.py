@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.results.formats._base import CLEAN, Accuracy, Board, Cell, Format, Row
+from harness.results.formats._base import CLEAN, Accuracy, Board, Cell, CurvePoint, Format, Row
 from harness.util import plugins
 
-__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "Format", "Row", "get", "names"]
+__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row", "get", "names"]
 
 
 def names() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from harness.results.ties import LEVEL, runs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "Format", "Row"]
+__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row"]
 
 Cell = str | int | float | None
 """One value of a table; None where nothing is known."""
@@ -36,6 +36,15 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """Robust accuracy at one radius; ``eps`` is the text that the radius was written as."""
+
+    eps: str
+    radius: float
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
 class Row:
     """One model.
 
@@ -46,6 +55,8 @@ class Row:
         group: number of the group of rows that cannot be told apart from its first row.
         tied_with: ranks of the other rows that this one cannot be told apart from.
         paired: whether that was found by comparing samples one by one.
+        curve: what the same model was found to have on the same images by the suite that ranks it, at every radius
+            at which it was evaluated, ascending.
     """
 
     rank: int
@@ -64,6 +75,7 @@ class Row:
     group: int = 0
     tied_with: tuple[int, ...] = ()
     paired: bool = False
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
