@@ -92,7 +92,7 @@ def boards(
                 measures=found,
                 left_out=unused,
                 rows=tuple(
-                    replace(row, curve=_curve(at_all_radii[_curve_key(row.results[row.ranked_by or CLEAN])]))
+                    replace(row, curve=_curve(at_all_radii[_curve_key(row.deciding)]))
                     for row in _rows(members, measures.ranking(found), survivors)
                 ),
             )
@@ -159,8 +159,8 @@ def _eps(members: list[Result]) -> str:
 def _model(result: Result) -> str:
     """What makes a row: results of equal text are of one model under one name."""
     model = result.model
-    known = [model.sha256, model.architecture, model.norm_layer, model.normalization, model.bn_stats]
-    return json.dumps([result.checkpoint, *known])
+    built = [model.architecture, model.arguments, model.source_sha256, model.norm_layer, model.normalization]
+    return json.dumps([result.checkpoint, model.sha256, *built, model.bn_stats], sort_keys=True)
 
 
 def _curve_key(result: Result) -> str:
@@ -217,9 +217,9 @@ def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:
 def _grouped(rows: list[Row], survivors: Callable[[Result], Survivors | None]) -> Iterator[Row]:
     """The same rows with what they cannot be told apart from; those of another measure are a group of their own."""
     first = 1
-    for measure, alike in groupby(rows, key=lambda row: row.ranked_by):
+    for _, alike in groupby(rows, key=lambda row: row.ranked_by):
         members = list(alike)
-        results = [row.results[measure or CLEAN] for row in members]
+        results = [row.deciding for row in members]
         counts = [round(result.robust_acc * result.n) for result in results]
         found = ties(counts, members[0].n, [survivors(result) for result in results])
         for row, tie in zip(members, found, strict=True):

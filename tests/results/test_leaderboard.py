@@ -189,6 +189,12 @@ def test_another_normalization_is_another_row() -> None:
     assert [rank for rank, _ in order(board)] == [1, 2]
 
 
+def test_another_argument_of_the_architecture_is_another_row() -> None:
+    same = make_result("a", weights="w" * 64)
+    other = make_result("a", weights="w" * 64, arguments={"activation": "gelu"}, robust=3)
+    assert [rank for rank, _ in order(only(same, other))] == [1, 2]
+
+
 def test_of_the_records_of_one_run_the_last_counts() -> None:
     earlier = make_result(flags=("the parent was not found",))
     later = earlier.model_copy(update={"flags": [], "record_id": "f" * 64, "recorded": "2025-01-02T00:00:00+00:00"})

@@ -77,6 +77,20 @@ class Row:
     paired: bool = False
     curve: tuple[CurvePoint, ...] = ()
 
+    @property
+    def deciding(self) -> Result:
+        """The result that decides the rank."""
+        return self.results[self.ranked_by or CLEAN]
+
+    @property
+    def images(self) -> str:
+        """The hash of the images that it was evaluated on; ranks and groups are those among rows of equal images."""
+        return self.deciding.dataset.sha256
+
+    def grouped_with(self, other: Row) -> bool:
+        """Whether both are of one group."""
+        return (self.images, self.ranked_by, self.group) == (other.images, other.ranked_by, other.group)
+
 
 @dataclass(frozen=True, repr=False)
 class Board:

@@ -14,6 +14,7 @@ from typing import Any
 from harness.results.formats._base import CLEAN, Board, Row
 from harness.results.formats._page.markup import Markup, shown
 from harness.results.formats._page.table import Column
+from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
 from harness.results.record import Result, StepRecord
 from harness.results.ties import runs
@@ -89,28 +90,21 @@ def bibtex(row: Row, label: str, result: Result) -> tuple[str, ...]:
         label: of the measure that ``result`` is of.
     """
     images = f"{result.n} {result.dataset.name} {result.dataset.split} images"
-    where = _latex(f"{images}, {label}, {result.threat.norm} {result.threat.eps}")
+    where = escaped(f"{images}, {label}, {result.threat.norm} {result.threat.eps}")
     return (
         Shared("@misc{harness-"),
-        result.evaluation_id[:12],
+        result.evaluation_id[:16],
         Shared(",\n  title = {{"),
-        _latex(row.checkpoint),
+        escaped(row.checkpoint),
         Shared("}: robust accuracy "),
         f"{100 * result.robust_acc:.1f}",
         Shared(
-            f"\\% on {where}}},\n  howpublished = {{robust-harness {_latex(result.harness_version)}}},\n"
-            f"  year = {{{result.started[:4]}}},\n  note = {{evaluation "
+            f"\\% on {where}}},\n  howpublished = {{robust-harness {escaped(result.harness_version)}}},\n"
+            f"  year = {{{result.started[:4]}}},\n  note = {{weights SHA-256 "
         ),
-        result.evaluation_id[:16],
-        Shared(", weights SHA-256 "),
         result.model.sha256[:16],
         Shared("}\n}"),
     )
-
-
-def _latex(text: str) -> str:
-    signs = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(signs.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
 
 
 def _row(row: Row, columns: tuple[Column, ...], texts: Texts, board: Board) -> dict[str, Any]:
@@ -121,9 +115,9 @@ def _row(row: Row, columns: tuple[Column, ...], texts: Texts, board: Board) -> d
     return {
         "sort": [texts.place(value) if isinstance(value, str) else value for value in values],
         "flags": [[texts.place(flag.severity), texts.place(flag.code), texts.place(flag)] for flag in row.flags],
-        "facts": _written(_model(row, row.results[deciding]), texts),
+        "facts": _written(_model(row, row.deciding), texts),
         "results": [_result(labels[name], row.results[name], texts) for name in order if name in row.results],
-        "cite": texts.written(*bibtex(row, labels[deciding], row.results[deciding])),
+        "cite": texts.written(*bibtex(row, labels[deciding], row.deciding)),
     }
 
 
@@ -141,6 +135,8 @@ def _model(row: Row, result: Result) -> Iterator[tuple[str, str]]:
         others = "1 rank" if len(row.tied_with) == 1 else f"{len(row.tied_with):,} ranks"
         yield "Cannot be told apart from", f"{others}: {_short(runs(row.tied_with))}"
     yield "Architecture", Shared(model.architecture)
+    if model.arguments:
+        yield "Its arguments", Shared(", ".join(f"{name}={value}" for name, value in sorted(model.arguments.items())))
     if model.source_sha256:
         yield "Architecture's source, SHA-256", model.source_sha256
     if model.norm_layer:
@@ -152,7 +148,7 @@ def _model(row: Row, result: Result) -> Iterator[tuple[str, str]]:
         yield "Checkpoint file, SHA-256", model.file_sha256
     trained = model.trained_parameters
     of = f"{model.parameters:,}"
-    yield "Parameters", of if trained is None else f"{of}, of which {trained:,} trained"
+    yield "Parameters", Shared(of if trained is None else f"{of}, of which {trained:,} trained")
     claims = (("Regime", model.regime), ("Parent", model.parent))
     yield from ((name, Shared(value)) for name, value in claims if value)
     if model.parent_sha256:

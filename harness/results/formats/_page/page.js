@@ -26,7 +26,8 @@
     return made;
   }
 
-  rows.forEach((row, at) => {
+  const inOrder = Array.from(rows); // by the number of the row
+  inOrder.forEach((row, at) => {
     row.dataset.row = at;
   });
 
@@ -43,7 +44,6 @@
       const difference = isText ? collator.compare(first, second) : first - second;
       return (descending ? -difference : difference) || place(a) - place(b);
     });
-    body.append(...rows.flatMap((row) => (opened.has(place(row)) ? [row, opened.get(place(row))] : [row])));
     headings.forEach((heading, at) => {
       if (at === column) heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
       else heading.removeAttribute("aria-sort");
@@ -94,17 +94,12 @@
   }
 
   function show() {
-    let shown = 0;
-    for (const row of rows) {
-      const visible = listed.has(place(row)) && shown < most;
-      if (visible) dress(row);
-      if (row.hidden === visible) row.hidden = !visible;
-      if (opened.has(place(row))) opened.get(place(row)).hidden = !visible;
-      shown += visible;
-    }
+    const shown = rows.filter((row) => listed.has(place(row))).slice(0, most);
+    for (const row of shown) dress(row);
+    body.replaceChildren(...shown.flatMap((row) => [row, opened.get(place(row))].filter(Boolean)));
     const all = listed.size === rows.length ? number(rows.length) : `${number(listed.size)} of ${number(rows.length)}`;
-    count.textContent = `${all} models${shown < listed.size ? `, ${number(shown)} shown` : ""}`;
-    more.hidden = shown === listed.size;
+    count.textContent = `${all} models${shown.length < listed.size ? `, ${number(shown.length)} shown` : ""}`;
+    more.hidden = shown.length === listed.size;
   }
 
   const [some, every] = more.querySelectorAll("button");
@@ -129,10 +124,10 @@
   // What a row gets when it is first shown: bars with intervals, and the number of its flags for narrow screens.
 
   function dress(row) {
-    if (row.dataset.dressed) return;
-    row.dataset.dressed = "";
+    if (opener(row).hasAttribute("aria-expanded")) return;
+    row.hidden = false;
     Array.from(row.cells).forEach((cell, column) => {
-      cell.classList.add(data.columns[column]);
+      cell.classList.add(data.columns[column], ...headings[column].classList);
       if (data.columns[column] === "accuracy" && cell.firstChild) cell.append(bar(...cell.textContent.match(/[\d.]+/g)));
     });
     const flags = data.rows[place(row)].flags.length;
@@ -243,7 +238,7 @@
   function follow() {
     const row = rows.find((one) => one.id === location.hash.slice(1));
     if (!row) return;
-    if (row.hidden) {
+    if (!row.isConnected) {
       form.reset();
       cancelAnimationFrame(waiting);
       most = rows.length;
@@ -262,7 +257,7 @@
     if (!marks.has(place(mark))) marks.set(place(mark), []);
     marks.get(place(mark)).push(mark);
     mark.addEventListener("click", () => {
-      const row = rows.find((one) => place(one) === place(mark));
+      const row = inOrder[place(mark)];
       if (location.hash === `#${row.id}`) follow();
       else location.hash = row.id;
     });
@@ -271,7 +266,7 @@
   let lit = [];
   function light(at) {
     for (const one of lit) one.classList.remove("lit");
-    lit = at === null ? [] : [...(marks.get(at) ?? []), ...rows.filter((row) => place(row) === at)];
+    lit = at === null ? [] : [...(marks.get(at) ?? []), inOrder[at]];
     for (const one of lit) one.classList.add("lit");
     for (const readout of readouts) readout.textContent = at === null ? "\u00a0" : summary(at);
   }

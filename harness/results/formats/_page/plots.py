@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from harness.results.formats._base import CLEAN, Board, Row
+from harness.results.formats._base import Board, Row
 from harness.results.formats._page.axes import HEIGHT, WIDTH, Axis, frame, percent_axis
 from harness.results.formats._page.markup import Markup, element
 from harness.results.measures import ranking
@@ -78,7 +78,12 @@ def _clean_and_robust(board: Board, colours: dict[str, int]) -> Markup | None:
     ]
     labels = _labels([(row.checkpoint, *at[place]) for place, row, _ in points]) if len(points) <= _FEW else []
     about = f"One mark for each of {len(points):,} models; arrows lead from a model to those trained from it."
-    content = [frame(across, up), *arrows, *labels, *dots]
+    content = [
+        frame(across, up),
+        element("g", *arrows, class_="arrows" if len(points) <= _FEW else "arrows faint"),
+        *labels,
+        *dots,
+    ]
     return _figure(f"Clean and robust accuracy ({first.label})", about, content, colours)
 
 
@@ -90,7 +95,7 @@ def _arrow(begin: tuple[float, float], end: tuple[float, float], place: int) -> 
     tip_x, tip_y = x1 - 7 * along, y1 - 7 * across
     sides = [(tip_x - 6 * along + side * 3 * across, tip_y - 6 * across - side * 3 * along) for side in (1, -1)]
     head = "L".join(f"{x:.1f} {y:.1f}" for x, y in (sides[0], (tip_x, tip_y), sides[1]))
-    return element("path", class_="arrow", d=f"M{x0} {y0}L{tip_x:.1f} {tip_y:.1f}M{head}", data_row=place)
+    return element("path", d=f"M{x0:g} {y0:g}L{tip_x:.1f} {tip_y:.1f}M{head}", data_row=place)
 
 
 def _labels(marks: list[tuple[str, float, float]]) -> Iterator[Markup]:
@@ -121,9 +126,7 @@ def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, 
 def _survivors(board: Board, colours: dict[str, int]) -> Markup | None:
     """Samples that survive after each step, of the rows whose result has the steps that most have."""
     steps = {
-        place: tuple(step.name for step in row.results[row.ranked_by].steps)
-        for place, row in enumerate(board.rows)
-        if row.ranked_by
+        place: tuple(step.name for step in row.deciding.steps) for place, row in enumerate(board.rows) if row.ranked_by
     }
     if not steps:
         return None
@@ -131,7 +134,7 @@ def _survivors(board: Board, colours: dict[str, int]) -> Markup | None:
     lines = []
     for place, row in enumerate(board.rows):
         if steps.get(place) == usual:
-            result = row.results[row.ranked_by or CLEAN]
+            result = row.deciding
             lines.append((place, row, [result.clean_acc, *(step.after / result.n for step in result.steps)]))
     ticks = tuple((float(i), name if len(name) < 14 else f"{name[:12]}…") for i, name in enumerate(("clean", *usual)))
     across = Axis("after step", -0.3, len(usual) + 0.3, ticks if len(ticks) <= 6 else _thinned(ticks))
@@ -139,17 +142,11 @@ def _survivors(board: Board, colours: dict[str, int]) -> Markup | None:
         "samples that survive, %", [0.0, *(share for *_, shares in lines for share in shares)], vertical=True
     )
     about = f"One line for each of {len(lines):,} models."
-    drawn = [
-        _line(
-            place,
-            row,
-            list(zip(map(across.at, range(len(shares))), map(up.at, shares), strict=True)),
-            colours,
-            len(lines),
-        )
+    courses = [
+        (place, row, [(across.at(step), up.at(share)) for step, share in enumerate(shares)])
         for place, row, shares in lines
     ]
-    return _figure("Survivors, step by step", about, [frame(across, up), *drawn], colours)
+    return _figure("Survivors, step by step", about, [frame(across, up), _courses(courses, colours)], colours)
 
 
 def _thinned(ticks: tuple[tuple[float, str], ...]) -> tuple[tuple[float, str], ...]:
@@ -173,14 +170,19 @@ def _by_eps(board: Board, colours: dict[str, int]) -> Markup | None:
         "robust accuracy, %", [0.0, *(share for *_, points in lines for _, share in points)], vertical=True
     )
     about = f"One line for each of {len(lines):,} models that were evaluated at several radii."
-    drawn = [
-        _line(place, row, [(across.at(x), up.at(y)) for x, y in points], colours, len(lines))
-        for place, row, points in lines
+    courses = [(place, row, [(across.at(x), up.at(y)) for x, y in points]) for place, row, points in lines]
+    return _figure("Robust accuracy against eps", about, [frame(across, up), _courses(courses, colours)], colours)
+
+
+def _courses(courses: list[tuple[int, Row, list[tuple[float, float]]]], colours: dict[str, int]) -> Markup:
+    """A line for each row, faint where there are many."""
+    lines = [
+        element(
+            "path",
+            class_=_colour(row, colours),
+            d="M" + "L".join(f"{x:g} {y:g}" for x, y in points),
+            data_row=place,
+        )
+        for place, row, points in courses
     ]
-    return _figure("Robust accuracy against eps", about, [frame(across, up), *drawn], colours)
-
-
-def _line(place: int, row: Row, points: list[tuple[float, float]], colours: dict[str, int], lines: int) -> Markup:
-    course = "M" + "L".join(f"{x} {y}" for x, y in points)
-    kind = "course" if lines <= _FEW else "course faint"
-    return element("path", class_=f"{kind} {_colour(row, colours)}", d=course, data_row=place)
+    return element("g", *lines, class_="courses" if len(lines) <= _FEW else "courses faint")

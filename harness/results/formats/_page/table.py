@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from harness.results.formats._base import CLEAN, Accuracy, Board, Row
+from harness.results.formats._base import Accuracy, Board, Row
 from harness.results.formats._page.markup import Child, Markup, element, join
 from harness.results.measures import ranking
 
 __all__ = ["SHOWN", "Column", "anchor", "columns", "table"]
 
-SHOWN = 100
+SHOWN = 50
 """Rows that are shown at first; a longer table takes seconds to lay out."""
 
 
@@ -21,7 +21,8 @@ class Column:
     """One column.
 
     Attributes:
-        title: its heading. kind: the class of its cells, which says at what width of the page it is shown.
+        title: its heading. kind: the class of its heading, which says at what width of the page it is shown; the script
+            gives it to the cells of the rows that it shows.
         cell: what a row shows. value: what it sorts by. accuracy: whether that is a fraction that has an interval.
     """
 
@@ -52,10 +53,10 @@ def columns(board: Board) -> tuple[Column, ...]:
         Column("Architecture", "wide", lambda row: row.architecture, lambda row: row.architecture),
         *measures,
         Column("Clean", "", lambda row: _accuracy(row.clean), lambda row: _value(row.clean), accuracy=True),
-        Column("Parameters", "wide", lambda row: f"{row.parameters:,}", lambda row: row.parameters),
-        Column("Trained", "wide", _share, lambda row: row.trained_share and round(row.trained_share, 6)),
-        Column("Images", "wide", lambda row: f"{row.n:,}", lambda row: row.n),
         Column("Flags", "medium", _flags, lambda row: len(row.flags)),
+        Column("Parameters", "widest", lambda row: f"{row.parameters:,}", lambda row: row.parameters),
+        Column("Trained", "widest", _share, lambda row: row.trained_share and round(row.trained_share, 6)),
+        Column("Images", "widest", lambda row: f"{row.n:,}", lambda row: row.n),
     )
 
 
@@ -69,14 +70,14 @@ def table(board: Board, shown: tuple[Column, ...]) -> Markup:
 
 def anchor(row: Row) -> str:
     """The fragment that a link to a row has."""
-    return f"row-{row.results[row.ranked_by or CLEAN].record_id[:16]}"
+    return f"row-{row.deciding.record_id[:16]}"
 
 
 def _with_starts(rows: tuple[Row, ...]) -> Iterator[tuple[Row, bool]]:
     """Every row, and whether a group begins with it."""
     yield from ((row, True) for row in rows[:1])
     for before, row in pairwise(rows):
-        yield row, (before.group, before.n, before.ranked_by) != (row.group, row.n, row.ranked_by)
+        yield row, not row.grouped_with(before)
 
 
 def _heading(place: int, column: Column) -> Markup:
@@ -87,15 +88,12 @@ def _heading(place: int, column: Column) -> Markup:
 
 
 def _line(row: Row, place: int, first: bool, shown: tuple[Column, ...]) -> Markup:
-    cells = (
-        _name(row, column) if column.kind == "name" else element("td", column.cell(row), class_=column.kind or None)
-        for column in shown
-    )
+    cells = (_name(row, column) if column.kind == "name" else element("td", column.cell(row)) for column in shown)
     return element("tr", *cells, id=anchor(row), class_="start" if first else None, hidden=place >= SHOWN)
 
 
 def _name(row: Row, column: Column) -> Markup:
-    button = element("button", column.cell(row), type="button")
+    button = element("button", column.cell(row))
     return element("th", button, element("small", row.regime or ""), scope="row")
 
 

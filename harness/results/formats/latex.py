@@ -1,0 +1,77 @@
+"""A LaTeX table with booktabs: accuracies in percent, and which rows cannot be told apart.
+
+The document needs ``\\usepackage{booktabs}``. Where a board holds several sets of images, a rule separates them.
+"""
+
+from __future__ import annotations
+
+from harness.results.formats._base import Accuracy, Board, Format, Row
+from harness.results.formats._tex import escaped
+from harness.results.measures import ranking
+from harness.results.ties import runs
+from harness.util.text import printable
+
+__all__ = ["latex"]
+
+_LONGEST = 10_000
+
+
+def _render(board: Board) -> str:
+    measures = ranking(board.measures)
+    head = ["Rank", "Model", "Regime", "Clean", *(escaped(measure.label) for measure in measures), "Tied with"]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        f"  \\caption{{{_caption(board)}}}",
+        f"  \\begin{{tabular}}{{rll{'r' * (1 + len(measures))}l}}",
+        r"    \toprule",
+        f"    {' & '.join(head)} \\\\",
+        r"    \midrule",
+        *_body(board, [measure.name for measure in measures]),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    lines += [f"% left out: {printable(reason, longest=_LONGEST)}" for _, reason in board.left_out]
+    return "\n".join([*lines, ""])
+
+
+def _body(board: Board, measures: list[str]) -> list[str]:
+    lines: list[str] = []
+    before: Row | None = None
+    for row in board.rows:
+        if before and row.images != before.images:
+            lines.append(r"    \midrule")
+        elif before and not row.grouped_with(before):
+            lines.append(r"    \addlinespace")
+        cells = [
+            str(row.rank),
+            escaped(row.checkpoint),
+            escaped(row.regime or ""),
+            _percent(row.clean),
+            *(_percent(row.robust.get(name)) for name in measures),
+            runs(row.tied_with).replace(" to ", "--"),
+        ]
+        lines.append(f"    {' & '.join(cells)} \\\\")
+        before = row
+    return lines
+
+
+def _caption(board: Board) -> str:
+    images = "fewer than all" if board.partial else "all"
+    where = f"{board.dataset} {board.split}, {board.norm} {board.eps}: {images} {board.size:,} images"
+    return escaped(
+        f"{where}. Accuracies in percent with 95 % Wilson intervals, ranked by {board.ranked_by}; equal figures share "
+        f"a rank. {board.told_apart_by} The last column gives the ranks that a row cannot be told apart from."
+    )
+
+
+def _percent(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return "--"
+    low, high = 100 * accuracy.low, 100 * accuracy.high
+    return f"{100 * accuracy.value:.1f} {{\\scriptsize({low:.1f}--{high:.1f})}}"
+
+
+latex = Format(suffix=".tex", render=_render)

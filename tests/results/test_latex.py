@@ -1,0 +1,71 @@
+"""LaTeX tables: whole, escaped, and with ties marked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.results import formats, leaderboard
+from harness.results.formats import Board
+from harness.results.formats._tex import escaped
+from harness.results.record import Result
+from harness.results.store import LeftOut
+from tests.results.records import make_result
+from tests.results.test_leaderboard import HOSTILE
+
+
+def table(*results: Result, **more: object) -> str:
+    (board,) = leaderboard.boards(results, **more)  # type: ignore[arg-type]
+    return formats.get("latex").render(board)
+
+
+def body(text: str) -> list[str]:
+    return text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+
+
+def test_a_table() -> None:
+    text = table(
+        make_result("a_1", robust=80),
+        make_result("a_1", robust=82, suite="pgd"),
+        make_result("b", robust=78, regime=None),
+        make_result("c", robust=5),
+    )
+    assert r"\begin{tabular}{rllrrrl}" in text
+    assert r"Rank & Model & Regime & Clean & AutoAttack & PGD & Tied with \\" in text
+    assert [line.strip() for line in body(text)] == [
+        r"1 & a\_1 & bn-ft & 98.0 {\scriptsize(93.0--99.4)} & 80.0 {\scriptsize(71.1--86.7)} "
+        r"& 82.0 {\scriptsize(73.3--88.3)} & 2 \\",
+        r"2 & b &  & 98.0 {\scriptsize(93.0--99.4)} & 78.0 {\scriptsize(68.9--85.0)} & -- & 1 \\",
+        r"\addlinespace",
+        r"3 & c & bn-ft & 98.0 {\scriptsize(93.0--99.4)} & 5.0 {\scriptsize(2.2--11.2)} & -- &  \\",
+    ]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, r"\input{/etc/passwd}", "50% & more", "$x^2$", "a~b#c{d}"])
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "suite", "dataset"])
+def test_every_sign_is_text(text: str, field: str) -> None:
+    rendered = table(make_result(weights="w" * 64, **{field: text}))  # type: ignore[arg-type]
+    (line,) = body(rendered)
+    assert escaped(text) in rendered
+    assert len(re.findall(r"(?<!\\)&", line)) == 5
+    own = {"textbackslash", "textasciitilde", "textasciicircum", "scriptsize", "begin", "end", "centering", "caption"}
+    own |= {"toprule", "midrule", "bottomrule", "usepackage"}
+    assert set(re.findall(r"\\([a-z]+)", rendered)) <= own
+    for drawn in rendered.splitlines()[1:]:
+        bare = re.sub(r"\\[{}&%$#_\\]", "", drawn)
+        assert bare.count("{") == bare.count("}")
+        assert not set("%$#") & set(bare)
+
+
+def test_sets_of_images_are_separated_and_left_out_files_named() -> None:
+    sets = [make_result(f"m{i}", n=50, clean=50, data=str(i) * 64) for i in range(2)]
+    text = table(*sets, left_out=[LeftOut("x.json", "x.json\nwas changed")])
+    assert [line.strip() for line in body(text)].count(r"\midrule") == 1
+    assert r"% left out: x.json\nwas changed" in text
+
+
+def test_a_board_of_clean_accuracy_alone() -> None:
+    board: Board
+    (board,) = leaderboard.boards([make_result(suite="clean")])
+    assert r"\begin{tabular}{rllrl}" in formats.get("latex").render(board)
