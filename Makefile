@@ -8,13 +8,17 @@ PIP    := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser check docs clean
+# how many evaluations test-durability kills
+KILLS ?= 6
+
+.PHONY: help demo test test-browser test-durability check docs clean
 
 help:
 	@echo "make demo   train one regime, evaluate the shipped checkpoints, print the leaderboard"
 	@echo "make test   linter, types and the whole test suite"
 	@echo "make test-browser  the leaderboard's page in Chromium"
 	@echo "make check  linter and types alone"
+	@echo "make test-durability  kills evaluations at random moments (KILLS=N) and continues them"
 	@echo "make docs   the documentation, into docs/_build/html"
 	@echo "make clean  remove everything that make made"
 
@@ -32,6 +36,9 @@ test-browser: $(VENV)/installed-browser
 	fi
 	@if $(BIN)/python -m tests.browser.chromium; then $(TEST_ENV) $(BIN)/python -m pytest tests/browser; \
 	else echo "test-browser skipped: no Chromium is installed and none can be; name one with CHROMIUM=PATH"; fi
+
+test-durability: $(VENV)/installed-dev
+	$(TEST_ENV) $(BIN)/python -m benchmarks.resume --moments $(KILLS)
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

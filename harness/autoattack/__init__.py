@@ -203,14 +203,14 @@ class AutoAttack:
             device=self.device,
             state_dir=None if state is None else Path(state).with_name(f".{Path(state).name}.parts"),
         )
-
     def _attacked(self, plan: Plan, *, alone: str = "") -> _Found:
         """Run a plan, with what the reference says meanwhile.
 
         Args:
             alone: the attack, where it is not one of several.
         """
-        done = run(plan, progress=Progress(self.logger) if self.verbose else None)
+        # a saved state stays until the verdicts are on the disk
+        done = run(plan, progress=Progress(self.logger) if self.verbose else None, keep_state=True)
         result = done.result
         for flag in result.flags:
             if flag.doubtful:
@@ -265,6 +265,8 @@ class AutoAttack:
             return None
         if held.get("points", plan.target.y).shape != plan.target.x.shape or "labels" not in held:
             return None
+        if plan.settings.state_dir is not None:  # left by a run that was killed at its very end
+            shutil.rmtree(plan.settings.state_dir, ignore_errors=True)
         if self.verbose:
             self.logger.log(f"nothing left to run: {state} holds the finished evaluation")
         return _Found(held["points"], held["labels"], known.robust_flags.bool(), known.clean_accuracy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -113,14 +114,16 @@ _PATTERN = re.compile(r"[*?[]")
 def available(checkpoint_dir: str | Path | None = None) -> list[Manifest]:
     """The manifests of all checkpoints that can be found by name, sorted by name.
 
-    Raises:
-        CheckpointError: one of the manifests cannot be read.
+    One that cannot be read is left out, with a warning that names it.
     """
     found: dict[str, Manifest] = {}
     for folder in folders(checkpoint_dir):
         for weights in _weights_in(folder):
             if weights.stem not in found and manifest_path(weights).is_file():
-                found[weights.stem] = read_manifest(manifest_path(weights))
+                try:
+                    found[weights.stem] = read_manifest(manifest_path(weights))
+                except CheckpointError as error:
+                    warnings.warn(f"left out: {error}", stacklevel=2)
     return [found[name] for name in sorted(found)]
 
 

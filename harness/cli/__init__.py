@@ -185,10 +185,14 @@ def _meant(error: click.UsageError) -> str:
 def _fail(settings: _Settings, message: str, code: int) -> int:
     if settings.debug:
         traceback.print_exc()
+    _say("error", message)
+    return code
+
+
+def _say(kind: str, message: str) -> None:
     line = " ".join(message.split())
     # names come from files; no control sequence of theirs may reach the terminal
-    click.echo("error: " + "".join(c if c.isprintable() else "?" for c in line), err=True)
-    return code
+    click.echo(f"{kind}: " + "".join(c if c.isprintable() else "?" for c in line), err=True)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -232,7 +236,7 @@ def _quiet_libraries(settings: _Settings) -> Iterator[None]:
         line: str | None = None,
     ) -> None:
         if filename.startswith(_PACKAGE) or settings.debug:
-            click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+            _say("warning", str(message))
 
     handler = logging.NullHandler()
     with warnings.catch_warnings():

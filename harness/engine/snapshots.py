@@ -21,6 +21,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -150,6 +151,15 @@ class State:
                 path.unlink(missing_ok=True)
         found = (_read(path) for path in self._files("part-*.pt"))
         return [_unpacked(task) for content in found if content is not None for task in content["tasks"]]
+
+    def clear_if_older(self, result: Path) -> None:
+        """Remove the state of a run whose result was stored, and which was killed before it could remove it.
+
+        A state that was written after ``result`` is of a run that goes on, or whose own result is not stored yet.
+        """
+        with suppress(FileNotFoundError):
+            if self.folder is not None and (self.folder / "pool.pt").stat().st_mtime_ns <= result.stat().st_mtime_ns:
+                self.clear()
 
     def clear(self) -> None:
         """Remove the state: the result is stored, or the state is of no use."""

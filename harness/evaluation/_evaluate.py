@@ -187,7 +187,7 @@ def run(
                 settings,
                 device=device,
                 size=size,
-                folder=None if settings.state_dir is None else settings.state_dir / plan.state_name,
+                folder=plan.state.folder,
                 progress=progress,
             )
             # of the threads that it ran with

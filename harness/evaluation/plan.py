@@ -15,6 +15,7 @@ from harness.audit import checks, kinds, plausible
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.datasets import Dataset
+from harness.engine.snapshots import State
 from harness.engine.types import Index
 from harness.errors import InvalidInput
 from harness.evaluation import reference
@@ -115,6 +116,12 @@ class Plan:
             "threat": _threat_record(self.threat),
             "suite": self.suite.name,
         }
+
+    @cached_property
+    def state(self) -> State:
+        """Where a run in flight is saved, as it is found before the run."""
+        folder = self.settings.state_dir
+        return State(None if folder is None else folder / self.record_id)
 
     @cached_property
     def record_id(self) -> str:

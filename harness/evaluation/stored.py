@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.engine.types import AttackProgress
+from harness.errors import ResultError
 from harness.evaluation import _evaluate
 from harness.evaluation._evaluate import Evaluation
 from harness.evaluation.plan import Plan
@@ -85,8 +86,15 @@ def obtain(
     Raises:
         ResultError: the folder cannot be written, or holds a damaged result of this evaluation.
     """
-    known = None if force else find(plan, root)
-    if known is None:
+    try:
+        known = find(plan, root)
+    except ResultError:
+        if not force:
+            raise
+        known = None
+    if known is not None:
+        plan.state.clear_if_older(known.path)
+    if known is None or force:
         done = _evaluate.run(plan, progress=progress, keep_state=True)
         path = keep(done, plan.target.x, root, adversarial=adversarial, force=force)
         done.state.clear()

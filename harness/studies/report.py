@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.studies.planning import Measure, Member
 from harness.studies.statistics import SEEDS_FOR_OTHERS, p_text
 from harness.training.health import FALLING
 from harness.util.files import write_atomically
+from harness.util.text import printable
 
 __all__ = ["markdown", "write_report"]
 
@@ -99,7 +101,13 @@ def markdown(
     if flags:
         parts += ["## Reliability flags", flags]
     parts += ["## How it was made", "\n".join(_made(measurements, sessions))]
-    return "\n\n".join(parts) + "\n"
+    return _inert("\n\n".join(parts)) + "\n"
+
+
+def _inert(page: str) -> str:
+    """The page without what names and texts in a stranger's study would make of it: HTML, hidden characters."""
+    lines = (printable(line, longest=len(line)) for line in page.split("\n"))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", "\n".join(lines))
 
 
 def _protocol(measurements: Measurements) -> Iterator[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["printable", "spreadsheet_cell"]
 
 _LONGEST = 120
+_FORMULA = ("=", "+", "-", "@")
 # control, format (bidirectional and zero-width ones among them), surrogate, private, unassigned, line separators
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -21,6 +22,12 @@ def printable(value: object, *, longest: int = _LONGEST) -> str:
         return text
     cut = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return "".join(_escaped(one) if unicodedata.category(one) in _HIDDEN else one for one in cut)
+
+
+def spreadsheet_cell(value: object, *, longest: int = _LONGEST) -> str:
+    """``value`` as a cell of a CSV file: `printable`, and nothing that a spreadsheet would run as a formula."""
+    text = printable(value, longest=longest)
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 def _escaped(character: str) -> str:

@@ -43,6 +43,17 @@ def test_list_checkpoints(harness: Harness) -> None:
     assert "tiny" in harness("list", "checkpoints").out
 
 
+def test_a_bad_manifest_is_named_and_the_others_are_listed(harness: Harness, tiny: Path) -> None:
+    (tiny.parent / "broken.pt").touch()
+    (tiny.parent / "broken.toml").write_text("name = '\x1b[31m'")
+    code, out, err = harness("list", "checkpoints")
+    assert code == 0
+    assert "tiny" in out
+    assert err.startswith("warning: left out: ")
+    assert "broken.toml" in err
+    assert "\x1b" not in err
+
+
 @pytest.fixture
 def results(folder: Path) -> Path:
     root = folder / "leaderboards" / "results"

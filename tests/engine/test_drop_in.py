@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from harness.autoattack import AutoAttack
+from harness.engine import executors
+from harness.errors import StorageError
 from harness.robustbench import EvaluationState
 from tests.engine.networks import network
 
@@ -148,6 +150,35 @@ def test_state_path_holds_the_verdicts_and_ends_the_matter(tmp_path: Path) -> No
     other = adversary(version="custom", attacks_to_run=["square"])
     with pytest.raises(ValueError, match="other attacks"):
         other.run_standard_evaluation(x, y, state_path=path)
+
+
+def test_the_state_stays_until_the_verdicts_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = data()
+    attack = adversary(version="custom", attacks_to_run=["apgd-ce"])
+    attack.apgd.n_restarts, attack.apgd.n_iter = 1, 10
+    path, parts, write = tmp_path / "state.json", tmp_path / ".state.json.parts", EvaluationState.to_disk
+
+    def full(state: EvaluationState, where: Path | str) -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationState, "to_disk", full)
+        with pytest.raises(StorageError):
+            attack.run_standard_evaluation(x, y, bs=12, state_path=path)
+    assert list(parts.rglob("pool.pt"))
+
+    def killed(state: EvaluationState, where: Path | str) -> None:
+        write(state, where)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationState, "to_disk", killed)
+        patch.setattr(executors, "execute", None)  # nothing is attacked again
+        with pytest.raises(KeyboardInterrupt):
+            attack.run_standard_evaluation(x, y, bs=12, state_path=path)
+    assert list(parts.rglob("pool.pt"))
+    attack.run_standard_evaluation(x, y, bs=12, state_path=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_attacks_to_run_belongs_to_custom() -> None:

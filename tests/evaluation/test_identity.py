@@ -25,6 +25,7 @@ from tests.registry.test_lineage import train_bn
 
 DATA = datasets.load("digits", limit=20)
 RESULTS = Path(__file__).resolve().parents[2] / "leaderboards" / "results"
+VERSION_1 = Path(__file__).resolve().parents[1] / "results" / "version_1"
 
 
 def planned(point: Checkpoint, **changes: Any) -> Plan:
@@ -226,6 +227,31 @@ def test_force_runs_again(tmp_path: Path, attacks: list[str]) -> None:
     assert len(attacks) == 2
 
 
+def test_a_state_whose_result_is_stored_is_removed(tmp_path: Path, attacks: list[str]) -> None:
+    """It was killed after it had stored the result and before it could remove its state."""
+    point, states = checkpoints.load("natural"), tmp_path / "states"
+
+    def leftover() -> Plan:
+        plan = planned(point, state_dir=states)
+        evaluation.run(plan, keep_state=True)
+        return planned(point, state_dir=states)
+
+    plan = leftover()
+    first = evaluation.obtain(planned(point), tmp_path)
+    assert list(states.rglob("pool.pt"))
+    assert evaluation.obtain(plan, tmp_path) == replace(first, ran=False)
+    assert list(states.iterdir()) == []
+    # older than the result, it is of no use to a run that is forced
+    plan = leftover()
+    first.path.touch()
+    evaluation.obtain(plan, tmp_path, force=True)
+    assert list(states.iterdir()) == []
+    # newer, it is of a forced run that was killed before it could store its own
+    plan = leftover()
+    plan.state.clear_if_older(first.path)
+    assert list(states.rglob("pool.pt"))
+
+
 @pytest.mark.parametrize("suite", ["clean", "pgd-20", "autoattack-reference"])
 @pytest.mark.parametrize("bn_stats", ["stored", "batch"])
 def test_both_hashes_follow_from_what_a_result_says(suite: str, bn_stats: str, tmp_path: Path) -> None:
@@ -237,14 +263,16 @@ def test_both_hashes_follow_from_what_a_result_says(suite: str, bn_stats: str, t
     assert identified(stored) == stored
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted([*RESULTS.glob("*.json"), *VERSION_1.glob("*.json")]), ids=lambda path: path.stem
+)
 def test_results_that_come_with_the_package_are_found(path: Path) -> None:
-    """They are of schema version 1, whose hashes were made otherwise."""
+    """Also one of schema version 1, whose hashes were made otherwise."""
     result = store.read(path)
     point = checkpoints.load(result.checkpoint)
     threat = f"{result.threat.norm}:{result.threat.eps}"
     plan = planned(point, data=datasets.load(result.dataset.name), threat=threat, suite=result.suite)
-    assert evaluation.obtain(plan, RESULTS) == Stored(path, result, ran=False)
+    assert evaluation.obtain(plan, path.parent) == Stored(path, result, ran=False)
 
 
 def test_one_name_of_several_checkpoints_finds_its_own(tmp_path: Path) -> None:

@@ -200,6 +200,17 @@ def test_unknown_names_and_missing_files(tmp_path: Path, monkeypatch: pytest.Mon
         checkpoints.find("natural_one", tmp_path / "nowhere")
 
 
+def test_one_bad_manifest_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bad_one", "good_one"):
+        registered(tmp_path, name)
+    (tmp_path / "bad_one.toml").write_text("[[[")
+    with pytest.warns(UserWarning, match="left out: .*bad_one.toml is not valid TOML"):
+        names = {manifest.name for manifest in checkpoints.available(tmp_path)}
+    assert "good_one" in names
+    assert "bad_one" not in names
+
+
 def test_every_available_checkpoint_loads() -> None:
     for manifest in checkpoints.available():
         assert checkpoints.load(manifest.name).manifest == manifest

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness import datasets
 from harness.results import leaderboard, store
 
@@ -29,3 +30,9 @@ def test_the_shipped_leaderboards_can_be_rebuilt(tmp_path: Path) -> None:
             assert standing.read_bytes() == path.read_bytes(), "run: harness leaderboard"
     for path, _ in stored.results:
         assert len(store.read_verdicts(path)) > 0
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_the_shipped_results_can_be_verified(path: Path) -> None:
+    verification = harness.verify(path)
+    assert [check for check in verification.checks if not check.holds] == []

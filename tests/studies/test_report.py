@@ -116,6 +116,21 @@ def test_one_seed_has_no_deviation_and_says_so(tmp_path: Path) -> None:
     assert "**holds for these 2 networks**" in page
 
 
+def test_texts_of_a_stranger_are_inert(tmp_path: Path) -> None:
+    """HTML and hidden characters in the page, line breaks and formulas in the tables."""
+    bad = "<script>x</script> \x1b[31m \u202eabc\r"
+    made = planned(title=f"T {bad}", question=f"Q {bad}", claim=[{"text": CLAIMS[1]["text"], "about": f"=1+1 {bad}"}])
+    write_report(measurements(made, ROBUST, CLEAN), tmp_path)
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    tables = [(tmp_path / f"{name}.csv").read_bytes().decode() for name in ("report", "runs", "claims")]
+    for text in (page, *tables):
+        assert not set("\x1b\u202e\r") & set(text)
+    assert "&lt;script>x&lt;/script>" in page
+    (claim,) = rows(tmp_path / "claims.csv")
+    assert claim["about"].startswith("'=1+1 <script>")
+    assert float(claim["estimate"]) < float(claim["high"])
+
+
 def test_what_did_not_train_is_named(tmp_path: Path) -> None:
     made = planned(claim=CLAIMS)
     write_report(measurements(made, ROBUST, CLEAN, {"natural": 2.4}), tmp_path)

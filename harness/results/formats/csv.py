@@ -9,11 +9,10 @@ import csv as writer
 import io
 
 from harness.results.formats._base import Board, Cell, Format
-from harness.util.text import printable
+from harness.util.text import spreadsheet_cell
 
 __all__ = ["csv"]
 
-_FORMULA = ("=", "+", "-", "@")
 _LONGEST = 10_000
 
 
@@ -36,10 +35,7 @@ def _cell(value: Cell) -> str:
         return f"{value:.6f}"
     if isinstance(value, int):
         return str(value)
-    # names and flags come from strangers' files: nothing hidden, no line break, and nothing that a spreadsheet would
-    # run as a formula
-    value = printable(value, longest=_LONGEST)
-    return f"'{value}" if value.lstrip(" ").startswith(_FORMULA) else value
+    return spreadsheet_cell(value, longest=_LONGEST)  # names and flags come from strangers' files
 
 
 csv = Format(suffix=".csv", render=_render)
