@@ -58,6 +58,10 @@ class Flag(Record):
             figures={"step": step, **self.figures},
         )
 
+    def __contains__(self, words: str) -> bool:
+        """Whether its sentence holds ``words``."""
+        return words in self.text
+
     def __str__(self) -> str:
         return self.text
 

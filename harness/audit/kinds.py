@@ -5,34 +5,61 @@ from __future__ import annotations
 from harness.audit.flags import define
 
 __all__ = [
+    "ANSWERS_QUANTISED",
     "BATCH_DEPENDENT",
+    "BN_NEVER_UPDATED",
+    "BN_NO_STATISTICS",
     "BN_STATS_BATCH",
     "BN_STATS_SEEN",
+    "BN_TINY_VARIANCE",
+    "CALLS_COUNTED",
+    "CHECK_FAILED",
     "CLASS_NAMES",
     "CLEAN_BY_CHANCE",
     "CLEAN_DIFFERS",
+    "CONSTANTS_FOR_BYTES",
     "DYNAMIC_DEFENCE",
     "EPS_CONVERTED",
     "EPS_COVERS_ALL",
     "EPS_TINY",
     "FEWER_TARGETS",
     "GRADIENT_MASKING",
+    "GRADIENT_MISLEADS",
+    "GRADIENT_RANDOM",
+    "GRADIENT_SHATTERED",
+    "GRADIENT_VANISHING",
+    "GRAD_MODE_DEPENDENT",
+    "IMAGES_DARK",
     "IMPORT_ASSUMED",
+    "INPUT_RANGE",
     "KNOWN_BEFORE",
     "LABELS_NEVER_PREDICTED",
+    "LABELS_PERMUTED",
     "LEGACY",
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
+    "LOGITS_HUGE",
+    "LOGITS_OFFSET",
+    "LOGITS_SATURATED",
+    "LOGITS_SMALL",
+    "LOG_PROBABILITIES",
     "LOSS_REPLACED",
     "MENDABLE",
+    "NAN_GRADIENT",
+    "NOT_FINITE_NEARBY",
+    "NO_GRADIENT",
+    "OUTPUTS_SATURATED",
     "PASSES_REPLACED",
     "PROBABILITIES",
     "RANDOMISED",
+    "RANDOM_NUMBERS",
     "RANKED_NOT_LOWEST",
     "REFERENCE_WARNING",
+    "SEEDED_INSIDE",
     "SEVERAL_SEEDS",
     "STANDS_IN",
     "STATE_KEPT",
+    "TRAIN_MODE",
     "ZERO_GRADIENT",
 ]
 
@@ -202,6 +229,190 @@ LEGACY = define(
     "warn",
     "a flag in free words, from a result file of schema version 1",
     "a flag of an older result file",
+)
+ANSWERS_QUANTISED = define(
+    "quantised",
+    "warn",
+    "a small change of the images changes no output at all",
+    "a change of the images by {change} leaves the outputs of {samples} of {of} samples exactly as they were: "
+    "the model or its outputs are quantised, and gradients say little",
+)
+BN_NEVER_UPDATED = define(
+    "bn-never-updated",
+    "warn",
+    "trained BN layers whose running statistics are still those of a new layer",
+    "the BN layers {names} are trained, but their running statistics are those of a new layer: re-estimate "
+    "them (--bn-stats clean), or train with a momentum that is not 0",
+)
+BN_NO_STATISTICS = define(
+    "bn-no-statistics",
+    "warn",
+    "BN layers without running statistics normalise by the batch at hand",
+    "the BN layers {names} have no running statistics and normalise by the batch at hand, so that no verdict "
+    "is that of an image alone",
+)
+BN_TINY_VARIANCE = define(
+    "bn-tiny-variance",
+    "warn",
+    "BN layers divide most of their channels by nearly nothing",
+    "the BN layers {names} have running variances near 0 in at least half of their channels: their outputs are"
+    " constants or rounding errors made large",
+)
+CALLS_COUNTED = define(
+    "calls-counted",
+    "warn",
+    "the forward pass changes a number that a module keeps",
+    "the forward pass changes numbers that the model keeps ({names}): it may answer the same image differently"
+    " after some number of calls",
+)
+CHECK_FAILED = define(
+    "check-failed",
+    "note",
+    "a check could not be made of this model",
+    "the check {check} could not be made of this model ({reason})",
+)
+CONSTANTS_FOR_BYTES = define(
+    "constants-for-bytes",
+    "warn",
+    "the constants of the normalisation are for images in 0..255",
+    "the model subtracts up to {mean} and divides by up to {deviation}, constants for images in 0..255, where "
+    "images are in [0, 1]: divide both by 255",
+)
+GRADIENT_MISLEADS = define(
+    "gradient-misleads",
+    "warn",
+    "the output does not change as the gradient says it would",
+    "a step along the gradient changes the output by {found} times what the gradient says (median of {of} "
+    "samples): gradient attacks are led astray",
+)
+GRADIENT_RANDOM = define(
+    "gradient-random",
+    "warn",
+    "two backward passes at the same point differ",
+    "two gradients at the same point differ (cosine {cosine}): the backward pass is randomised",
+)
+GRADIENT_SHATTERED = define(
+    "gradient-shattered",
+    "warn",
+    "the gradient holds for far smaller steps than those of an attack",
+    "at a quarter of the radius the output has changed by {found} times what the gradient says (median of {of}"
+    " samples), and for tiny steps by what it says: it holds nowhere but in a point's immediate neighbourhood",
+)
+GRADIENT_VANISHING = define(
+    "gradient-vanishing",
+    "warn",
+    "the gradient is tiny beside the outputs",
+    "by the gradient a change of every pixel by 8/255 changes the outputs by {share} of their spread (median "
+    "of {of} samples): it vanishes on the way back, or the model hardly looks at its images",
+)
+GRAD_MODE_DEPENDENT = define(
+    "grad-mode-dependent",
+    "warn",
+    "the output is another one where gradients are recorded",
+    "the model answers otherwise where gradients are recorded: gradient attacks attack another function than "
+    "the one that is judged",
+)
+IMAGES_DARK = define(
+    "images-dark",
+    "warn",
+    "no pixel is brighter than 1/255",
+    "no pixel of the images is brighter than {brightest}: were they divided by 255 twice?",
+)
+INPUT_RANGE = define(
+    "input-range",
+    "warn",
+    "the model is far more accurate on images of another range",
+    "the model classifies {correct} of {of} images correctly, and {otherwise} if {what}",
+)
+LABELS_PERMUTED = define(
+    "labels-permuted",
+    "warn",
+    "the predictions are right up to the names of the classes",
+    "{correct} of {of} predictions are right, but {otherwise} are if classes are renamed ({example}): are the "
+    "labels in another order than the model's classes?",
+)
+LOGITS_OFFSET = define(
+    "logits-offset",
+    "warn",
+    "logits lie so far from zero that float32 cannot tell them apart",
+    "logits lie around {offset} and differ by {spread}, of which float32 keeps less than {digits} digits: "
+    "subtract their mean in the model",
+)
+LOGITS_SATURATED = define(
+    "logits-saturated",
+    "warn",
+    "the cross-entropy has no gradient in float32",
+    "on {samples} of {of} samples the largest logit is more than 80 ahead of all others, so that the cross-"
+    "entropy has no gradient in float32",
+)
+LOGITS_SMALL = define(
+    "logits-small",
+    "warn",
+    "logits so close to each other that losses in float32 hardly change",
+    "the logits differ by {spread} only (median), so that losses in float32 hardly change: train or scale the "
+    "model so that they differ by more",
+)
+LOG_PROBABILITIES = define(
+    "log-probabilities",
+    "note",
+    "the outputs are logarithms of probabilities",
+    "the outputs are logarithms of probabilities, as after a log-softmax: attacks treat them as logits, which "
+    "changes nothing but rounding",
+)
+NAN_GRADIENT = define(
+    "nan-gradient",
+    "warn",
+    "gradients are NaN or infinite where the loss is finite",
+    "the gradient was NaN or infinite in some pixels of {samples} of {of} samples although the loss was finite"
+    " (a square root, norm or logarithm at zero?); these entries were taken as zero, and gradient attacks are "
+    "weaker for it",
+)
+NOT_FINITE_NEARBY = define(
+    "not-finite-nearby",
+    "warn",
+    "the output is NaN or infinite at points inside the threat model",
+    "the model returned NaN or infinite logits at random points inside the threat model around {samples} of "
+    "{of} samples",
+)
+NO_GRADIENT = define(
+    "no-gradient",
+    "note",
+    "the output has no gradient with respect to the images",
+    "the output has no gradient with respect to the images, so that only attacks without gradients can be made",
+)
+OUTPUTS_SATURATED = define(
+    "outputs-saturated",
+    "warn",
+    "outputs in [0, 1], most of them exactly 0 or 1, as of saturated sigmoids",
+    "{share} of the outputs are exactly 0 or 1 within rounding, as of saturated sigmoids: attacks need the "
+    "values before",
+)
+RANDOM_NUMBERS = define(
+    "random-numbers",
+    "warn",
+    "the forward pass draws random numbers, and its answers agreed all the same",
+    "the forward pass draws random numbers ({generators}) although {calls} calls gave the same answers: it may"
+    " be randomised on other images or in rare cases",
+)
+SEEDED_INSIDE = define(
+    "seeded-inside",
+    "warn",
+    "the forward pass seeds a global random generator",
+    "the forward pass seeds a global random generator ({generators}), so that its randomness looks like none: "
+    "attacks should average over it (--suite autoattack-rand)",
+)
+TRAIN_MODE = define(
+    "train-mode",
+    "refuse",
+    "modules that behave otherwise in training are in train mode",
+    "{names} are in train mode, so that answers depend on the batch, on chance and on the passes before; put "
+    "all of the model's modules in eval mode: model.eval()",
+)
+LOGITS_HUGE = define(
+    "logits-huge",
+    "warn",
+    "logits so large that losses overflow in float32",
+    "logits reach {largest}, where losses in float32 overflow",
 )
 
 MENDABLE = frozenset(kind.code for kind in (CLASS_NAMES, EPS_COVERS_ALL, EPS_TINY))

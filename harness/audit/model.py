@@ -21,6 +21,8 @@ from harness.errors import InvalidInput, ModelError
 __all__ = [
     "batch_dependent",
     "gradient_masking",
+    "log_probabilities",
+    "permuted",
     "probabilities",
     "randomised",
     "refuse_changed_images",
@@ -45,14 +47,17 @@ gradients (as in AutoAttack)."""
 def refuse_changed_state(model: nn.Module) -> Iterator[None]:
     """Raise a `ModelError` if passes made inside change the model's tensors, and put these back."""
     before = {name: value.clone() for name, value in _tensors(model).items()}
-    yield
-    now = _tensors(model)
-    changed = [name for name, value in before.items() if name not in now or not _same(now[name], value)]
-    if changed:
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        now = _tensors(model)
+        changed += [name for name, value in before.items() if name not in now or not _same(now[name], value)]
         with torch.no_grad():
             for name in changed:
                 if name in now and now[name].shape == before[name].shape:
                     now[name].copy_(before[name])
+    if changed:
         shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise ModelError(
             f"the model's forward pass changes its own state ({shown}), so that every verdict would depend on the "
@@ -119,6 +124,37 @@ def state_kept(before: Tensor, after: Tensor) -> Flag | None:
 def gradient_masking(broken: int, of: int) -> Flag | None:
     """Whether an attack without gradients broke too many ``of`` the samples after others had tried."""
     return kinds.GRADIENT_MASKING(broken=broken, of=of) if broken / of > _GRADIENT_FREE_GAIN else None
+
+
+def log_probabilities(logits: Tensor) -> Flag | None:
+    """Whether outputs ``[n, k]`` look like logarithms of probabilities."""
+    return kinds.LOG_PROBABILITIES() if bool((logits.double().logsumexp(dim=1).abs() < 1e-5).all()) else None
+
+
+def permuted(predicted: Tensor, y: Tensor, classes: int) -> Flag | None:
+    """Whether predictions are right up to the names of the classes.
+
+    Args:
+        predicted, y: int64 ``[n]``.
+    """
+    if len(torch.unique(y)) < 3:
+        return None
+    table = torch.bincount(y * classes + predicted, minlength=classes * classes)[: classes * classes]
+    counts = table.reshape(classes, classes).clone()
+    right, otherwise, example = int(counts.diagonal().sum()), 0, ""
+    for _ in range(classes):
+        best = int(counts.argmax())
+        count, (label, called) = int(counts.flatten()[best]), divmod(best, classes)
+        if count == 0:
+            break
+        otherwise += count
+        example = example or (f"images labelled {label} are taken for {called}" if label != called else "")
+        counts[label] = 0
+        counts[:, called] = 0
+    # by chance alone the best names of few samples fit a good share of them
+    if otherwise < 0.7 * len(y) or otherwise - right < 0.35 * len(y):
+        return None
+    return kinds.LABELS_PERMUTED(correct=right, of=len(y), otherwise=otherwise, example=example)
 
 
 def probabilities(logits: Tensor) -> Flag | None:

@@ -203,6 +203,7 @@ class AutoAttack:
             device=self.device,
             state_dir=None if state is None else Path(state).with_name(f".{Path(state).name}.parts"),
         )
+
     def _attacked(self, plan: Plan, *, alone: str = "") -> _Found:
         """Run a plan, with what the reference says meanwhile.
 

@@ -21,7 +21,7 @@ figures behind it. Terminal, leaderboards, reports and the log of the drop-in Au
 |---|---|
 | note | worth knowing; the result holds |
 | warn | the result may be wrong; `--strict` ends with exit code 3 |
-| refuse | no result should be given; `--strict` ends with exit code 3 |
+| refuse | no result can be given: the evaluation ends before the attack with the flag's sentence |
 
 | code | severity | raised when |
 |---|---|---|

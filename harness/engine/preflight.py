@@ -28,7 +28,7 @@ from harness.suites import Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "batch_size", "prepare"]
 
 _CPU_BATCH, _GPU_BATCH = 128, 512
 # An attack's own work for the rows of several passes takes hardly longer than for those of one. But its states must not
@@ -110,7 +110,7 @@ def prepare(
     # two passes of a randomised model differ in any case
     dependent = None if random else checks.batch_dependent(together[:1], alone)
     flags = [flag for flag in (None if suite.expects_random else random, dependent) if flag]
-    size = _batch_size(settings, pool, device)
+    size = batch_size(settings.batch_size, pool.x[0].numel(), device)
     judge = Judge(model, threat, classes=classes, limit=size)
     steady = not random and not dependent
     incomparable = _incomparable(random, dependent, slope)
@@ -146,11 +146,17 @@ def _incomparable(random: Flag | None, dependent: Flag | None, gradient: Tensor 
     return "the model has no gradient" if gradient is None else None
 
 
-def _batch_size(settings: Settings, pool: Pool, device: torch.device) -> int:
-    if settings.batch_size != "auto":
-        return int(settings.batch_size)
+def batch_size(wanted: int | str, numel: int, device: torch.device) -> int:
+    """The most rows that go through a model together.
+
+    Args:
+        wanted: a number, or "auto".
+        numel: how many numbers an image has.
+    """
+    if wanted != "auto":
+        return int(wanted)
     budget = (_GPU_BATCH if device.type == "cuda" else _CPU_BATCH) * _CIFAR
-    return max(8, min(budget // max(1, pool.x[0].numel()), 1024))
+    return max(8, min(budget // max(1, numel), 1024))
 
 
 def _with_gradient(passes: Passes, x: Tensor, call: str) -> tuple[Tensor, Tensor | None]:

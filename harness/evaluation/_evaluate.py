@@ -176,6 +176,7 @@ def run(
     with pinned(device, dtype=target.dtype), torch.cuda.device(device) if _is_gpu(device) else nullcontext():
         model = target.prepared(plan.threat, device, progress)
         started, began = datetime.now(UTC), time.perf_counter()
+        flags += plan.audited(model, device)
         with threads(1 if device.type == "cpu" and settings.workers != 1 else None):
             finding = attack(
                 model,
@@ -202,7 +203,7 @@ def run(
         clean_acc=float((verdicts.clean_pred == verdicts.y).mean()),
         robust_acc=float(verdicts.robust.mean()),
         steps=[_with_source(step) for step in finding.steps],
-        flags=[*flags, *finding.flags, *_guessing(verdicts, target.dataset_record.classes)],
+        flags=_each_doubt_once(flags, [*finding.flags, *_guessing(verdicts, target.dataset_record.classes)]),
         environment=where,
         evaluation_id=plan.evaluation_id,
         record_id=plan.record_id,
@@ -220,6 +221,12 @@ def run(
 
 def _guessing(verdicts: Verdicts, classes: int) -> tuple[Flag, ...]:
     return tuple(plausible.guessing(verdicts.y, verdicts.clean_pred, classes))
+
+
+def _each_doubt_once(before: list[Flag], found: list[Flag]) -> list[Flag]:
+    """All flags, but for those of the attack that say without figures what was flagged before it."""
+    known = {flag.code for flag in before}
+    return [*before, *(flag for flag in found if flag.figures or flag.code not in known)]
 
 
 def _is_gpu(device: torch.device) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from harness import suites
@@ -15,6 +16,7 @@ from harness.audit import checks, kinds, plausible
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.datasets import Dataset
+from harness.engine.preflight import batch_size
 from harness.engine.snapshots import State
 from harness.engine.types import Index
 from harness.errors import InvalidInput
@@ -98,13 +100,25 @@ class Plan:
 
     @cached_property
     def checked(self) -> tuple[Flag, ...]:
-        """The flags of audit checks, which are made on the model as it was loaded.
+        """The flags of the checks that users added, which are made on the model as it was loaded.
 
         Raises:
             UnknownName, InvalidInput, HarnessError: a check that there is not, or that fails.
+            ModelError: a check that refuses the model.
+        """
+        target, chosen = self.target, (*checks.added(), *self.settings.checks)
+        return tuple(checks.run(target.model, target.x, target.y, self.threat, chosen))
+
+    def audited(self, model: nn.Module, device: torch.device) -> list[Flag]:
+        """The flags of this package's checks of ``model``, the target's as it is attacked, on its device.
+
+        Raises:
+            ModelError: a check refuses it.
         """
         target = self.target
-        return tuple(checks.run(target.model, target.x, target.y, self.threat, named=self.settings.checks))
+        size = batch_size(self.settings.batch_size, target.x[0].numel(), device)
+        random = self.suite.expects_random
+        return checks.audit(model, target.x, target.y, self.threat, expects_random=random, batch_size=size)
 
     @cached_property
     def description(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from harness.util.user_file import from_file, is_in_file, one_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["is_member", "is_own", "lookup", "members", "summaries"]
+__all__ = ["is_member", "is_own", "lookup", "members", "own_members", "summaries"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +36,11 @@ _ROOT = Path(__file__).resolve().parents[1]
 def members(package: str) -> tuple[str, ...]:
     """Names of the members of a family (its dotted name), sorted, as written on the command line."""
     return tuple(sorted({*_own(package), *_installed(package)}))
+
+
+def own_members(package: str) -> tuple[str, ...]:
+    """Names of the members that this package brings itself, sorted."""
+    return tuple(sorted(_own(package)))
 
 
 def is_member(package: str, name: str) -> bool:

@@ -119,7 +119,7 @@ class Tires(Wrapped):
 
     def answer(self, logits: Tensor, x: Tensor) -> Tensor:
         self.calls += 1
-        return -logits if self.calls > 12 else logits
+        return -logits if self.calls > 100 else logits
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ class Tires(Wrapped):
         (NaNForBright(), r"NaN or infinite logits for \d+ clean images? \(sample \d+"),
         (Squeezes(), r"the model returned \[6\]; does its forward squeeze a batch of one\?"),
         (Remembers(), r"changes its own state \(seen\)"),
-        (network().train(), r"changes its own state \(1\.running_mean, .*model\.eval\(\)"),
+        (network().train(), r"1 \(BatchNorm2d\).* in train mode, .*model\.eval\(\)"),
         (Detached(), "in step apgd-ce: the model's output has no gradient with respect to its input"),
         (NeedsLarger(), r"the model raised RuntimeError on a batch of shape \[2, 3, 8, 8\].*[Kk]ernel size"),
         (OneClass(), "returns 1 logit per sample: attacks need at least 2 classes"),
@@ -185,7 +185,7 @@ def test_square_needs_no_gradient() -> None:
     x, y = samples(network(), 6)
     result = examine(Ungraded(), x, y, threat="Linf:0.3", suite="square", workers=1).result
     assert result.robust_acc < result.clean_acc
-    assert result.flags == []
+    assert [flag.code for flag in result.flags] == ["no-gradient"]
 
 
 GOOD = samples(network(), 3)

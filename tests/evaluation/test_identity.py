@@ -212,10 +212,11 @@ def test_flags_that_the_attack_raised_stay(tmp_path: Path) -> None:
             parameter.zero_()  # gradients of zero
     root = tmp_path / "results"
     first = obtained(checkpoints.load(registered(tmp_path, "first", model)), root)
-    assert [flag.code for flag in first.result.flags] == ["zero-gradient"]
+    raised = [flag.code for flag in first.result.flags]
+    assert "zero-gradient" in raised
     again = obtained(checkpoints.load(registered(tmp_path, "second", model, regime="bn-ft")), root)
     assert not again.ran
-    assert [flag.code for flag in again.result.flags] == ["lineage-unverified", "zero-gradient"]
+    assert [flag.code for flag in again.result.flags] == ["lineage-unverified", *raised]
 
 
 def test_force_runs_again(tmp_path: Path, attacks: list[str]) -> None:

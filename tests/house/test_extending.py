@@ -279,8 +279,9 @@ def far_ahead() -> tuple[nn.Module, Tensor]:
 def test_check(named: Named) -> None:
     name = named("harness.audit.checks")
     model, y = far_ahead()
-    (flag,) = harness.evaluate(model, X, y, threat="Linf:0.05", suite="clean", checks=(name,)).flags
-    assert (flag.code, flag.severity) == ("large-logits", "warn")
+    flags = harness.evaluate(model, X, y, threat="Linf:0.05", suite="clean", checks=(name,)).flags
+    (flag,) = (flag for flag in flags if flag.code == "large-logits")
+    assert flag.severity == "warn"
     assert flag.figures["of"] == 12
     assert evaluated(suite="clean", checks=(name,)).flags == []
 
@@ -288,8 +289,8 @@ def test_check(named: Named) -> None:
 @pytest.mark.usefixtures("installed")
 def test_an_installed_check_is_made_without_being_named() -> None:
     model, y = far_ahead()
-    assert checks.names() == ("large-logits",)
-    assert [f.code for f in harness.evaluate(model, X, y, threat="Linf:0.05", suite="clean").flags] == ["large-logits"]
+    assert checks.added() == ("large-logits",)
+    assert "large-logits" in {f.code for f in harness.evaluate(model, X, y, threat="Linf:0.05", suite="clean").flags}
 
 
 @pytest.mark.usefixtures("files", "installed")
