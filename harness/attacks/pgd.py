@@ -12,10 +12,13 @@ from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
 from harness.attacks._objectives import Objective, untargeted
 from harness.audit.flags import Flag
+from harness.audit.kinds import FEW_STEPS, STEPS_TOO_SHORT
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
 
 __all__ = ["pgd"]
+
+_FEW_STEPS = 5
 
 
 def pgd(
@@ -56,7 +59,12 @@ def pgd(
     if restarts > 1 and not random_start:
         raise InvalidInput(f"PGD without random starts repeats itself: set restarts to 1, got {restarts}")
     objective = untargeted(loss, classes)
-    return _Pgd(threat, objective, step_size, random_start, restarts, steps, objective.flags)
+    flags = [*objective.flags]
+    if steps < _FEW_STEPS:
+        flags.append(FEW_STEPS(steps=steps))
+    if steps * step_size < threat.radius:
+        flags.append(STEPS_TOO_SHORT(steps=steps, step_size=step_size, radius=threat.radius))
+    return _Pgd(threat, objective, step_size, random_start, restarts, steps, tuple(flags))
 
 
 @dataclass(frozen=True)

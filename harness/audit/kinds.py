@@ -14,6 +14,7 @@ __all__ = [
     "BN_TINY_VARIANCE",
     "CALLS_COUNTED",
     "CHECK_FAILED",
+    "CLAIMS_REJECTED",
     "CLASS_NAMES",
     "CLEAN_BY_CHANCE",
     "CLEAN_DIFFERS",
@@ -23,6 +24,8 @@ __all__ = [
     "EPS_COVERS_ALL",
     "EPS_TINY",
     "FEWER_TARGETS",
+    "FEW_STEPS",
+    "GRADIENT_FREE_GAIN",
     "GRADIENT_MASKING",
     "GRADIENT_MISLEADS",
     "GRADIENT_RANDOM",
@@ -35,19 +38,23 @@ __all__ = [
     "KNOWN_BEFORE",
     "LABELS_NEVER_PREDICTED",
     "LABELS_PERMUTED",
+    "LARGER_EPS_WEAKER",
     "LEGACY",
     "LINEAGE_CONTRADICTED",
     "LINEAGE_UNVERIFIED",
     "LOGITS_HUGE",
     "LOGITS_OFFSET",
+    "LOGITS_RESCALED",
     "LOGITS_SATURATED",
     "LOGITS_SMALL",
     "LOG_PROBABILITIES",
     "LOSS_REPLACED",
     "MENDABLE",
     "NAN_GRADIENT",
+    "NOISE_GAINS",
     "NOT_FINITE_NEARBY",
     "NO_GRADIENT",
+    "ONE_STEP_STRONGER",
     "OUTPUTS_SATURATED",
     "PASSES_REPLACED",
     "PROBABILITIES",
@@ -57,9 +64,15 @@ __all__ = [
     "REFERENCE_WARNING",
     "SEEDED_INSIDE",
     "SEVERAL_SEEDS",
+    "SHORT_PGD_GAINS",
     "STANDS_IN",
     "STATE_KEPT",
+    "STEPS_TOO_SHORT",
+    "SUCCESS_UNCLAIMED",
     "TRAIN_MODE",
+    "TRANSFER_GAINS",
+    "UNBOUNDED_FAILS",
+    "UNSTABLE_VERDICTS",
     "ZERO_GRADIENT",
 ]
 
@@ -363,9 +376,9 @@ NAN_GRADIENT = define(
     "nan-gradient",
     "warn",
     "gradients are NaN or infinite where the loss is finite",
-    "the gradient was NaN or infinite in some pixels of {samples} of {of} samples although the loss was finite"
-    " (a square root, norm or logarithm at zero?); these entries were taken as zero, and gradient attacks are "
-    "weaker for it",
+    "the gradient was NaN or infinite in some pixels of {samples} of {of} samples although the loss was finite (a "
+    "square root, norm or logarithm at zero?); there it is taken from a point 1e-6 beside, or as zero, and gradient "
+    "attacks may be weaker for it",
 )
 NOT_FINITE_NEARBY = define(
     "not-finite-nearby",
@@ -413,6 +426,92 @@ LOGITS_HUGE = define(
     "warn",
     "logits so large that losses overflow in float32",
     "logits reach {largest}, where losses in float32 overflow",
+)
+CLAIMS_REJECTED = define(
+    "claims-rejected",
+    "warn",
+    "most points that an attack took for adversarial are none",
+    "the judge did not confirm {rejected} of the {judged} points that the attack took for adversarial: it "
+    "attacks another function than the one that is judged",
+)
+FEW_STEPS = define(
+    "few-steps",
+    "warn",
+    "an iterative attack of fewer than five steps",
+    "PGD takes {steps} steps only, too few to say much about a model",
+)
+GRADIENT_FREE_GAIN = define(
+    "gradient-free-gain",
+    "note",
+    "an attack without gradients breaks a few samples after gradient attacks have tried",
+    "an attack without gradients broke samples that survived the gradient attacks, but hardly more than may "
+    "happen to any model: more samples would tell",
+)
+LARGER_EPS_WEAKER = define(
+    "larger-eps-weaker",
+    "warn",
+    "the same attack breaks fewer samples in a larger ball",
+    "ten steps of PGD break {ten} of {of} samples, and {double} with twice the eps, where it must be more: "
+    "gradients mislead",
+)
+LOGITS_RESCALED = define(
+    "logits-rescaled",
+    "note",
+    "attacks see the logits multiplied by a constant, the judge as they are",
+    "attacks see the logits multiplied by {factor}, as they are too close to each other or too far apart for "
+    "losses in float32; the judge sees them as they are",
+)
+NOISE_GAINS = define(
+    "noise-gains",
+    "warn",
+    "random noise breaks samples that the attacks left",
+    "eight points of random noise broke {samples} of {of} samples that survived the attacks: they missed these",
+)
+ONE_STEP_STRONGER = define(
+    "one-step-stronger",
+    "warn",
+    "one step of PGD breaks more samples than ten",
+    "one step along the gradient breaks {one} of {of} samples, and ten steps {ten}, where it must be more: "
+    "gradients mislead",
+)
+SHORT_PGD_GAINS = define(
+    "short-pgd-gains",
+    "warn",
+    "a short PGD breaks samples that the attacks left",
+    "ten steps of PGD broke {samples} of {of} samples that survived the attacks: they are too weak, and the "
+    "figure is too high",
+)
+STEPS_TOO_SHORT = define(
+    "steps-too-short",
+    "warn",
+    "the steps of an attack cannot reach the edge of the ball",
+    "{steps} steps of {step_size} cannot reach the edge of the ball of radius {radius}",
+)
+SUCCESS_UNCLAIMED = define(
+    "success-unclaimed",
+    "warn",
+    "an attack visited adversarial examples and did not claim them",
+    "the attack ended at adversarial examples of {samples} of {of} samples without claiming them: it is "
+    "broken, and the figure is too high",
+)
+TRANSFER_GAINS = define(
+    "transfer-gains",
+    "warn",
+    "perturbations of other samples break samples that the attacks left",
+    "the perturbations of other samples broke {samples} of {of} samples that survived the attacks: they missed these",
+)
+UNBOUNDED_FAILS = define(
+    "unbounded-fails",
+    "warn",
+    "an attack without a ball leaves samples unbroken",
+    "{left} of {of} surviving samples survive gradient steps without a ball too, where none must: gradients "
+    "lead nowhere",
+)
+UNSTABLE_VERDICTS = define(
+    "unstable-verdicts",
+    "warn",
+    "the model answers otherwise after the attack than during it",
+    "for {changed} of {of} images the model's class is another one now than during the attack: verdicts do not hold",
 )
 
 MENDABLE = frozenset(kind.code for kind in (CLASS_NAMES, EPS_COVERS_ALL, EPS_TINY))

@@ -5,6 +5,7 @@ One function a check. Each is given what the model returned and makes no passes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ from harness.errors import InvalidInput, ModelError
 
 __all__ = [
     "batch_dependent",
-    "gradient_masking",
+    "gradient_free_gain",
     "log_probabilities",
     "permuted",
     "probabilities",
@@ -30,6 +31,7 @@ __all__ = [
     "refuse_few_classes",
     "refuse_nan",
     "refuse_unknown_labels",
+    "rescaling",
     "state_kept",
 ]
 
@@ -41,6 +43,12 @@ _RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
 _GRADIENT_FREE_GAIN = 0.002
 """The share of samples that an attack without gradients may break after the others before that is a sign of masked
 gradients (as in AutoAttack)."""
+
+_OF_SURVIVORS = 0.1
+"""Where few samples survive, a share of these counts for a tenth as much."""
+
+_SMALL, _LARGE, _USUAL = 1e-3, 80.0, 8.0
+"""Differences of logits that losses in float32 cannot work with, and what they are brought to."""
 
 
 @contextmanager
@@ -115,15 +123,35 @@ def batch_dependent(together: Tensor, alone: Tensor) -> Flag | None:
     return kinds.BATCH_DEPENDENT() if not _apart(together, alone) <= _OF_THE_BATCH else None
 
 
+def rescaling(logits: Tensor) -> float:
+    """A power of two by which attacks should multiply logits ``[n, k]``; 1 where they are of a usual size.
+
+    Differences far below 1 are lost where a loss in float32 adds something to them, and far above it the cross-entropy
+    has no gradient. A power of two changes no digit and no order.
+    """
+    wide = logits.double()
+    top = wide.topk(2, dim=1).values
+    differ, ahead = float((wide.amax(1) - wide.amin(1)).median()), float((top[:, 0] - top[:, 1]).median())
+    if 0 < differ < _SMALL:
+        return float(2.0 ** round(math.log2(_USUAL / differ)))
+    if ahead > _LARGE:
+        return float(2.0 ** -round(math.log2(ahead / _USUAL)))
+    return 1.0
+
+
 def state_kept(before: Tensor, after: Tensor) -> Flag | None:
     """Whether the logits ``[n, k]`` of the same images are others after the attack."""
     same = torch.allclose(after.to(before), before, rtol=1e-3, atol=1e-3)
     return None if same else kinds.STATE_KEPT()
 
 
-def gradient_masking(broken: int, of: int) -> Flag | None:
-    """Whether an attack without gradients broke too many ``of`` the samples after others had tried."""
-    return kinds.GRADIENT_MASKING(broken=broken, of=of) if broken / of > _GRADIENT_FREE_GAIN else None
+def gradient_free_gain(before: int, after: int, of: int) -> Flag:
+    """What an attack without gradients says of those before it, if it broke some of the ``before`` samples that these
+    left; of ``of`` all in all."""
+    broken = before - after
+    share = max(broken / of, _OF_SURVIVORS * broken / before)
+    kind = kinds.GRADIENT_MASKING if share > _GRADIENT_FREE_GAIN else kinds.GRADIENT_FREE_GAIN
+    return kind(broken=broken, of=of)
 
 
 def log_probabilities(logits: Tensor) -> Flag | None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.backends.passes import Passes
+from harness.backends.passes import Passes, mended
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
 
@@ -170,7 +170,7 @@ def compare(plain: Passes, fast: Passes, points: Tensor, *, size: int) -> Compar
     """
     m = len(points)
     logits, _, gradient = plain.gradient(points, _loss, _CALL)
-    expected = _Answers(logits, gradient[:, None])
+    expected = _Answers(logits, mended(gradient[:, None])[0])
     forward, backward = np.ones(m, np.int64), np.ones(m, np.int64)
     measured: list[_Differences] = []
 
@@ -183,11 +183,11 @@ def compare(plain: Passes, fast: Passes, points: Tensor, *, size: int) -> Compar
 
     def of_one_loss(x: Tensor) -> _Answers:
         logits, _, gradient = fast.gradient(x, _loss, _CALL)
-        return _Answers(logits, gradient[:, None])
+        return _Answers(logits, mended(gradient[:, None])[0])
 
     def of_two_losses(x: Tensor) -> _Answers:
         logits, _, gradients = fast.gradients(x, _twice, _CALL)
-        return _Answers(logits, gradients)
+        return _Answers(logits, mended(gradients)[0])
 
     def without_gradient(x: Tensor) -> _Answers:
         return _Answers(fast.logits(x, _CALL), None)

@@ -21,8 +21,12 @@ from harness.attacks import Oracle
 from harness.attacks._base import Loss
 from harness.backends.precision import full_float32
 from harness.errors import ModelError, NoGradient
+from harness.util.user_file import one_line
 
-__all__ = ["ChunkOracle", "Passes", "Tally", "checked_logits", "out_of_memory"]
+__all__ = ["ChunkOracle", "Passes", "Tally", "checked_logits", "mended", "out_of_memory"]
+
+_BESIDE = 1e-6
+"""How far beside a pixel its gradient is taken where it is not finite at the pixel itself."""
 
 
 @dataclass
@@ -33,22 +37,26 @@ class Tally:
         forward, backward: int64 ``[n]`` passes of each sample; a forward with its backward counts as one
             forward and one backward.
         flat: bool ``[n]`` samples whose gradient was exactly zero at some point.
+        mended: bool ``[n]`` samples whose gradient was NaN or infinite in some entries, which were taken from a point
+            1e-6 beside, or as zero.
         model_seconds: time inside the model.
     """
 
     forward: np.ndarray[tuple[int], np.dtype[np.int64]]
     backward: np.ndarray[tuple[int], np.dtype[np.int64]]
     flat: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    mended: np.ndarray[tuple[int], np.dtype[np.bool_]]
     model_seconds: float = 0.0
 
     @classmethod
     def empty(cls, n: int) -> Tally:
-        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.bool_))
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.bool_), np.zeros(n, np.bool_))
 
     def add(self, other: Tally) -> None:
         self.forward += other.forward
         self.backward += other.backward
         self.flat |= other.flat
+        self.mended |= other.mended
         self.model_seconds += other.model_seconds
 
 
@@ -89,6 +97,7 @@ class Passes:
         limit: the largest batch that goes through at once; halved when memory runs out.
         precision: fp32, tf32 or bf16.
         layout: the memory format that the network likes.
+        scale: what logits are multiplied by, where losses in float32 cannot work with them as they are.
         micro_batch: the number of rows at which a row costs least; larger batches go through in equal parts, without a
             backward pass in parts of up to `forward_micro_batch`. None where more rows never cost more.
         fewest: smaller batches are filled up with zeros to so many rows, but never beyond ``limit``, because
@@ -102,6 +111,7 @@ class Passes:
     layout: torch.memory_format = torch.contiguous_format
     micro_batch: int | None = None
     fewest: int = 1
+    scale: float = 1.0
     seconds: float = 0.0
     retreats: int = 0
     _events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list, repr=False)
@@ -121,7 +131,7 @@ class Passes:
 
         def one(part: slice) -> tuple[Tensor, ...]:
             leaf, logits, values = self._graph(x, part, loss, call)
-            return logits.detach(), values.detach(), _backward(values.sum(), leaf, call)
+            return logits.detach(), values.detach(), _own(_backward(values.sum(), leaf, call))
 
         logits, values, grad = self._split(x, one, self.micro_batch)
         return logits, values, grad
@@ -132,7 +142,7 @@ class Passes:
         def one(part: slice) -> tuple[Tensor, ...]:
             leaf, logits, values = self._graph(x, part, losses, call)
             last = values.shape[1] - 1
-            grads = [_backward(values[:, j].sum(), leaf, call, retain_graph=j < last) for j in range(values.shape[1])]
+            grads = [_own(_backward(values[:, j].sum(), leaf, call, again=j < last)) for j in range(values.shape[1])]
             return logits.detach(), values.detach(), torch.stack(grads, dim=1)
 
         logits, values, grads = self._split(x, one, self.micro_batch)
@@ -152,7 +162,7 @@ class Passes:
             leaf = x[part].detach().requires_grad_()
             logits = self._call(leaf, call)
             if not logits.requires_grad:
-                raise _no_gradient(call)
+                raise NoGradient(_NO_GRADIENT.format(call=call))
             values = loss(logits, part)
         return leaf, logits, values
 
@@ -169,7 +179,8 @@ class Passes:
             raise ModelError(_raised(call, x, error)) from error
         except Exception as error:  # whatever a user's forward raises is reported with the call that made it
             raise ModelError(_raised(call, x, error)) from error
-        return checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)[:rows]
+        logits = checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)[:rows]
+        return logits if self.scale == 1 else logits * self.scale
 
     def _split(
         self, x: Tensor, one: Callable[[slice], tuple[Tensor, ...]], micro_batch: int | None
@@ -211,38 +222,51 @@ class Passes:
             torch.cuda.empty_cache()
 
 
-def _own(grad: Tensor) -> Tensor:
-    """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
-    return grad.clone(memory_format=torch.contiguous_format) if grad.is_cuda else grad.contiguous()
+_NO_GRADIENT = (
+    "{call}: the model's output has no gradient with respect to its input (detached or under no_grad), so gradient "
+    "attacks cannot run; evaluate it with --suite square"
+)
 
 
-def _backward(value: Tensor, leaf: Tensor, call: str, *, retain_graph: bool = False) -> Tensor:
-    """The gradient of ``value`` at ``leaf``.
+def mended(gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A gradient ``[m, ...]`` with zeros in the place of entries that are not finite, and the rows that had some.
+
+    A square root, a norm or a logarithm at zero makes a gradient NaN where the loss is finite; one such entry would
+    spoil the step of a whole image. The rows are None where there is nothing to mend.
+    """
+    rows = gradient.flatten(1)
+    if math.isfinite(float(rows.sum())):  # one value to wait for; a sum may also overflow
+        return gradient, None
+    bad = ~torch.isfinite(rows).all(dim=1)
+    return (gradient.nan_to_num(0.0, 0.0, 0.0), bad) if bool(bad.any()) else (gradient, None)
+
+
+def _backward(value: Tensor, leaf: Tensor, call: str, *, again: bool = False) -> Tensor:
+    """The gradient of a scalar.
+
+    Args:
+        again: another backward pass through the same graph follows.
 
     Raises:
-        NoGradient: the value does not depend on it in a way that can be differentiated.
-        ModelError: the backward pass fails.
+        NoGradient: the backward pass fails, or does not reach the images.
     """
     try:
-        (grad,) = torch.autograd.grad(value, leaf, retain_graph=retain_graph, allow_unused=True)
+        (grad,) = torch.autograd.grad(value, leaf, retain_graph=again, allow_unused=True)
     except RuntimeError as error:
         if out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{call}: the backward pass of the model raised {type(error).__name__} on a batch of shape "
-            f"{list(leaf.shape)}: {reason}"
+        raise NoGradient(
+            f"{call}: the model's backward pass raised {one_line(error)}; gradient attacks cannot run, evaluate it "
+            "with --suite square"
         ) from error
     if grad is None:
-        raise _no_gradient(call)
-    return _own(grad)
+        raise NoGradient(_NO_GRADIENT.format(call=call))
+    return grad
 
 
-def _no_gradient(call: str) -> NoGradient:
-    return NoGradient(
-        f"{call}: the model's output has no gradient with respect to its input (detached, quantised or under no_grad), "
-        "so gradient attacks cannot run; evaluate it with --suite square"
-    )
+def _own(grad: Tensor) -> Tensor:
+    """A gradient in memory of its own: that of a CUDA graph is overwritten by the next replay."""
+    return grad.clone(memory_format=torch.contiguous_format) if grad.is_cuda else grad.contiguous()
 
 
 def _raised(call: str, x: Tensor, error: BaseException) -> str:
@@ -297,15 +321,21 @@ class ChunkOracle(Oracle):
         logits, values, grad = self._passes.gradient(x, loss, self._call)
         self._charge(x, rows, 1)
         self._refuse_nan(logits, rows)
-        self._note_flat(grad, rows)
-        return logits, values, grad
+
+        def again(points: Tensor) -> Tensor:
+            return self._passes.gradient(points, loss, self._call)[2]
+
+        return logits, values, self._noted(grad, x, rows, 1, again)
 
     def gradients(self, x: Tensor, losses: Loss, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         logits, values, grads = self._passes.gradients(x, losses, self._call)
         self._charge(x, rows, values.shape[1])
         self._refuse_nan(logits, rows)
-        self._note_flat(grads, rows)
-        return logits, values, grads
+
+        def again(points: Tensor) -> Tensor:
+            return self._passes.gradients(points, losses, self._call)[2]
+
+        return logits, values, self._noted(grads, x, rows, values.shape[1], again)
 
     def last_points(self, wanted: set[int]) -> dict[int, Tensor]:
         """Of the pool's rows that are ``wanted`` and were in the last pass, the point that they had there."""
@@ -347,11 +377,32 @@ class ChunkOracle(Oracle):
                     "the threat model; a verdict on such a model means nothing"
                 )
 
-    def _note_flat(self, grad: Tensor, rows: Tensor | None) -> None:
-        # a sum takes one sweep, and is hardly ever zero for another reason
-        if not bool(grad.flatten(1).sum(dim=1).all()):
-            flat = grad.flatten(1).abs().amax(dim=1) == 0
-            self._tally.flat[self._owners(rows)[flat.cpu().numpy()]] = True
+    def _noted(
+        self, grad: Tensor, x: Tensor, rows: Tensor | None, backward: int, again: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The gradient, mended; samples whose gradient is mended or zero are noted.
+
+        Args:
+            backward: how many backward passes it took. again: makes them at other points.
+        """
+        sums = grad.flatten(1).sum(dim=1)
+        # sums take one sweep, and are hardly ever zero or infinite for another reason
+        if bool(((sums != 0) & torch.isfinite(sums)).all()):
+            return grad
+        zeroed, bad = mended(grad)
+        if bad is not None:
+            self._tally.mended[self._owners(rows)[bad.cpu().numpy()]] = True
+            missing = ~torch.isfinite(grad)
+            moved = missing.flatten(1, grad.dim() - x.dim()).any(dim=1) if grad.dim() > x.dim() else missing
+            inwards = torch.where(x < 0.5, _BESIDE, -_BESIDE)
+            beside = again(torch.where(moved, x + inwards, x))
+            last = self._last
+            self._charge(x, rows, backward)
+            self._last = last
+            zeroed = torch.where(missing, beside.nan_to_num(0.0, 0.0, 0.0), zeroed)
+        flat = zeroed.flatten(1).abs().amax(dim=1) == 0
+        self._tally.flat[self._owners(rows)[flat.cpu().numpy()]] = True
+        return zeroed
 
 
 def _listed(samples: list[int]) -> str:

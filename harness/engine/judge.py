@@ -26,10 +26,11 @@ class Judge:
         threat: what proposals must respect.
         classes: number of logits.
         limit: largest batch.
+        scale: what attacks see the logits multiplied by; the judge's own passes are of the model as it is.
     """
 
-    def __init__(self, model: nn.Module, threat: ThreatModel, *, classes: int, limit: int) -> None:
-        self.threat = threat
+    def __init__(self, model: nn.Module, threat: ThreatModel, *, classes: int, limit: int, scale: float = 1.0) -> None:
+        self.threat, self.scale = threat, scale
         self.passes = Passes(model, classes, limit)
 
     def logits(self, x: Tensor, call: str) -> Tensor:
@@ -39,7 +40,14 @@ class Judge:
     def plain(self) -> Passes:
         """Passes of the same model for an attack, timed apart from the judge's."""
         like = self.passes
-        return Passes(like.network, like.classes, like.limit, micro_batch=like.micro_batch, fewest=like.fewest)
+        return Passes(
+            like.network,
+            like.classes,
+            like.limit,
+            micro_batch=like.micro_batch,
+            fewest=like.fewest,
+            scale=self.scale,
+        )
 
     def drain(self) -> float:
         """Seconds spent in the model since the last call."""

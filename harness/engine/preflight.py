@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import attacks
+from harness.audit import kinds
 from harness.audit import model as checks
 from harness.audit.flags import Flag
 from harness.backends import Backend, eager, plain, static
@@ -90,10 +91,10 @@ def prepare(
     probe = Passes(model, None, len(pair))
     with checks.refuse_changed_state(model):
         together = probe.logits(pair, f"on the first {'two samples' if len(pair) > 1 else 'sample'}")
+        # before the pass with gradients, where torch's own error speaks of leaf variables
+        checks.refuse_changed_images(pair.cpu(), pool.x[:2])
         probe.classes = classes = together.shape[1]
         alone = probe.logits(pair[:1], "on the first sample alone") if len(pair) > 1 else together
-        # before a gradient is asked for, of which torch says something else
-        checks.refuse_changed_images(pair.cpu(), pool.x[:2])
         again, slope = _with_gradient(probe, pair, "on the first two samples, again")
     checks.refuse_changed_images(pair.cpu(), pool.x[:2])
     checks.refuse_nan(together.cpu(), pool.names)
@@ -111,7 +112,9 @@ def prepare(
     dependent = None if random else checks.batch_dependent(together[:1], alone)
     flags = [flag for flag in (None if suite.expects_random else random, dependent) if flag]
     size = batch_size(settings.batch_size, pool.x[0].numel(), device)
-    judge = Judge(model, threat, classes=classes, limit=size)
+    scale = checks.rescaling(together)
+    flags += [kinds.LOGITS_RESCALED(factor=scale)] if scale != 1 else []
+    judge = Judge(model, threat, classes=classes, limit=size, scale=scale)
     steady = not random and not dependent
     incomparable = _incomparable(random, dependent, slope)
     maker = _Maker(model, judge, settings, pool, device, forward, backward)
@@ -191,7 +194,9 @@ class _Maker:
         copies, left_out = self._copies()
         choices = self._choices(copies, pinned)
         for choice in choices[:-1]:
-            guard = Guard(self.judge.passes, threat, choice.micro_batch)
+            guard = Guard(
+                self.judge.passes if self.judge.scale == 1 else self.judge.plain(), threat, choice.micro_batch
+            )
             passes = self._passes(choice.backend)
             passes.micro_batch = choice.micro_batch
             why, checked = self._disagreement(guard, passes)
@@ -243,7 +248,7 @@ class _Maker:
     def _passes(self, backend: Backend) -> Passes:
         like = self.judge.passes
         layout = backend.layout_of(self.pool.x)
-        passes = Passes(backend.network, like.classes, like.limit, backend.precision, layout)
+        passes = Passes(backend.network, like.classes, like.limit, backend.precision, layout, scale=self.judge.scale)
         if self.device.type == "cuda" and self.settings.batch_size == "auto" and not self.settings.deterministic:
             passes.limit = _fastest_batch(passes, self.pool, passes.limit, self.device)
         return passes

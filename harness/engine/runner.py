@@ -38,6 +38,9 @@ from harness.threat.rng import Draws, sample_keys
 
 __all__ = ["Finding", "run"]
 
+_MANY_REJECTED = 5
+"""Fewer rejected proposals may be points on the boundary, which rounding decides."""
+
 
 @dataclass
 class Finding:
@@ -282,7 +285,7 @@ class _SuiteRun:
         fitting = [part for part in fitting if part.parallel_runs == parallel]
 
         def task(index: Index, runs: Index, stop_at: float) -> Task:
-            logits = self.logits[torch.from_numpy(index)]
+            logits = self.logits[torch.from_numpy(index)] * self.prepared.machine.judge.scale
             round_ = (self.next_run, parallel)
             return Task(self.position, step.name, attack, self.seed, *round_, index, runs, logits, stop_at)
 
@@ -401,9 +404,17 @@ class _SuiteRun:
         flat = int(tally.flat.sum())
         if flat:
             self.flags.append(kinds.ZERO_GRADIENT(samples=flat, of=before).of_step(step.name))
-        if attack.gradient_free and self.records[:-1]:
-            masked = checks.gradient_masking(before - after, len(self.pool))
-            self.flags += [masked.of_step(step.name)] if masked else []
+        mended = int(tally.mended.sum())
+        if mended:
+            self.flags.append(kinds.NAN_GRADIENT(samples=mended, of=before).of_step(step.name))
+        if self.open.rejected >= _MANY_REJECTED and 2 * self.open.rejected > self.open.judged:
+            rejected = kinds.CLAIMS_REJECTED(rejected=self.open.rejected, judged=self.open.judged)
+            self.flags.append(rejected.of_step(step.name))
+        unclaimed = self._unclaimed()
+        if unclaimed:
+            self.flags.append(kinds.SUCCESS_UNCLAIMED(samples=unclaimed, of=after).of_step(step.name))
+        if attack.gradient_free and self.records[:-1] and before > after:
+            self.flags.append(checks.gradient_free_gain(before, after, len(self.pool)).of_step(step.name))
         self.forward += tally.forward
         self.backward += tally.backward
         self.model_seconds += tally.model_seconds
@@ -411,6 +422,21 @@ class _SuiteRun:
         self.position, self.next_run = self.position + 1, 0
         self.open = _OpenStep(len(self.pool))
         self._save(force=True)
+
+    def _unclaimed(self) -> int:
+        """How many of the survivors are misclassified at the last points that the attack visited, inside the ball."""
+        rows = [row for row in self.open.last if self.surviving[row]]
+        if not rows:
+            return 0
+        device = self.prepared.machine.device
+        points = torch.stack([self.open.last[row] for row in rows]).to(device)
+        x, y = self.pool.x[rows].to(device), self.pool.y[rows].to(device)
+        lawful = self.threat.distance(points, x) <= self.threat.radius
+        lawful &= (points.flatten(1).amin(1) >= 0) & (points.flatten(1).amax(1) <= 1)
+        if not bool(lawful.any()):
+            return 0
+        logits = self.prepared.machine.judge.logits(points[lawful], "after the step")
+        return int(((logits.argmax(dim=1) != y[lawful]) & torch.isfinite(logits).all(dim=1)).sum())
 
     def _content(self) -> dict[str, Any]:
         broken = torch.from_numpy(np.flatnonzero(self.broken_by >= 0))
@@ -433,6 +459,7 @@ class _SuiteRun:
                 "forward": torch.from_numpy(self.open.tally.forward),
                 "backward": torch.from_numpy(self.open.tally.backward),
                 "flat": torch.from_numpy(self.open.tally.flat),
+                "mended": torch.from_numpy(self.open.tally.mended),
                 "numbers": [
                     self.open.tally.model_seconds,
                     self.open.seconds,
@@ -457,7 +484,8 @@ class _SuiteRun:
             self._adopt_plain_passes(saved["plain_from"])
         opened = saved["open"]
         model_seconds, seconds, busy, judged, rejected = opened["numbers"]
-        tally = Tally(opened["forward"].numpy(), opened["backward"].numpy(), opened["flat"].numpy(), model_seconds)
+        forward, backward = opened["forward"].numpy(), opened["backward"].numpy()
+        tally = Tally(forward, backward, opened["flat"].numpy(), opened["mended"].numpy(), model_seconds)
         self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
 
     def finding(self) -> Finding:

@@ -36,7 +36,7 @@ from harness.util.files import write_atomically
 
 __all__ = ["CleanLogits", "Part", "State"]
 
-_VERSION = 7
+_VERSION = 8
 
 _INTERVAL = 2.5
 """Seconds between two writes of a kind. Work that was done under a pool not yet written is lost with a part not yet
@@ -209,6 +209,7 @@ def _packed(task: Task, snapshot: Snapshot) -> dict[str, Any]:
         "forward": torch.from_numpy(result.tally.forward),
         "backward": torch.from_numpy(result.tally.backward),
         "flat": torch.from_numpy(result.tally.flat),
+        "mended": torch.from_numpy(result.tally.mended),
         "model_seconds": result.tally.model_seconds,
         "broken": result.broken,
         "points": torch.stack(result.points) if result.points else None,
@@ -224,7 +225,11 @@ def _unpacked(content: dict[str, Any]) -> Part:
     points = content["points"]
     result = TaskResult(
         tally=Tally(
-            content["forward"].numpy(), content["backward"].numpy(), content["flat"].numpy(), content["model_seconds"]
+            content["forward"].numpy(),
+            content["backward"].numpy(),
+            content["flat"].numpy(),
+            content["mended"].numpy(),
+            content["model_seconds"],
         ),
         broken=content["broken"],
         points=[] if points is None else list(points),

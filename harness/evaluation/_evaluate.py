@@ -191,6 +191,7 @@ def run(
                 folder=plan.state.folder,
                 progress=progress,
             )
+            found = [*finding.flags, *plan.audited_after(model, device, finding)]
             # of the threads that it ran with
             where = environment(
                 settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size
@@ -203,7 +204,7 @@ def run(
         clean_acc=float((verdicts.clean_pred == verdicts.y).mean()),
         robust_acc=float(verdicts.robust.mean()),
         steps=[_with_source(step) for step in finding.steps],
-        flags=_each_doubt_once(flags, [*finding.flags, *_guessing(verdicts, target.dataset_record.classes)]),
+        flags=_each_doubt_once(flags, [*found, *_guessing(verdicts, target.dataset_record.classes)]),
         environment=where,
         evaluation_id=plan.evaluation_id,
         record_id=plan.record_id,

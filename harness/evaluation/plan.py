@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from harness import suites
-from harness.audit import checks, kinds, plausible
+from harness.audit import checks, indicators, kinds, plausible
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.datasets import Dataset
 from harness.engine.preflight import batch_size
+from harness.engine.runner import Finding
 from harness.engine.snapshots import State
 from harness.engine.types import Index
 from harness.errors import InvalidInput
@@ -115,10 +116,33 @@ class Plan:
         Raises:
             ModelError: a check refuses it.
         """
-        target = self.target
-        size = batch_size(self.settings.batch_size, target.x[0].numel(), device)
-        random = self.suite.expects_random
+        target, random = self.target, self.suite.expects_random
+        size = self._rows(device)
         return checks.audit(model, target.x, target.y, self.threat, expects_random=random, batch_size=size)
+
+    def audited_after(self, model: nn.Module, device: torch.device, finding: Finding) -> list[Flag]:
+        """The flags of this package's indicators of attack failure; none where nothing attacked."""
+        if not finding.steps:
+            return []
+        verdicts, target = finding.verdicts, self.target
+        arrays = (verdicts.y, verdicts.clean_pred, verdicts.robust, verdicts.adv_pred)
+        y, predicted, robust, adversarial = (torch.from_numpy(array) for array in arrays)
+        outcome = indicators.Attacked(
+            model=model,
+            x=target.x.to(finding.points),
+            y=y,
+            predicted=predicted,
+            robust=robust,
+            points=finding.points,
+            adversarial=adversarial,
+            threat=self.threat,
+            device=device,
+            batch_size=self._rows(device),
+        )
+        return indicators.audit(outcome)
+
+    def _rows(self, device: torch.device) -> int:
+        return batch_size(self.settings.batch_size, self.target.x[0].numel(), device)
 
     @cached_property
     def description(self) -> dict[str, Any]:

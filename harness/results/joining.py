@@ -17,7 +17,8 @@ import torch
 
 from harness.audit import kinds
 from harness.audit.flags import Flag, unique
-from harness.audit.model import gradient_masking
+from harness.audit.flags import kinds as all_kinds
+from harness.audit.model import gradient_free_gain
 from harness.errors import ResultError
 from harness.results import parts
 from harness.results.adversarial import AdversarialFacts, AdversarialPoints, pack
@@ -171,16 +172,25 @@ def _step(rows: Sequence[StepRecord]) -> StepRecord:
 
 def _flags(found: Sequence[list[Flag]], steps: list[StepRecord], gradient_free: list[str], n: int) -> list[Flag]:
     """Each flag once. Those that count samples are counted anew, as the whole may deserve what no part does."""
-    counted = {kinds.ZERO_GRADIENT.code, kinds.GRADIENT_MASKING.code}
-    flags = [flag for each in found for flag in each]
-    joined = [flag for flag in flags if flag.code not in counted]
-    for position, step in enumerate(steps):
-        flat = [f for f in flags if f.code == kinds.ZERO_GRADIENT.code and f.figures.get("step") == step.name]
-        if flat:
-            samples = sum(int(flag.figures["samples"]) for flag in flat)
-            joined.append(kinds.ZERO_GRADIENT(samples=samples, of=step.before).of_step(step.name))
-        masked = gradient_masking(step.before - step.after, n) if position and step.name in gradient_free else None
-        joined += [masked.of_step(step.name)] if masked else []
+    gains = {kinds.GRADIENT_MASKING.code, kinds.GRADIENT_FREE_GAIN.code}
+    joined: list[Flag] = []
+    counted: dict[tuple[str, str], list[Flag]] = {}
+    for flag in (flag for each in found for flag in each if flag.code not in gains):
+        if {"samples", "of"} <= flag.figures.keys():
+            counted.setdefault((flag.code, str(flag.figures.get("step", ""))), []).append(flag)
+        else:
+            joined.append(flag)
+    by_name = {step.name: (position, step) for position, step in enumerate(steps)}
+    for (code, name), flags in counted.items():
+        figures = {key: value for key, value in flags[0].figures.items() if key != "step"}
+        figures |= {key: sum(int(flag.figures[key]) for flag in flags) for key in ("samples", "of")}
+        if name in by_name and code in (kinds.ZERO_GRADIENT.code, kinds.NAN_GRADIENT.code):
+            figures["of"] = by_name[name][1].before  # of the parts without such samples too
+        flag = next(kind for kind in all_kinds() if kind.code == code)(**figures)
+        joined.append(flag.of_step(name) if name else flag)
+    for position, step in by_name.values():
+        if position and step.name in gradient_free and step.before > step.after:
+            joined.append(gradient_free_gain(step.before, step.after, n).of_step(step.name))
     return unique(joined)
 
 

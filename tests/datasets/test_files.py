@@ -238,3 +238,15 @@ def test_shared_files() -> None:
     assert (cifar.name, cifar.split, cifar.size) == ("cifar10_test_600", "test", 600)
     assert datasets.load(SHARED / "data" / "mnist_test.npz", limit=3).y.tolist() == [7, 2, 1]
     assert datasets.about(str(SHARED / "data" / "mnist_test.npz")).shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [(("10", "2", "0"), ("0", "2", "10")), (("10", "2", "b"), ("10", "2", "b")), (("02", "1"), ("1", "02"))],
+)
+def test_folders_called_by_numbers_are_in_the_order_of_the_numbers(
+    names: tuple[str, ...], order: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in names:
+        picture(tmp_path / name / "0.png", 1)
+    assert datasets.load(tmp_path).classes == order
