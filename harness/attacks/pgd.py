@@ -53,7 +53,8 @@ def pgd(
     """
     at_least_one("PGD", steps=steps, restarts=restarts)
     if step_size is None:
-        step_size = 2.5 * threat.radius / steps
+        # with a radius of 0 no step is taken, and any length does
+        step_size = 2.5 * threat.radius / steps or 1.0
     if not (step_size > 0 and math.isfinite(step_size)):
         raise InvalidInput(f"PGD's step_size must be positive and finite, got {step_size!r}")
     if restarts > 1 and not random_start:

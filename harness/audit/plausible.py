@@ -28,7 +28,7 @@ def radius(threat: ThreatModel, shape: Sequence[int]) -> Iterator[Flag]:
     Args:
         shape: of one image.
     """
-    white = torch.ones(1, *shape)
+    white = torch.ones(1, *shape, device="cpu")
     farthest = float(threat.distance(white, torch.zeros_like(white)))
     if threat.radius >= farthest:
         levels = f"; for {threat.eps} levels of 255 write {threat.eps}/255" if threat.eps.isdigit() else ""

@@ -67,7 +67,8 @@ def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
 def matching(names: Iterable[str], checkpoint_dir: str | Path | None = None) -> list[str]:
     """Names of single checkpoints from names, patterns (``bn_*``), folders, and ``.txt`` files that list these.
 
-    Single names are passed on as they are; the others become the paths of what they mean, each only once.
+    Single names are passed on as they are; the others become the paths of what they mean, each only once. A pattern
+    means what the first folder has that has any of it.
 
     Raises:
         UnknownName, CheckpointError: a pattern, folder or list that means none.
@@ -97,15 +98,15 @@ def _meant(name: str, checkpoint_dir: str | Path | None) -> list[str]:
     if not _PATTERN.search(name):
         return [name]
     places = [path.parent] if len(path.parts) > 1 else folders(checkpoint_dir)
-    files = {
-        weights.stem: str(weights)
-        for folder in reversed(places)
-        for weights in _weights_in(folder)
-        if fnmatch(weights.stem, path.name) or fnmatch(weights.name, path.name)
-    }
-    if not files:
-        raise UnknownName("checkpoint", name, {weights.stem for folder in places for weights in _weights_in(folder)})
-    return [files[stem] for stem in sorted(files)]
+    for folder in places:  # those that come with the package are not meant where there are others
+        files = {
+            weights.stem: str(weights)
+            for weights in _weights_in(folder)
+            if fnmatch(weights.stem, path.name) or fnmatch(weights.name, path.name)
+        }
+        if files:
+            return [files[stem] for stem in sorted(files)]
+    raise UnknownName("checkpoint", name, {weights.stem for folder in places for weights in _weights_in(folder)})
 
 
 _PATTERN = re.compile(r"[*?[]")

@@ -60,7 +60,8 @@ def evaluate_each(wanted: Sequence[Job]) -> Iterator[Stored | Failure]:
     A single job fails with its own error.
 
     Raises:
-        HarnessError: a checkpoint that there is not, a folder that cannot be written, or no job that can be run.
+        HarnessError: a checkpoint that there is not, a folder that cannot be written, or a suite or radius that no
+            checkpoint can be evaluated with.
     """
     from harness import checkpoints
 
@@ -71,8 +72,10 @@ def evaluate_each(wanted: Sequence[Job]) -> Iterator[Stored | Failure]:
     with _quiet():
         failures = checked.failures()
     runnable = [job for job in wanted if job not in failures]
-    if not runnable:
-        raise HarnessError(next(iter(failures.values())))
+    possible = {job.request for job in runnable}
+    for job, reason in failures.items():
+        if job.request not in possible:  # it is the request that is wrong, and no checkpoint
+            raise HarnessError(reason)
     for job, reason in failures.items():
         print_line(f"error: {job} cannot be evaluated: {reason}", err=True)
         yield Failure(job, reason)

@@ -65,9 +65,9 @@ class TimeLeft:
 
     def __call__(self, tick: AttackProgress) -> tuple[float, float] | None:
         """Seconds left for this evaluation, and for it and all later ones; None where that cannot be said yet."""
-        now = time.monotonic()
         if tick.step not in self.costs:
             return None
+        now = time.monotonic()
         cost, last = self.costs[tick.step], self.last
         if self.begun is None:
             # what a continued run has behind it took none of this run's time

@@ -72,4 +72,4 @@ def test_a_radius_of_zero_leaves_clean_accuracy(norm: str, suite: str) -> None:
     result = examine(MODEL, X, Y, threat=f"{norm}:0", suite=suite, workers=1).result
     assert result.robust_acc == result.clean_acc == 1.0
     assert {step.before - step.after for step in result.steps} == {0}
-    assert result.flags == []
+    assert [flag for flag in result.flags if flag.doubtful] == []

@@ -45,9 +45,12 @@ def test_flags_are_added_without_another_attack(harness: Harness, folder: Path) 
         json.loads(harness(*EVALUATE, *options).out)
         for options in ((), ("--check", "mine.py:seen", "--check", "mine.py:silent"), ("--check", "mine.py:seen"))
     )
-    assert (first["ran"], first["flags"]) == (True, [])
+    assert first["ran"]
     assert second["ran"] is third["ran"] is False
-    assert [flag["text"] for flag in second["flags"]] == ["32 samples of Linf:0.15 were seen"]
+    # an untrained network guesses, which is a flag of its own
+    guessing = [flag["text"] for flag in first["flags"]]
+    new = [flag["text"] for flag in second["flags"] if flag["text"] not in guessing]
+    assert new == ["32 samples of Linf:0.15 were seen"]
     assert second["evaluation_id"] == first["evaluation_id"]
     # the record that has the flag is found from then on
     assert second["result"] == third["result"] != first["result"]

@@ -100,6 +100,7 @@ def test_a_failure_does_not_stop_the_others(
 def test_wrong_names_and_options_stop_everything(harness: Harness) -> None:
     harness("evaluate", "--checkpoint", "bn_*", "--checkpoint", "missing").refused("unknown checkpoint 'missing'")
     harness("evaluate", "--checkpoint", "bn_*", "--suite", "pgdd").refused("unknown suite 'pgdd'")
+    harness("evaluate", "--checkpoint", "tiny", "--suite", "pgd", "--suite", "pgdd").refused("unknown suite 'pgdd'")
     for seeds in ("a", "3-", "0-99999999", "-1"):
         harness("evaluate", "--checkpoint", "tiny", "--seeds", seeds).refused("expected seeds", code=2)
     harness("evaluate", "--checkpoint", "tiny", "--seeds", "0-1", "--seed", "3").refused("not both", code=2)
