@@ -35,11 +35,11 @@ _SUITE = Suite(
     "resumed",
     (
         Step("apgd-ce", "apgd", {"steps": 60}),
-        Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 40, "targets": 9}),
-        Step("square", "square", {"queries": 1500}),
+        Step("apgd-t", "apgd", {"loss": "dlr-targeted", "steps": 20, "targets": 9}),
+        Step("square", "square", {"queries": 600}),
     ),
 )
-_IMAGES = 200
+_IMAGES = 100
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def measure(n: int, material: Path, threat: str = "Linf:8/255") -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         done = evaluation.examine(model, x, y, threat=threat, suite="fgsm", workers=1)
         path = evaluation.keep(done, x, Path(folder))
+        began = time.process_time()
         verification = evaluation.verify(path, model=model, x=x, y=y, device="cpu")
+        cpu_seconds = time.process_time() - began
         examples = path.with_suffix(".safetensors")
         return {
             "images": n,
@@ -43,6 +46,7 @@ def measure(n: int, material: Path, threat: str = "Linf:8/255") -> dict[str, Any
             "broken": int((~done.verdicts.robust).sum()),
             "holds": verification.holds,
             "seconds": verification.seconds,
+            "cpu_seconds": cpu_seconds,
             "examples_mb": examples.stat().st_size / 2**20 if examples.is_file() else 0.0,
             "plain_mb": int((~done.verdicts.robust).sum()) * x[0].numel() * 4 / 2**20,
         }
@@ -63,9 +67,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
     found = measure(options.n, options.material)
+    verdict = "holds" if found["holds"] else "DOES NOT HOLD"
     print(
-        f"{found['images']:,} images ({found['source']}), ResNet-20, {found['broken']:,} broken: "
-        f"{'holds' if found['holds'] else 'DOES NOT HOLD'} in {found['seconds']:.1f} s on one thread; examples "
+        f"{found['images']:,} images ({found['source']}), ResNet-20, {found['broken']:,} broken: {verdict}; on one "
+        f"thread {found['seconds']:.1f} s, {found['cpu_seconds']:.1f} s of processor time; examples "
         f"{found['examples_mb']:.1f} MB (plainly {found['plain_mb']:.1f})"
     )
     print(machine())

@@ -75,6 +75,8 @@ def obtain_part(
     """
     cut = shard_plan(plan, shard)
     path = parts.path_of(root, plan.evaluation_id, shard)
+    if path.exists():
+        cut.state.clear_if_older(path)
     if path.exists() and not force:
         return StoredPart(path, parts.read(path))
     done = _evaluate.run(cut, progress=progress, keep_state=True)

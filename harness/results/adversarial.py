@@ -92,17 +92,17 @@ def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:
     }
     rows = adversarial.rows.astype("<i8")
     if clean is None:
-        return save({"rows": rows, "points": points}, header | {"encoding": "plain"})
+        return _written({"rows": rows, "points": points}, header | {"encoding": "plain"})
     images = clean.detach().cpu().contiguous().numpy()
     blocks = [
         zlib.compress(_differences(points[part], images[adversarial.rows[part]], dtype), level=6)
         for part in _parts(points.shape, points.itemsize)
     ]
     if sum(map(len, blocks)) >= points.nbytes:
-        return save({"rows": rows, "points": points}, header | {"encoding": "plain"})
+        return _written({"rows": rows, "points": points}, header | {"encoding": "plain"})
     lengths = np.array([len(block) for block in blocks], dtype="<i8")
     joined = np.frombuffer(b"".join(blocks), dtype=np.uint8)
-    return save({"rows": rows, "lengths": lengths, "blocks": joined}, header | {"encoding": "differences"})
+    return _written({"rows": rows, "lengths": lengths, "blocks": joined}, header | {"encoding": "differences"})
 
 
 def unpack(path: Path, clean: Tensor, sha256: str | None = None) -> AdversarialPoints:
@@ -127,6 +127,15 @@ def unpack(path: Path, clean: Tensor, sha256: str | None = None) -> AdversarialP
         raise ResultError(f"the adversarial examples {path} are missing") from error
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise ResultError(f"the adversarial examples {path} are damaged: {error}") from error
+
+
+def _written(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -> bytes:
+    """The same bytes for the same content: the library writes a header in an order that changes from call to call."""
+    content = save(tensors, metadata)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:begin]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[begin:]
 
 
 def _check_size(path: Path, clean: Tensor) -> None:

@@ -49,6 +49,11 @@ def test_points_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype, rows: 
     assert torch.equal(after.points, before.points)
 
 
+def test_the_same_points_are_the_same_bytes() -> None:
+    x = images()
+    assert len({pack(attacked(x, [0, 2, 5]), x) for _ in range(20)}) == 1
+
+
 def test_several_blocks_come_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.results.adversarial._BLOCK", 2 * 3 * 64 * 4)
     x = images()
