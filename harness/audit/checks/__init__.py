@@ -125,7 +125,7 @@ def _subject(
     rows = torch.linspace(0, len(x) - 1, min(len(x), SAMPLES)).round().long()
     images, labels = x[rows].to(like.device, dtype), y[rows].to(like.device)
     with torch.no_grad():
-        logits = model(images.clone())
+        logits = torch.cat([model(part.clone()) for part in torch.split(images, batch_size)])
     return Subject(model, images, labels, logits, threat, expects_random, batch_size)
 
 
