@@ -266,7 +266,7 @@ def test_format(named: Named, files: Path, capsys: pytest.CaptureFixture[str]) -
 def test_an_installed_format_is_written_without_being_named(files: Path) -> None:
     assert "json-lines" in formats.names()
     assert run(["leaderboard", "--output", "boards"]) == 0
-    assert sorted(path.suffix for path in (files / "boards").iterdir()) == [".csv", ".jsonl", ".md"]
+    assert sorted(path.suffix for path in (files / "boards").iterdir()) == [".csv", ".html", ".jsonl", ".md", ".tex"]
     assert leaderboard.boards([]) == []
 
 
