@@ -124,12 +124,12 @@ class Plan:
         """The flags of this package's indicators of attack failure; none where nothing attacked."""
         if not finding.steps:
             return []
-        verdicts, target = finding.verdicts, self.target
+        verdicts, x = finding.verdicts, self.samples[0]
         arrays = (verdicts.y, verdicts.clean_pred, verdicts.robust, verdicts.adv_pred)
         y, predicted, robust, adversarial = (torch.from_numpy(array) for array in arrays)
         outcome = indicators.Attacked(
             model=model,
-            x=target.x.to(finding.points),
+            x=x.to(finding.points),
             y=y,
             predicted=predicted,
             robust=robust,
