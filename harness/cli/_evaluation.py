@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from harness.evaluation import Plan, Stored, StoredPart
     from harness.results.parts import Shard
 
-__all__ = ["Planner", "Request", "as_json", "evaluate_all", "evaluate_shards", "run_plan", "show"]
+__all__ = [
+    "Planner",
+    "Request",
+    "as_json",
+    "evaluate_all",
+    "evaluate_shards",
+    "remove_empty",
+    "run_plan",
+    "show",
+]
 
 _SETTINGS = ("seed", "precision", "batch_size", "workers", "deterministic", "device", "compiled", "graphs", "checks")
 
@@ -104,7 +113,7 @@ def _run_shard(plan: Plan, shard: Shard, request: Request) -> StoredPart:
 
     with displayed(f"{plan.target.name}, {plan.suite.name}", f"shard {shard}") as report:
         part = evaluation.obtain_part(plan, shard, request.root, force=request.force, progress=report)
-    _remove_empty(plan.settings.state_dir)
+    remove_empty(plan.settings.state_dir)
     return part
 
 
@@ -210,11 +219,12 @@ def run_plan(plan: Plan, request: Request, label: str = "", later: int = 0) -> S
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )
-    _remove_empty(plan.settings.state_dir)
+    remove_empty(plan.settings.state_dir)
     return stored
 
 
-def _remove_empty(state_dir: Path | None) -> None:
+def remove_empty(state_dir: Path | None) -> None:
+    """Remove the folder of saved states if nothing is in it."""
     if state_dir is not None:
         with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
             state_dir.rmdir()
