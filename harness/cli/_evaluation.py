@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.evaluation import Plan, Stored, StoredPart
     from harness.results.parts import Shard
 
-__all__ = ["Request", "as_json", "evaluate_all", "evaluate_shards", "show"]
+__all__ = ["Request", "as_json", "evaluate_all", "evaluate_shards", "plans_of", "remove_empty", "show"]
 
 _SETTINGS = ("seed", "precision", "batch_size", "workers", "deterministic", "device", "compiled", "graphs", "checks")
 
@@ -66,7 +66,7 @@ def evaluate_all(names: list[str], request: Request) -> list[Stored]:
     check_writable(request.root)
     # libraries that print must not write into our output
     with redirect_stdout(sys.stderr):
-        plans = _plans(names, request)
+        plans = plans_of(names, request)
         for plan in plans:
             if request.force or evaluation.find(plan, request.root) is None:
                 evaluation.place(plan)
@@ -88,7 +88,7 @@ def evaluate_shards(names: list[str], request: Request, text: str) -> list[Store
     shard = Shard.parse(text, os.environ)
     check_writable(request.root)
     with redirect_stdout(sys.stderr):
-        plans = _plans(names, request)
+        plans = plans_of(names, request)
         for plan in plans:
             evaluation.place(evaluation.shard_plan(plan, shard))
         return [_obtain_part(plan, shard, request) for plan in plans]
@@ -99,11 +99,12 @@ def _obtain_part(plan: Plan, shard: Shard, request: Request) -> StoredPart:
 
     with progress(f"{plan.target.name}, {plan.suite.name}, shard {shard}") as report:
         part = evaluation.obtain_part(plan, shard, request.root, force=request.force, progress=report)
-    _remove_empty(plan.settings.state_dir)
+    remove_empty(plan.settings.state_dir)
     return part
 
 
-def _plans(names: list[str], request: Request) -> list[Plan]:
+def plans_of(names: list[str], request: Request) -> list[Plan]:
+    """The plans of a request, nothing of which has run."""
     from harness import checkpoints, datasets, evaluation
 
     @cache
@@ -144,11 +145,12 @@ def _obtain(plan: Plan, request: Request) -> Stored:
         stored = evaluation.obtain(
             plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
         )
-    _remove_empty(plan.settings.state_dir)
+    remove_empty(plan.settings.state_dir)
     return stored
 
 
-def _remove_empty(state_dir: Path | None) -> None:
+def remove_empty(state_dir: Path | None) -> None:
+    """Remove the folder of saved states if nothing is in it."""
     if state_dir is not None:
         with suppress(OSError):  # the folder of saved states stays while another evaluation has its state there
             state_dir.rmdir()

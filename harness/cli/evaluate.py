@@ -99,6 +99,17 @@ __all__ = ["evaluate"]
     "it from a Slurm array or from RANK and WORLD_SIZE.",
 )
 @click.option(
+    "--estimate",
+    "half_width",
+    type=click.FloatRange(min=0, max=50, max_open=True),
+    metavar="POINTS",
+    help="Attack only so many images that the suite's robust accuracy is known to within POINTS, at 95 %; an estimate "
+    "is never ranked, and may be continued with a smaller number.",
+)
+@click.option(
+    "--budget", metavar="TIME", help="End an estimate after so long, such as 90s, 10m or 2h, with the interval of then."
+)
+@click.option(
     "--check",
     "checks",
     multiple=True,
@@ -121,7 +132,14 @@ __all__ = ["evaluate"]
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")
 def evaluate(
-    checkpoints: tuple[str, ...], output: Path | None, as_json: bool, strict: bool, shard: str | None, **request: Any
+    checkpoints: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
+    strict: bool,
+    shard: str | None,
+    half_width: float | None,
+    budget: str | None,
+    **request: Any,
 ) -> None:
     """Evaluate checkpoints under attack and store the results.
 
@@ -136,6 +154,11 @@ def evaluate(
     if request["eps_units"] == "normalized" and request["eps"] is None:
         raise click.UsageError("--eps-units normalized needs --eps")
     asked = _evaluation.Request(root=output or paths.results_root(), **request)
+    if half_width is not None or budget is not None:
+        if shard is not None:
+            raise click.UsageError("--estimate and --budget do not go with --shard")
+        _estimate(list(checkpoints), asked, half_width, budget, as_json=as_json, strict=strict)
+        return
     if shard is not None:
         if not asked.adversarial:
             raise click.UsageError("a part holds its adversarial examples: say --no-adversarial to 'harness collect'")
@@ -163,4 +186,26 @@ def _shard(checkpoints: list[str], asked: Request, shard: str, *, as_json: bool,
         for stored in parts:
             _shards.show_part(stored)
     if strict and any(flag.doubtful for stored in parts for flag in stored.part.record.result.flags):
+        raise Exit(3)
+
+
+def _estimate(
+    checkpoints: list[str],
+    asked: Request,
+    half_width: float | None,
+    budget: str | None,
+    *,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    from harness.cli import _estimates, _render
+
+    found = _estimates.estimate_all(checkpoints, asked, half_width, budget)
+    if as_json:
+        shown = [_estimates.as_json(stored) for stored in found]
+        _render.print_json(shown if len(shown) > 1 else shown[0])
+    else:
+        for stored in found:
+            _estimates.show(stored)
+    if strict and any(flag.doubtful for stored in found for flag in stored.record.flags):
         raise Exit(3)

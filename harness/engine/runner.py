@@ -48,6 +48,7 @@ class Finding:
         passes: what the passes were made with, in plain words. batch_size: the largest batch.
         model_seconds: inside the model. busy_seconds: in all, summed over processes.
         state: what a run that is killed now would continue from; to be cleared once the result is stored.
+        logits: ``[n, k]`` the plain model's output on the clean images, where it is known.
     """
 
     verdicts: Verdicts
@@ -59,6 +60,7 @@ class Finding:
     model_seconds: float
     busy_seconds: float
     state: State = field(default_factory=lambda: State(None))
+    logits: Tensor | None = None
 
 
 def run(
@@ -481,6 +483,7 @@ class _SuiteRun:
             model_seconds=self.model_seconds,
             busy_seconds=self.busy_seconds,
             state=self.state,
+            logits=self.logits,
         )
 
 

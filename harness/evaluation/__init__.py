@@ -6,6 +6,7 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 """
 
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
+from harness.evaluation.estimation import StoredEstimate, Target, estimate
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
 from harness.evaluation.sharding import StoredPart, obtain_part, shard_plan
@@ -17,8 +18,11 @@ __all__ = [
     "Evaluation",
     "Plan",
     "Stored",
+    "StoredEstimate",
     "StoredPart",
+    "Target",
     "Verification",
+    "estimate",
     "evaluate",
     "evaluate_checkpoint",
     "evaluation_id",

@@ -47,12 +47,14 @@ class Evaluation:
         verdicts: per sample.
         points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
         state: what a run that is killed now would continue from, if `run` was told to keep it.
+        logits: ``[n, k]`` the plain model's output on the clean images, where it is known.
     """
 
     result: Result
     verdicts: Verdicts
     points: Tensor
     state: State = field(default_factory=lambda: State(None))
+    logits: Tensor | None = None
 
 
 def evaluate(
@@ -203,7 +205,7 @@ def run(
     )
     if not keep_state:
         finding.state.clear()
-    return Evaluation(result, verdicts, finding.points, finding.state)
+    return Evaluation(result, verdicts, finding.points, finding.state, finding.logits)
 
 
 def _is_gpu(device: torch.device) -> bool:

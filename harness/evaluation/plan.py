@@ -18,7 +18,7 @@ from harness.evaluation import reference
 from harness.evaluation.target import Target
 from harness.models import Model
 from harness.results.identity import record_id, step_identity, verdict_id
-from harness.results.parts import Shard
+from harness.results.parts import Selection, Shard
 from harness.results.record import ThreatRecord
 from harness.settings import Settings
 from harness.suites import Step, Suite
@@ -39,7 +39,7 @@ class Plan:
 
     Attributes:
         evaluation_id: hash of everything that decides the verdicts; plans that share it need one run.
-        shard: the part of the samples to run; None runs all. It is no part of what the plan is known by.
+        part: the samples to run; None runs all. It is no part of what the plan is known by.
     """
 
     target: Target
@@ -47,22 +47,22 @@ class Plan:
     suite: Suite
     settings: Settings
     evaluation_id: str
-    shard: Shard | None = None
+    part: Shard | Selection | None = None
 
     @property
     def samples(self) -> tuple[Tensor, Tensor, Index]:
         """The samples to run: ``[m, ...]``, their classes ``[m]``, and their positions in the data set ``[m]``."""
         target = self.target
-        if self.shard is None:
+        if self.part is None:
             return target.x, target.y, target.index
-        rows = self.shard.rows(len(target.x))
+        rows = self.part.rows(len(target.x))
         return target.x[rows], target.y[rows], target.index[rows]
 
     @property
     def state_name(self) -> str:
         """What its saved state is called: what runs in another way must not be continued from it."""
         way = "-deterministic" if self.settings.deterministic else ""
-        return f"{self.record_id}{way}" + ("" if self.shard is None else f"-{self.shard.number}of{self.shard.count}")
+        return f"{self.record_id}{way}" + ("" if self.part is None else f"-{self.part.label}")
 
     @classmethod
     def of(cls, target: Target, threat: ThreatModel, suite: str | Suite, settings: Settings) -> Plan:

@@ -52,7 +52,7 @@ def shard_plan(plan: Plan, shard: Shard) -> Plan:
             "with --bn-stats batch a prediction depends on the other samples, so that they cannot be cut into shards"
         )
     shard.rows(len(plan.target.x))
-    return replace(plan, settings=replace(plan.settings, deterministic=True), shard=shard)
+    return replace(plan, settings=replace(plan.settings, deterministic=True), part=shard)
 
 
 def obtain_part(

@@ -26,7 +26,7 @@ from harness.util.files import write_atomically
 from harness.util.reading import parse_json
 from harness.util.validation import Record, validate
 
-__all__ = ["FOLDER", "Part", "PartRecord", "Shard", "folder_of", "path_of", "read", "save"]
+__all__ = ["FOLDER", "Part", "PartRecord", "Selection", "Shard", "folder_of", "path_of", "read", "save"]
 
 FOLDER = "shards"
 """Where parts lie, under the folder of the results."""
@@ -77,8 +77,29 @@ class Shard:
             raise InvalidInput(f"{n} samples cannot be cut into {self.count} shards: take at most {n}")
         return np.arange(self.number - 1, n, self.count, dtype=np.int64)
 
+    @property
+    def label(self) -> str:
+        """What it is called in the name of a file."""
+        return f"{self.number}of{self.count}"
+
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some of the samples.
+
+    Attributes:
+        positions: int64 ``[m]`` among all samples. label: what it is called in the name of a file.
+    """
+
+    positions: np.ndarray[Any, np.dtype[np.int64]]
+    label: str
+
+    def rows(self, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Positions of its samples among ``n``."""
+        return self.positions
 
 
 class PartRecord(Record):

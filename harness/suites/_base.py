@@ -33,8 +33,11 @@ class Suite:
     Attributes:
         name: what results call it.
         expects_random: the suite is meant for randomised models, which are then not flagged.
+        opening: the first runs of the suite, as steps: they break most of what it breaks at a small part of its
+            passes, and an estimate makes them on all samples. Each is a step of the suite, or some first runs of it.
     """
 
     name: str
     steps: tuple[Step, ...]
     expects_random: bool = False
+    opening: tuple[Step, ...] = ()

@@ -6,6 +6,8 @@ implementation (`docs/equivalence.md`).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.suites._autoattack_steps import FAB_T, SQUARE, apgd
 from harness.suites._base import Suite
 from harness.threat import ThreatModel
@@ -23,4 +25,5 @@ def autoattack(threat: ThreatModel) -> Suite:
         targeted = apgd("dlr-targeted", targets=5, larger_radii=True)
     else:
         ce, targeted = apgd("ce"), apgd("dlr-targeted", targets=9)
-    return Suite("autoattack", (ce, targeted, FAB_T, SQUARE))
+    likeliest = replace(targeted, parameters={**targeted.parameters, "targets": 1})
+    return Suite("autoattack", (ce, targeted, FAB_T, SQUARE), opening=(ce, likeliest))

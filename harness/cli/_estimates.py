@@ -1,0 +1,80 @@
+"""Estimating evaluations by name, and showing the estimates."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import _evaluation
+from harness.cli._render import percent, print_line, progress
+from harness.cli._times import seconds_of
+from harness.util.files import check_writable
+
+if TYPE_CHECKING:
+    from harness.cli._evaluation import Request
+    from harness.evaluation import StoredEstimate
+
+__all__ = ["as_json", "estimate_all", "show"]
+
+
+def estimate_all(
+    names: list[str], request: Request, half_width: float | None, budget: str | None
+) -> list[StoredEstimate]:
+    """Estimate one evaluation after the other; each is stored before the next begins.
+
+    Args:
+        half_width: in points. budget: of each, a time as `seconds_of` reads it.
+    """
+    from harness import evaluation
+
+    target = evaluation.Target(
+        half_width=None if half_width is None else half_width / 100,
+        seconds=None if budget is None else seconds_of(budget),
+    )
+    check_writable(request.root)
+    found = []
+    with redirect_stdout(sys.stderr):
+        plans = _evaluation.plans_of(names, request)
+        for plan in plans:
+            evaluation.place(plan)
+        for plan in plans:
+            with progress(f"{plan.target.name}, estimate of {plan.suite.name}") as report:
+                found.append(evaluation.estimate(plan, target, request.root, progress=report))
+            _evaluation.remove_empty(plan.settings.state_dir)
+    return found
+
+
+def as_json(stored: StoredEstimate) -> dict[str, Any]:
+    """What ``harness evaluate --estimate --json`` prints of one estimate."""
+    record = stored.record
+    shown = ("checkpoint", "suite", "seed", "n", "clean_acc", "robust_acc", "low", "high", "confidence", "opening_acc")
+    counts = ("survivors", "attacked", "broken", "forward", "backward", "seconds", "evaluation_id")
+    return {
+        "kind": record.kind,
+        **{name: getattr(record, name) for name in (*shown, *counts)},
+        "complete": record.complete,
+        "estimate": str(stored.path.resolve()),
+        "ran": stored.ran,
+    }
+
+
+def show(stored: StoredEstimate) -> None:
+    """One estimate for people, on stdout."""
+    record = stored.record
+    print_line(
+        f"{record.checkpoint}: estimate of {record.suite} on {record.n:,} {record.dataset.name} {record.dataset.split} "
+        f"images, {record.threat.norm} {record.threat.eps}"
+    )
+    print_line(f"clean    {percent(record.clean_acc)}")
+    print_line(f"opening  {percent(record.opening_acc)}  (all images, the first runs of the suite)")
+    what = "all survivors attacked" if record.complete else f"{100 * record.confidence:g} % interval"
+    interval = f"{100 * record.low:.2f} to {100 * record.high:.2f} %"
+    print_line(
+        f"robust   {percent(record.robust_acc)}  ({what}: {interval}; {record.attacked:,} of {record.survivors:,} "
+        f"survivors attacked, {record.broken} broken)"
+    )
+    for flag in record.flags:
+        print_line(f"{flag.severity:7}{flag}")
+    print_line(f"estimate {stored.path}{'' if stored.ran else '  (found, narrow enough)'}")
+    print_line()

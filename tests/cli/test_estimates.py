@@ -1,0 +1,42 @@
+"""``harness evaluate --estimate``: what it prints and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli._times import seconds_of
+from harness.errors import InvalidInput
+from tests.cli.conftest import Harness
+
+ARGS = ("evaluate", "--checkpoint", "tiny", "--limit", "20", "--output", "out", "--workers", "1")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_estimate_from_the_command_line(harness: Harness, folder: Path) -> None:
+    # the untrained network has few survivors, and all of them are attacked
+    code, out, _ = harness(*ARGS, "--eps", "0.001", "--estimate", "20")
+    assert code == 0
+    assert "estimate of autoattack on 20 digits test images" in out
+    code, out, _ = harness(*ARGS, "--eps", "0.001", "--estimate", "20", "--json")
+    shown = json.loads(out)
+    assert (code, shown["kind"], shown["ran"]) == (0, "estimate", False)
+    assert shown["low"] <= shown["robust_acc"] <= shown["high"]
+    assert [path.name for path in (folder / "out").iterdir() if path.is_file()] == []
+    harness("leaderboard", "--results", "out").refused()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_an_estimate_refuses(harness: Harness) -> None:
+    harness(*ARGS, "--suite", "pgd", "--estimate", "1").refused("the suite pgd has no opening")
+    harness(*ARGS, "--budget", "soon").refused("90s, 10m or 2h, got 'soon'")
+    assert harness(*ARGS, "--estimate", "1", "--shard", "1/2").code == 2
+
+
+def test_times() -> None:
+    assert [seconds_of(text) for text in ("90s", "10m", "1.5h")] == [90, 600, 5400]
+    for wrong in ("10", "m", "1 h", "-3s"):
+        with pytest.raises(InvalidInput):
+            seconds_of(wrong)
