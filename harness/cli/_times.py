@@ -6,7 +6,7 @@ import re
 
 from harness.errors import InvalidInput
 
-__all__ = ["seconds_of"]
+__all__ = ["duration", "seconds_of"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -21,3 +21,11 @@ def seconds_of(text: str) -> float:
     if match is None:
         raise InvalidInput(f"a time is written as 90s, 10m or 2h, got {text!r}")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``48 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

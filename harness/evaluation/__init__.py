@@ -6,6 +6,7 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 """
 
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
+from harness.evaluation._forecast import Forecast, forecast
 from harness.evaluation.estimation import StoredEstimate, Target, estimate
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
@@ -16,6 +17,7 @@ from harness.evaluation.verification import Check, Verification, verify
 __all__ = [
     "Check",
     "Evaluation",
+    "Forecast",
     "Plan",
     "Stored",
     "StoredEstimate",
@@ -28,6 +30,7 @@ __all__ = [
     "evaluation_id",
     "examine",
     "find",
+    "forecast",
     "keep",
     "obtain",
     "obtain_part",

@@ -1,4 +1,4 @@
-"""``harness evaluate --estimate``: what it prints and refuses."""
+"""``harness evaluate --estimate`` and ``harness estimate-cost``: what they print and refuse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli._times import seconds_of
+from harness.cli._times import duration, seconds_of
 from harness.errors import InvalidInput
 from tests.cli.conftest import Harness
 
@@ -35,8 +35,26 @@ def test_what_an_estimate_refuses(harness: Harness) -> None:
     assert harness(*ARGS, "--estimate", "1", "--shard", "1/2").code == 2
 
 
+@pytest.mark.usefixtures("tiny")
+def test_the_cost_of_an_evaluation(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.evaluation._forecast._FIRST_STEP", 0.2)
+    monkeypatch.setattr("harness.evaluation._forecast._LATER_STEP", 0.1)
+    code, out, _ = harness("estimate-cost", "--checkpoint", "tiny", "--eps", "0.001", "--limit", "40", "--json")
+    shown = json.loads(out)
+    assert code == 0
+    assert [step["name"] for step in shown["steps"]] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert 0 <= shown["surviving"] <= shown["correct"] <= shown["n"] == 40
+    survivors = shown["surviving"]
+    passes = {step["name"]: (step["forward"], step["backward"]) for step in shown["steps"]}
+    if survivors:
+        assert passes["apgd-t"] == pytest.approx((900 * survivors, 900 * survivors), rel=0.3)
+    assert passes["square"][1] == 0
+    assert "will survive (probed for" in harness("estimate-cost", "--checkpoint", "tiny", "--limit", "9").out
+
+
 def test_times() -> None:
     assert [seconds_of(text) for text in ("90s", "10m", "1.5h")] == [90, 600, 5400]
+    assert [duration(seconds) for seconds in (48.4, 700, 12000)] == ["48 s", "12 min", "3 h 20 min"]
     for wrong in ("10", "m", "1 h", "-3s"):
         with pytest.raises(InvalidInput):
             seconds_of(wrong)
