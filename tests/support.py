@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,22 @@ from torch import Tensor, nn
 from harness import models
 from harness.attacks import Attack, Batch, Proposal, State
 from harness.attacks._base import Loss
+from harness.audit.flags import Flag
 from harness.backends import Backend
 from harness.backends.choose import Choice, Spent
 from harness.engine import preflight
 from harness.threat.rng import Draws, sample_keys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+AUDITED_AFTER = frozenset(("few-steps", "larger-eps-weaker", "noise-gains", "short-pgd-gains", "transfer-gains"))
+"""Codes of flags that say how weak a suite is; those of the tests are weak on purpose."""
+
+
+def of_strong_suites(flags: Iterable[Flag]) -> list[Flag]:
+    """The flags that are not about a weak suite."""
+    return [flag for flag in flags if flag.code not in AUDITED_AFTER]
 
 
 class PlainOracle:

@@ -44,7 +44,7 @@ def estimate_cost(checkpoint: str, as_json: bool, **request: Any) -> None:
     from harness.cli._render import print_json
 
     with redirect_stdout(sys.stderr):
-        (plan,) = _evaluation.plans_of([checkpoint], _evaluation.Request(root=Path(), **request))
+        plan = _evaluation.Planner().plan(checkpoint, _evaluation.Request(root=Path(), **request))
         found = evaluation.forecast(plan)
     if as_json:
         print_json(_as_json(found))

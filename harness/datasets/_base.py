@@ -24,8 +24,11 @@ SPLITS = ("train", "test")
 
 def samples_sha256(x: Tensor, y: Tensor) -> str:
     """Hash of images and labels as they are evaluated, in their order; equal ones have the same, wherever from."""
-    images, labels = x.numpy(), y.numpy()
-    digest = hashlib.sha256(f"{images.dtype.name}{list(x.shape)}int64".encode())
+    import torch
+
+    # numpy has no bfloat16
+    images, labels = x.view(torch.int16).numpy() if x.dtype is torch.bfloat16 else x.numpy(), y.numpy()
+    digest = hashlib.sha256(f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}int64".encode())
     digest.update(np.ascontiguousarray(images, dtype=images.dtype.newbyteorder("<")).data)
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()

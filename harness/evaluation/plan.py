@@ -159,7 +159,7 @@ class Plan:
     def state(self) -> State:
         """Where a run in flight is saved, as it is found before the run."""
         folder = self.settings.state_dir
-        return State(None if folder is None else folder / self.record_id)
+        return State(None if folder is None else folder / self.state_name)
 
     @cached_property
     def record_id(self) -> str:

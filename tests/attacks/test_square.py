@@ -239,11 +239,9 @@ def test_parameters_out_of_range_are_refused(parameters: dict[str, object], erro
 
 @per_norm
 def test_inputs_that_are_no_images_are_refused(threat: ThreatModel) -> None:
-    model = linear_model(3, (10,))
-    x = torch.rand(2, 10, dtype=torch.float64)
-    batch = batch_of(model, x, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(InvalidInput, match=r"\[n, C, H, W\], got inputs of shape \[2, 10\]"):
-        build("square", threat, 3).start(batch, PlainOracle(model), 0)
+    attack = build("square", threat, 3)
+    assert attack.unfit((3, 8, 8)) is None
+    assert "[n, C, H, W], got inputs of shape [n, 10]" in str(attack.unfit((10,)))
 
 
 @per_norm

@@ -13,14 +13,14 @@ from harness.checkpoints import matching
 from harness.errors import CheckpointError, ModelError, UnknownName
 from harness.evaluation import _evaluate
 from tests.cli.conftest import Harness
-from tests.registry.material import registered
+from tests.registry.material import registered, small
 
 
 @pytest.fixture
 def three(tiny: Path) -> Path:
     """The checkpoints bn_a, bn_b and tiny."""
     for seed, name in enumerate(("bn_a", "bn_b")):
-        registered(tiny.parent, name, None, source=str(seed))
+        registered(tiny.parent, name, small(seed=seed), source=str(seed))
     return tiny.parent
 
 
@@ -53,7 +53,7 @@ def test_every_combination_is_evaluated(harness: Harness, calls: list[dict[str, 
     assert done[-1] == ("bn_b", "fgsm", "0.2", 1)
     assert "[16/16] bn_b, fgsm: " in err
     assert out.count("result leaderboards/results/") == 16
-    assert out.splitlines()[-1].split("  ")[0] == "bn_b"
+    assert out.splitlines()[-1].split()[0] == "bn_b"
     assert "50.0 % (50.0 % to 50.0 %)" in out
     code, out, _ = harness("evaluate", "--checkpoint", "bn_*", *ways.split(), "--json")
     assert (code, len(json.loads(out))) == (0, 16)

@@ -178,7 +178,7 @@ def test_the_state_stays_until_the_verdicts_are_stored(tmp_path: Path, monkeypat
             attack.run_standard_evaluation(x, y, bs=12, state_path=path)
     assert list(parts.rglob("pool.pt"))
     attack.run_standard_evaluation(x, y, bs=12, state_path=path)
-    assert [p.name for p in tmp_path.iterdir()] == ["state.json"]
+    assert {p.name for p in tmp_path.iterdir()} == {"state.json", "state.json.safetensors"}
 
 
 def test_attacks_to_run_belongs_to_custom() -> None:
