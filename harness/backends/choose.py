@@ -29,7 +29,7 @@ _GAIN = 0.9
 _FORWARD_SHARE = 0.5
 """Weight of a forward pass alone against one with its backward pass: attacks make both kinds."""
 
-_QUICK, _LONG = 0.1, 2.0
+_QUICK, _LONG = 0.1, 4.0
 """Seconds of one measurement: below, it is repeated; above, no larger number of rows is tried. A network with many
 weights costs several times more per row with few rows, so that this must not be decided too soon."""
 
