@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +64,6 @@ class _Searched(Record):
     choices: dict[str, Choice]
 
 
-@dataclass(frozen=True)
-class _Level:
-    """Entries that need no other's choice, and the study in which their combinations are trained."""
-
-    labels: tuple[str, ...]
-    study: Study
-    trials: Mapping[str, tuple[str, ...]]
-
-
 def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) -> list[Summary]:
     """Train all combinations that are missing and note the best in the study's folder. Parents come first, so that an
     entry is searched from the parent that the study will use.
@@ -91,10 +81,9 @@ def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) 
     choices: dict[str, Choice] = {}
     summaries = []
     for labels in _levels(plan(study, **where), study.search):
-        level = _level(study, labels, choices, where)
-        planned = plan(level.study, **where)
-        trials = [label for label in level.trials for label in level.trials[label]]
-        summary = run(planned, output=output, only=trials, evaluate=False, **how)
+        widened, trials = _with_trials(study, labels, choices, where)
+        planned = plan(widened, **where)
+        summary = run(planned, output=output, only=chain(*trials.values()), evaluate=False, **how)
         summaries.append(summary)
         if summary.failures:
             raise InvalidInput(
@@ -102,7 +91,7 @@ def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) 
                 "take their combinations out of [search]"
             )
         networks = collect(planned, output).networks
-        for label, named in level.trials.items():
+        for label, named in trials.items():
             found = [networks[trial][study.search.seed] for trial in named]
             choices[label] = choose(planned.member(named[0]), found, keep=study.keep)
     noted = _Searched(search=study.search, choices=choices)
@@ -198,7 +187,10 @@ def _levels(planned: Plan, wanted: Search) -> list[tuple[str, ...]]:
     return [tuple(label for label in chosen if depths[label] == depth) for depth in sorted({depths[c] for c in chosen})]
 
 
-def _level(study: Study, labels: tuple[str, ...], choices: Mapping[str, Choice], where: Mapping[str, Any]) -> _Level:
+def _with_trials(
+    study: Study, labels: Sequence[str], choices: Mapping[str, Choice], where: Mapping[str, Any]
+) -> tuple[Study, dict[str, tuple[str, ...]]]:
+    """The study with an entry for every combination of those in ``labels``, and what these entries are called."""
     wanted = study.search or Search()
     known = applied(study, choices)
     planned = plan(known, **where)
@@ -218,7 +210,7 @@ def _level(study: Study, labels: tuple[str, ...], choices: Mapping[str, Choice],
         trials[label] = tuple(names)
     entries = tuple(entry.model_copy(update={"label": label}) for label, entry in _labelled(known))
     changes = {"entry": (*entries, *more), "regimes": (), "seeds": (wanted.seed,), "claim": (), "search": None}
-    return _Level(labels, study.model_copy(update=changes), trials)
+    return study.model_copy(update=changes), trials
 
 
 def _accuracies(row: Mapping[str, float]) -> tuple[float, float]:

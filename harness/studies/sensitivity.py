@@ -57,8 +57,7 @@ def derive(plan: Plan, varied: Sequence[str]) -> Study:
     if not claims:
         raise InvalidInput(f"no claim of the study {study.name} speaks of {', '.join(varied)}: name other entries")
     entries = [
-        entry.model_copy(update={"label": member.label, "parent": member.parent})
-        for member, entry in ((member, member.entry) for member in plan.members)
+        member.entry.model_copy(update={"label": member.label, "parent": member.parent}) for member in plan.members
     ]
     more = [
         _scaled(plan, entry, share) for entry in entries if entry.label in varied for share in BUDGETS if share != 1

@@ -54,12 +54,17 @@ def step(
                 grads = torch.autograd.grad(loss, weights)
             stack.enter_context(perturbed(weights, grads, conduct.awp.gamma))
         loss, logits = objective.loss(run.passes, x, points, y, conduct, smoothing)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _backward(loss, optimizers)
     for optimizer in optimizers:
         optimizer.step()
     return loss.detach(), logits.detach()
+
+
+def _backward(loss: Tensor, optimizers: Sequence[Optimizer]) -> None:
+    """The loss's gradients in place of the last ones."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _at(stage: Stage, done: float) -> Crafting:
@@ -86,9 +91,7 @@ def _free(
         leaf = points.detach().requires_grad_()
         logits = run.passes.adversarial(leaf)
         loss = F.cross_entropy(logits, y, label_smoothing=run.settings.label_smoothing)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        _backward(loss, optimizers)
         for optimizer in optimizers:
             optimizer.step()
         if number < crafting.steps and leaf.grad is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Plan, list[str]]]:
     """In the place of training: the larger the rate and the smaller the decay, the better."""
     asked: list[tuple[Plan, list[str]]] = []
 
-    def run(made: Plan, *, output: Path, only: list[str], evaluate: bool, **how: Any) -> Any:
+    def run(made: Plan, *, output: Path, only: Iterable[str], evaluate: bool, **how: Any) -> Any:
         assert not evaluate
-        asked.append((made, only))
-        return type("Done", (), {"failures": {}, "trained": len(only)})
+        labels = list(only)
+        asked.append((made, labels))
+        return type("Done", (), {"failures": {}, "trained": len(labels)})
 
     def collect(made: Plan, output: Path) -> Any:
         networks = {}
