@@ -1,6 +1,7 @@
 """PGD: projected gradient ascent with random starts.
 
-Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv 1706.06083).
+Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks" (arXiv 1706.06083). A run that comes
+back to an earlier point ends there (arXiv 2503.19347).
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from harness.attacks._arguments import at_least_one
 from harness.attacks._base import Attack, Batch, Oracle, Proposal, State
+from harness.attacks._cycles import fingerprints, occurs
 from harness.attacks._objectives import Objective, untargeted
 from harness.audit.flags import Flag
 from harness.audit.kinds import FEW_STEPS, STEPS_TOO_SHORT
@@ -36,6 +40,9 @@ def pgd(
     Every point of a run is checked, the start included. A run costs ``steps + 1`` forward and
     ``steps`` backward passes. In L1 a step fills the pixels with the largest gradients one after another
     (`harness.threat.norms.Norm.climb`).
+
+    A sample's run ends early where its point and the gradient there are those of an earlier iteration, bit for bit:
+    what follows would be what followed then.
 
     Args:
         threat: the threat model.
@@ -70,7 +77,7 @@ def pgd(
 
 @dataclass(frozen=True)
 class _Pgd(Attack):
-    """State: the current ``point`` and the loss's ``grad`` there."""
+    """State: the current ``point``, the loss's ``grad`` there, and fingerprints ``seen`` of all pairs so far."""
 
     threat: ThreatModel
     objective: Objective
@@ -85,15 +92,21 @@ class _Pgd(Attack):
         if self.random_start:
             point = self.threat.geometry.inside(batch.x, self.threat.radius, batch.draws, 0)
         logits, _, grad = oracle.gradient(point, self.objective.of(batch, {}))
-        return {"point": point, "grad": grad}, Proposal(point, logits.argmax(dim=1) != batch.y)
+        seen = torch.zeros(len(batch), self.steps, dtype=torch.int64, device=point.device)
+        seen[:, 0] = fingerprints(point, grad)
+        return {"point": point, "grad": grad, "seen": seen}, Proposal(point, logits.argmax(dim=1) != batch.y)
 
     def step(self, batch: Batch, state: State, oracle: Oracle, i: int) -> tuple[State, Proposal]:
         climbed = self.threat.geometry.climb(state["point"], state["grad"], self.step_size)
         point = self.threat.project(climbed, batch.x)
+        over = None
         if i + 1 < self.steps:
             logits, _, state["grad"] = oracle.gradient(point, self.objective.of(batch, state))
+            marks = fingerprints(point, state["grad"])
+            over = occurs(state["seen"][:, : i + 1], marks)
+            state["seen"][:, i + 1] = marks
         else:
             # nothing follows that would need the gradient
             logits = oracle.logits(point)
         state["point"] = point
-        return state, Proposal(point, logits.argmax(dim=1) != batch.y)
+        return state, Proposal(point, logits.argmax(dim=1) != batch.y, over)

@@ -202,7 +202,12 @@ class _TaskRun:
         chunk.state, proposal = self.task.attack.step(chunk.batch, chunk.state, chunk.oracle, i)
         chunk.next = i + 1
         self._judge(chunk.index, chunk.batch, proposal, i)
-        return chunk if proposal.over is None else chunk.keep(~proposal.over.cpu())
+        if proposal.over is None:
+            return chunk
+        over = proposal.over.cpu()
+        if bool(over.any()):
+            self._note_points([chunk.oracle], set(chunk.index[over].tolist()))
+        return chunk.keep(~over)
 
     def share(self, chunks: list[_Chunk], i: int) -> float:
         """The share of the task that is done after iteration ``i``."""
@@ -246,10 +251,14 @@ class _TaskRun:
 
     def note_last_points(self) -> None:
         """Keep the last points of those survivors that are compared with the plain model after the step."""
+        self._note_points(self.latest)
+
+    def _note_points(self, oracles: list[ChunkOracle], among: set[int] | None = None) -> None:
+        """Likewise of the last passes of ``oracles``; only of some rows of the pool, if ``among`` is given."""
         survivors = np.flatnonzero(self.surviving.numpy())
         wanted = set(survivors[chosen(self.pool.keys[survivors])].tolist())
-        for oracle in self.latest:
-            self.result.last |= oracle.last_points(wanted)
+        for oracle in oracles:
+            self.result.last |= oracle.last_points(wanted if among is None else wanted & among)
 
     def _charge(self) -> None:
         for oracle in self.oracles:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from harness.attacks import build
+from harness.attacks import pgd as pgd_module
+from harness.attacks._cycles import fingerprints
 from harness.audit.kinds import LOSS_REPLACED
 from harness.errors import InvalidInput, UnknownName
+from harness.evaluation import Evaluation, examine
+from harness.suites import Step, Suite
 from harness.threat import ThreatModel, norms
 from harness.threat.rng import Draws, sample_keys
 from tests.attacks.networks import broken, network, samples
@@ -165,3 +170,38 @@ def test_refuses_an_unknown_loss_and_a_single_class() -> None:
         build("pgd", THREATS["Linf"], 10, loss="dlr-target")
     with pytest.raises(InvalidInput, match="at least 2 classes, got 1"):
         build("fgsm", THREATS["Linf"], 1)
+
+
+def test_fingerprints_tell_points_apart() -> None:
+    x = torch.rand(50, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    marks = {*fingerprints(x, x).tolist()}
+    changed = x.clone()
+    changed[:, 0, 0, 0] = torch.nextafter(changed[:, 0, 0, 0], torch.tensor(2.0))
+    marks |= {*fingerprints(changed, x).tolist(), *fingerprints(x, changed).tolist()}
+    marks |= {*fingerprints(x.flip(3), x).tolist(), *fingerprints(-x, x).tolist(), *fingerprints(x, -x).tolist()}
+    # two signs at once
+    signs = x.clone()
+    signs[:, 1, :2, 2] *= -1
+    marks |= {*fingerprints(signs, x).tolist(), *fingerprints(signs, signs).tolist()}
+    assert len(marks) == 8 * 50
+    assert fingerprints(x[3:5], x[3:5]).tolist() == fingerprints(x, x)[3:5].tolist()
+
+
+@pytest.mark.parametrize("norm", norms.names())
+def test_a_run_that_repeats_itself_ends_and_no_verdict_changes(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network().float()
+    batch = samples(model)
+    threat = THREATS[norm]
+    suite = Suite("coarse", (Step("pgd", "pgd", {"steps": 60, "restarts": 2, "step_size": threat.radius}),))
+
+    def done() -> Evaluation:
+        return examine(model, batch.x.float(), batch.y, threat=threat, suite=suite, workers=1, deterministic=True)
+
+    short = done()
+    monkeypatch.setattr(pgd_module, "occurs", lambda seen, marks: torch.zeros(len(marks), dtype=torch.bool))
+    long = done()
+    assert short.result.steps[0].forward < (1 if norm == "Linf" else 1.01) * long.result.steps[0].forward
+    assert short.result.steps[0].after == long.result.steps[0].after > 0
+    for name in ("robust", "broken_by", "adv_pred"):
+        assert np.array_equal(getattr(short.verdicts, name), getattr(long.verdicts, name)), name
+    assert torch.equal(short.points, long.points)
