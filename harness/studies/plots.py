@@ -12,11 +12,12 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.studies.measurements import Measurements
-from harness.studies.tables import clean, robust
+from harness.studies.tables import Spread, clean, robust
 
 __all__ = ["FORMATS", "pictures"]
 
@@ -35,8 +36,11 @@ _STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
 }
-# Okabe & Ito's colours, which most eyes can tell apart, and grey
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
+# Okabe & Ito's colours, which most eyes can tell apart, then those of Tol's "muted" that look like none of them
+_COLORS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#882255", "#999933", "#332288",
+    "#661100", "#44aa99", "#aa4499", "#7f7f7f",
+)  # fmt: skip
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
 
@@ -64,11 +68,19 @@ def _bytes(figure: Figure, kind: Format) -> bytes:
     return buffer.getvalue()
 
 
+def _color(i: int) -> str:
+    """A colour of its own for every number."""
+    if i < len(_COLORS):
+        return _COLORS[i]
+    # the golden ratio keeps hues apart however many there are
+    return to_hex(hsv_to_rgb(((i - len(_COLORS)) * 0.618034 % 1, 0.9, 0.75)))
+
+
 def _looks(measurements: Measurements) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of every label, the same in all pictures."""
     return {
         member.label: {
-            "color": _COLORS[i % len(_COLORS)],
+            "color": _color(i),
             "marker": _MARKERS[(i + i // len(_COLORS)) % len(_MARKERS)],
             "linestyle": _LINES[(i // len(_COLORS) + i) % len(_LINES)],
         }
@@ -83,19 +95,19 @@ def _clean_robust(measurements: Measurements) -> Figure | None:
     for member in measurements.plan.members:
         across, up = clean(measurements, member.label, measure), robust(measurements, member.label, measure)
         if across:
-            points[member.label] = (across.mean, up.mean, across.deviation, up.deviation)
+            points[member.label] = (across, up)
     if not points:
         return None
     figure = _figure(6.4, 4.8)
     axes = figure.add_subplot()
-    for label, (x, y, dx, dy) in points.items():
+    for label, (across, up) in points.items():
         look = looks[label]
-        axes.errorbar(
-            x, y, xerr=dx, yerr=dy, fmt=look["marker"], color=look["color"], markersize=6, capsize=2, elinewidth=1
-        )
+        _bars(axes, across.mean, up, look["color"])
+        _bars(axes, up.mean, across, look["color"], sideways=True)
+        axes.plot(across.mean, up.mean, look["marker"], color=look["color"], markersize=6)
     chance = 100 / len(measurements.plan.test_set.classes)
-    _room(axes.set_xlim, [(p[0], p[2]) for p in points.values()])
-    _room(axes.set_ylim, [*((p[1], p[3]) for p in points.values()), (chance, None)])
+    _room(axes.set_xlim, [_reach(across) for across, _ in points.values()])
+    _room(axes.set_ylim, [*(_reach(up) for _, up in points.values()), (chance, chance)])
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
         axis.set_ticks([tick for tick in axis.get_ticklocs() if max(0, low) <= tick <= min(100, high)])
@@ -111,10 +123,27 @@ def _clean_robust(measurements: Measurements) -> Figure | None:
     return figure
 
 
-def _room(set_limits: Any, values: Sequence[tuple[float, float | None]]) -> None:
+def _bars(axes: Any, at: float, spread: Spread, color: str, *, sideways: bool = False) -> None:
+    """What other images would change as a broad pale bar, what other seeds do as a thin one with ends."""
+    low, high = spread.interval
+    lines = axes.hlines if sideways else axes.vlines
+    lines(at, low, high, color=color, linewidth=4, alpha=0.25)
+    if spread.deviation is not None:
+        place = (spread.mean, at) if sideways else (at, spread.mean)
+        error = {"xerr" if sideways else "yerr": spread.deviation}
+        axes.errorbar(*place, **error, fmt="none", color=color, capsize=2, elinewidth=1)
+
+
+def _reach(spread: Spread) -> tuple[float, float]:
+    """Both ends of the longer bar."""
+    low, high = spread.interval
+    deviation = spread.deviation or 0.0
+    return min(low, spread.mean - deviation), max(high, spread.mean + deviation)
+
+
+def _room(set_limits: Any, bars: Sequence[tuple[float, float]]) -> None:
     """Limits around the bars with room for the names, never far beyond what a percentage can be."""
-    low = min(value - (spread or 0.0) for value, spread in values)
-    high = max(value + (spread or 0.0) for value, spread in values)
+    low, high = min(bar[0] for bar in bars), max(bar[1] for bar in bars)
     margin = max(4.0, 0.1 * (high - low), (20.0 - (high - low)) / 2)
     set_limits(max(-7.0, low - margin), min(104.0, high + margin))
 
@@ -122,7 +151,7 @@ def _room(set_limits: Any, values: Sequence[tuple[float, float | None]]) -> None
 def _name_points(
     figure: Figure,
     axes: Any,
-    points: dict[str, tuple[float, float, float | None, float | None]],
+    points: dict[str, tuple[Spread, Spread]],
     looks: dict[str, dict[str, Any]],
     chance: Any,
 ) -> None:
@@ -132,26 +161,27 @@ def _name_points(
     figure.draw_without_rendering()
     frame = axes.get_window_extent(renderer)
     scale = figure.dpi / 72
-    spots = {label: axes.transData.transform(point[:2]) for label, point in points.items()}
+    places = {label: (across.mean, up.mean) for label, (across, up) in points.items()}
+    spots = {label: axes.transData.transform(place) for label, place in places.items()}
     taken: list[Box] = [chance.get_window_extent(renderer).extents]
-    for label, (x, y, dx, dy) in points.items():
+    for label, (across, up) in points.items():
         spot = spots[label]
         taken.append((spot[0] - 5 * scale, spot[1] - 5 * scale, spot[0] + 5 * scale, spot[1] + 5 * scale))
-        for across, up in ((dx or 0.0, 0.0), (0.0, dy or 0.0)):
-            low = axes.transData.transform((x - across, y - up)) - 2 * scale
-            high = axes.transData.transform((x + across, y + up)) + 2 * scale
-            taken.append((low[0], low[1], high[0], high[1]))
+        (left, right), (bottom, top) = _reach(across), _reach(up)
+        for corners in (((left, up.mean), (right, up.mean)), ((across.mean, bottom), (across.mean, top))):
+            low, high = (axes.transData.transform(corner) for corner in corners)
+            taken.append((low[0] - 2 * scale, low[1] - 2 * scale, high[0] + 2 * scale, high[1] + 2 * scale))
     directions = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
     # from the crowded to the lonely would need a search; from the right to the left serves points near 100 %
-    for label in sorted(points, key=lambda name: (-points[name][0], points[name][1])):
-        text = axes.annotate(label, points[label][:2], fontsize=8, color=looks[label]["color"], annotation_clip=False)
+    for label in sorted(places, key=lambda name: (-places[name][0], places[name][1])):
+        text = axes.annotate(label, places[label], fontsize=8, color=looks[label]["color"], annotation_clip=False)
         size = text.get_window_extent(renderer)
         best: tuple[float, Box, tuple[float, float]] | None = None
         for distance in (8, 14, 22, 32, 44):
-            for across, up in directions:
-                x = spots[label][0] + across * distance * scale - (size.width if across < 0 else 0)
-                y = spots[label][1] + up * distance * scale - size.height * (1 - up) / 2
-                x -= size.width / 2 if across == 0 else 0
+            for right_by, up_by in directions:
+                x = spots[label][0] + right_by * distance * scale - (size.width if right_by < 0 else 0)
+                y = spots[label][1] + up_by * distance * scale - size.height * (1 - up_by) / 2
+                x -= size.width / 2 if right_by == 0 else 0
                 box = (x, y, x + size.width, y + size.height)
                 cost = (
                     5 * sum(_overlap(box, other) for other in taken) + 400 * _outside(box, frame.bounds) + 8 * distance
@@ -161,7 +191,7 @@ def _name_points(
         if best is not None:
             taken.append(best[1])
             text.remove()
-            _place(axes, label, points[label][:2], best[2], spots[label], scale, looks[label]["color"], best[1])
+            _place(axes, label, places[label], best[2], spots[label], scale, looks[label]["color"], best[1])
 
 
 def _place(
@@ -209,7 +239,8 @@ def _curves(measurements: Measurements) -> Figure | None:
     )
     figure = _figure(6.4, 4.4)
     axes = figure.add_subplot()
-    looks, shown = _looks(measurements), 0
+    looks, chance = _looks(measurements), 100 / len(plan.test_set.classes)
+    drawn: list[tuple[float, float]] = []
     for member in plan.members:
         found = [(m, robust(measurements, member.label, m)) for m in measures]
         found = [(m, spread) for m, spread in found if spread]
@@ -219,20 +250,19 @@ def _curves(measurements: Measurements) -> Figure | None:
         xs = [0.0, *(m.threat.radius for m, _ in found)]
         spreads = [start, *(spread for _, spread in found)]
         look = looks[member.label]
-        axes.errorbar(
-            xs, [s.mean for s in spreads], yerr=[s.deviation or 0.0 for s in spreads], label=member.label,
-            markersize=4, linewidth=1.3, capsize=2, elinewidth=0.8, **look,
-        )  # fmt: skip
-        shown += 1
-    if not shown:
+        axes.plot(xs, [s.mean for s in spreads], label=member.label, markersize=4, linewidth=1.3, **look)
+        for at, spread in zip(xs, spreads, strict=True):
+            _bars(axes, at, spread, look["color"])
+        drawn += [_reach(spread) for spread in spreads]
+    if not drawn:
         return None
-    axes.axhline(100 / len(plan.test_set.classes), color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.annotate(
-        "chance", (1.0, 100 / len(plan.test_set.classes)), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+        "chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 2),
         textcoords="offset points", color="#777777", fontsize=7.5, ha="right",
     )  # fmt: skip
     axes.set_xticks([0.0, *(m.threat.radius for m in measures)], ["0", *(m.threat.eps for m in measures)])
-    axes.set_ylim(-3, 103)
+    _room(axes.set_ylim, [*drawn, (chance, chance)])
     axes.set_xlabel(f"eps ({measures[0].threat.norm})")
     axes.set_ylabel(f"robust accuracy (%), {measures[0].suite}")
     axes.set_title("Robust accuracy against eps", loc="left", fontsize=10)

@@ -22,9 +22,10 @@ from harness.util.text import printable
 
 __all__ = ["markdown", "write_report"]
 
+_BARS = "broad bars: 95 % for other images, thin ones: one standard deviation over seeds; dashed: chance"
 _CAPTIONS = {
-    "clean-robust": "Clean against robust accuracy; bars: one standard deviation over seeds; dashed: chance",
-    "eps": "Robust accuracy against eps; bars: one standard deviation over seeds; dashed: chance",
+    "clean-robust": f"Clean against robust accuracy; {_BARS}",
+    "eps": f"Robust accuracy against eps; {_BARS}",
     "training": "Training: thin lines are single seeds, thick ones their mean",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.results.stats import wilson
 from harness.studies.judging import Judgement
 from harness.studies.measurements import Measurements
 from harness.studies.planning import Measure
@@ -23,13 +24,14 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation over seeds, in percent.
+    """Accuracies of one entry, one of each seed, in percent.
 
     Attributes:
-        deviation: of the sample (k - 1); None for one value.
+        images: how many images each of them is counted on.
     """
 
     values: tuple[float, ...]
+    images: int
 
     @property
     def mean(self) -> float:
@@ -40,6 +42,12 @@ class Spread:
     def deviation(self) -> float | None:
         """Of the sample (k - 1); None for one value."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What other images would change: the 95 % Wilson interval of the mean, as all seeds share their images."""
+        low, high = wilson(round(self.mean / 100 * self.images), self.images)
+        return 100 * low, 100 * high
 
     def __bool__(self) -> bool:
         return bool(self.values)
@@ -52,12 +60,14 @@ class Spread:
 
 def clean(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Clean accuracy over seeds."""
-    return Spread(tuple(100 * o.result.clean_acc for o in measurements.of(label, measure).values()))
+    results = [outcome.result for outcome in measurements.of(label, measure).values()]
+    return Spread(tuple(100 * result.clean_acc for result in results), results[0].n if results else 0)
 
 
 def robust(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Robust accuracy over seeds."""
-    return Spread(tuple(100 * o.result.robust_acc for o in measurements.of(label, measure).values()))
+    results = [outcome.result for outcome in measurements.of(label, measure).values()]
+    return Spread(tuple(100 * result.robust_acc for result in results), results[0].n if results else 0)
 
 
 def trained_share(measurements: Measurements, label: str) -> tuple[int, int | None] | None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
+from harness.results import stats
 from harness.studies import Measurements, plots, run_log, write_report
 from harness.studies.spec import Entry
 from tests.studies.made_up import measurements, planned
@@ -170,3 +173,23 @@ def test_names_beside_points_cover_each_other_nowhere() -> None:
         boxes.append(Text.get_window_extent(text, canvas.get_renderer()))
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_every_entry_has_a_colour_of_its_own() -> None:
+    assert len({plots._color(i) for i in range(40)}) == 40
+
+
+@pytest.mark.parametrize(("seeds", "thin"), [(1, 0), (3, 2)])
+def test_bars_show_what_other_images_and_other_seeds_would_change(seeds: int, thin: int) -> None:
+    made = planned(seeds=seeds)
+    first = {"bn-ft": tuple(0.5 + 0.01 * seed for seed in range(seeds))}
+    figure = plots._clean_robust(measurements(made, first, first))
+    assert figure is not None
+    (axes,) = figure.axes
+    broad = [bar for bar in axes.collections if isinstance(bar, LineCollection) and bar.get_linewidth()[0] == 4]
+    (up,) = broad[0].get_segments()
+    middle = round(np.mean(first["bn-ft"]) * 200)
+    expected = stats.wilson(middle, 200)
+    assert up[:, 1].tolist() == pytest.approx([100 * expected.low, 100 * expected.high])
+    assert len(broad) == 2, "one bar across, one up"
+    assert len(axes.containers) == thin, "one seed has no deviation"
