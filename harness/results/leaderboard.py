@@ -18,6 +18,8 @@ The rules, all of them:
   standard, then clean accuracy; missing figures last; equal figures share a rank.
 - A suite that found a lower robust accuracy than the one that decides the rank is a flag, unless it is known to be
   stronger.
+- The best known figure of a row counts the samples that every result of the same weights, architecture, normalisation,
+  images and threat model left standing, whatever the suite, the seed and the name: more results can only lower it.
 - Rows of one set of samples that are ranked by the same measure are compared with each other (`harness.results.ties`),
   and rows that cannot be told apart from the first of their group are one group.
 """
@@ -32,6 +34,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
 
 from harness.audit import kinds
 from harness.audit.flags import Flag
@@ -158,9 +162,14 @@ def _eps(members: list[Result]) -> str:
 
 def _model(result: Result) -> str:
     """What makes a row: results of equal text are of one model under one name."""
+    return json.dumps([result.checkpoint, _network(result)])
+
+
+def _network(result: Result) -> str:
+    """Equal for results of one model, whatever its name."""
     model = result.model
     built = [model.architecture, model.arguments, model.source_sha256, model.norm_layer, model.normalization]
-    return json.dumps([result.checkpoint, model.sha256, *built, model.bn_stats], sort_keys=True)
+    return json.dumps([model.sha256, *built, model.bn_stats], sort_keys=True)
 
 
 def _curve_key(result: Result) -> str:
@@ -193,7 +202,11 @@ def _rows(
         subsets[-result.n, result.dataset.sha256][identity].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):
-        made = [(_row(models[identity]), models[identity][0].model.sha256) for identity in sorted(models)]
+        known = _best_known((result for members in models.values() for result in members), survivors)
+        made = [
+            (replace(_row(members), best_known=known.get(_network(members[0]))), members[0].model.sha256)
+            for _, members in sorted(models.items())
+        ]
         times = Counter(row.checkpoint for row, _ in made)
         named = [
             # other weights under the same name: both say which
@@ -202,6 +215,26 @@ def _rows(
         ]
         rows += _grouped(_ranked(named, order), survivors)
     return tuple(rows)
+
+
+def _best_known(results: Iterable[Result], survivors: Callable[[Result], Survivors | None]) -> dict[str, Accuracy]:
+    """By `_network`, the share of samples that no result broke; of results whose samples are known.
+
+    Args:
+        results: on the same images, under the same threat model.
+    """
+    standing: dict[str, Survivors] = {}
+    for result in results:
+        found = survivors(result) if result.steps else None
+        if found is None:
+            continue
+        before = standing.setdefault(_network(result), found)
+        if np.array_equal(before.index, found.index):
+            standing[_network(result)] = Survivors(found.index, before.robust & found.robust)
+    return {
+        network: _accuracy(float(left.robust.sum()) / len(left.robust), len(left.robust))
+        for network, left in standing.items()
+    }
 
 
 def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:

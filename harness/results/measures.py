@@ -41,7 +41,7 @@ _KNOWN = (
     Measure("fgsm", "FGSM", ("fgsm",), strength=1),
 )
 _BY_SUITE = {suite: measure for measure in _KNOWN for suite in measure.suites}
-_TAKEN = {word.casefold() for measure in _KNOWN for word in (measure.name, measure.label)} | {"clean"}
+_TAKEN = {word.casefold() for measure in _KNOWN for word in (measure.name, measure.label)} | {"clean", "best_known"}
 
 
 def measure_of(suite: str) -> Measure:

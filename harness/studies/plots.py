@@ -5,6 +5,7 @@ Equal measurements give equal bytes: no dates in the files, and a fixed salt for
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import hsv_to_rgb, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -73,7 +74,8 @@ def _color(i: int) -> str:
     if i < len(_COLORS):
         return _COLORS[i]
     # the golden ratio keeps hues apart however many there are
-    return to_hex(hsv_to_rgb(((i - len(_COLORS)) * 0.618034 % 1, 0.9, 0.75)))
+    red, green, blue = colorsys.hsv_to_rgb((i - len(_COLORS)) * 0.618034 % 1, 0.9, 0.75)
+    return to_hex((red, green, blue))
 
 
 def _looks(measurements: Measurements) -> dict[str, dict[str, Any]]:

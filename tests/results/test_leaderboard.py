@@ -7,6 +7,7 @@ import io
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import suites
@@ -15,6 +16,7 @@ from harness.errors import InvalidInput
 from harness.results import formats, leaderboard, measures
 from harness.results.formats import Board, Cell
 from harness.results.stats import wilson
+from harness.results.store import Survivors
 from harness.threat import ThreatModel
 from harness.util.text import printable
 from tests.results.records import make_result
@@ -43,7 +45,7 @@ def test_columns() -> None:
     board = only(make_result(), make_result(suite="pgd"), make_result(suite="fgsm"))
     head = "rank, checkpoint, regime, parent, architecture, parameters, trained_share"
     tail = "n, ranked_by, group, tied_with, tie_test, flags"
-    suites = ("clean", "pgd", "autoattack", "fgsm")
+    suites = ("clean", "pgd", "autoattack", "fgsm", "best_known")
     accuracies = [f"{name}_acc{part}" for name in suites for part in ("", "_low", "_high")]
     assert list(board.cells(board.rows[0])) == [*head.split(", "), *accuracies, *tail.split(", ")]
 
@@ -152,6 +154,41 @@ def test_the_reference_only_stands_in() -> None:
     (row,) = only(make_result(robust=41, suite="autoattack-reference"), make_result(robust=42)).rows
     assert row.robust["autoattack"].value == 0.42
     assert row.flags == ()
+
+
+def known(*broken: int, n: int = 100) -> Survivors:
+    return Survivors(np.arange(n), ~np.isin(np.arange(n), broken))
+
+
+def test_the_best_known_figure_pools_what_any_result_of_a_model_has_broken() -> None:
+    weights = "5" * 64
+    theirs = make_result("theirs", weights=weights, suite="square", robust=97)
+    results = {
+        "autoattack": (make_result(weights=weights, robust=98), known(3, 4)),
+        "pgd": (make_result(weights=weights, suite="pgd", robust=98), known(4, 5)),
+        "square": (theirs, known(6, 7, 8)),
+        "other weights": (make_result("other", robust=90), known(*range(10))),
+    }
+    by_result = {result.model_dump_json(): standing for result, standing in results.values()}
+    (board,) = leaderboard.boards(
+        (result for result, _ in results.values()), survivors=lambda result: by_result[result.model_dump_json()]
+    )
+    best = {row.checkpoint: row.best_known and row.best_known.value for row in board.rows}
+    assert best == {"bn_ft": 0.94, "theirs": 0.94, "other": 0.9}
+    assert cells(board)["bn_ft"]["best_known_acc"] == 0.94
+    assert cells(board)["bn_ft"]["autoattack_acc"] == 0.98
+    assert board.shows_best_known
+    assert "best known" in formats.get("markdown").render(board)
+    assert "Best known" in formats.get("latex").render(board)
+    assert "Best known" in formats.get("html").render(board)
+
+
+def test_without_a_second_result_there_is_no_column_of_the_best_known_figure() -> None:
+    result = make_result(robust=98)
+    (board,) = leaderboard.boards([result], survivors=lambda result: known(3, 4))
+    assert not board.shows_best_known
+    assert "est known" not in "".join(formats.get(name).render(board) for name in ("markdown", "latex", "html"))
+    assert only(result).rows[0].best_known is None
 
 
 def test_contradictions_are_flagged() -> None:

@@ -17,13 +17,17 @@ from harness.results.ties import LEVEL, runs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row"]
+__all__ = ["BEST_KNOWN", "CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row"]
 
 Cell = str | int | float | None
 """One value of a table; None where nothing is known."""
 
 CLEAN = "clean"
 """What accuracy without attack is called among the names of measures; none of them has this name."""
+
+
+BEST_KNOWN = "best_known"
+"""What the share of samples that no result broke is called among the names of measures."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Row:
         paired: whether that was found by comparing samples one by one.
         curve: what the same model was found to have on the same images by the suite that ranks it, at every radius
             at which it was evaluated, ascending.
+        best_known: the share of samples that no result of this model, whatever the suite, seed and name, has broken;
+            None where no result says which samples survive.
     """
 
     rank: int
@@ -76,6 +82,7 @@ class Row:
     tied_with: tuple[int, ...] = ()
     paired: bool = False
     curve: tuple[CurvePoint, ...] = ()
+    best_known: Accuracy | None = None
 
     @property
     def deciding(self) -> Result:
@@ -126,6 +133,15 @@ class Board:
         return order
 
     @property
+    def shows_best_known(self) -> bool:
+        """Whether a row's best known figure is below all those of single suites, so that a column tells something."""
+        return any(
+            row.best_known and row.best_known.value < min(accuracy.value for accuracy in row.robust.values())
+            for row in self.rows
+            if row.robust
+        )
+
+    @property
     def told_apart_by(self) -> str:
         """How rows are grouped, as a sentence."""
         paired = {row.paired for row in self.rows}
@@ -156,6 +172,7 @@ class Board:
     def cells(self, row: Row) -> dict[str, Cell]:
         """A row as plain values by column name, the same columns for every row; accuracies are fractions."""
         accuracies = {CLEAN: row.clean} | {m.name: row.robust.get(m.name) for m in self.measures}
+        accuracies |= {BEST_KNOWN: row.best_known}
         return {
             "rank": row.rank,
             "checkpoint": row.checkpoint,

@@ -17,14 +17,14 @@ _LONGEST = 10_000
 
 
 def _render(board: Board) -> str:
-    measures = ranking(board.measures)
-    head = ["Rank", "Model", "Regime", "Clean", *(escaped(measure.label) for measure in measures), "Tied with"]
+    measures, best = ranking(board.measures), ["Best known"] if board.shows_best_known else []
+    head = ["Rank", "Model", "Regime", "Clean", *(escaped(measure.label) for measure in measures), *best, "Tied with"]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
         f"  \\caption{{{_caption(board)}}}",
-        f"  \\begin{{tabular}}{{rll{'r' * (1 + len(measures))}l}}",
+        f"  \\begin{{tabular}}{{rll{'r' * (1 + len(measures) + len(best))}l}}",
         r"    \toprule",
         f"    {' & '.join(head)} \\\\",
         r"    \midrule",
@@ -51,6 +51,7 @@ def _body(board: Board, measures: list[str]) -> list[str]:
             escaped(row.regime or ""),
             _percent(row.clean),
             *(_percent(row.robust.get(name)) for name in measures),
+            *([_percent(row.best_known)] if board.shows_best_known else []),
             runs(row.tied_with).replace(" to ", "--"),
         ]
         lines.append(f"    {' & '.join(cells)} \\\\")

@@ -29,8 +29,11 @@ def _render(board: Board) -> str:
         "a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust accuracy "
         f"is shown. {_text(board.told_apart_by)}"
     )
+    if board.shows_best_known:
+        rule += " Best known: what no evaluation of the same model on the same images has broken, by whatever suite."
     head = ["rank", "group", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
-    header = [*head, *(_text(measure.label) for measure in board.measures), "n", "tied with", "flags"]
+    best = ["best known"] if board.shows_best_known else []
+    header = [*head, *(_text(measure.label) for measure in board.measures), *best, "n", "tied with", "flags"]
     lines = [
         f"| {' | '.join(header)} |",
         f"|{'|'.join('---' if name in _LEFT else '---:' for name in header)}|",
@@ -54,6 +57,7 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
         share,
         _percent(row.clean),
         *(_percent(row.robust.get(measure.name)) for measure in board.measures),
+        *([_percent(row.best_known)] if board.shows_best_known else []),
         f"{row.n:,}",
         runs(row.tied_with),
         _text("; ".join(map(str, row.flags))),

@@ -127,6 +127,11 @@ def _about(board: Board) -> list[Child]:
     said = [
         "Accuracies in percent. The line over a bar is the 95 % Wilson interval.",
         "Of several evaluations of the same weights by one suite the one with the lowest robust accuracy is shown.",
+        *(
+            ["Best known: what no evaluation of the same model on the same images has broken, by whatever suite."]
+            if board.shows_best_known
+            else []
+        ),
         board.told_apart_by,
         "The small figures under a rank are the lowest and highest rank of the rows that it cannot be told apart from. "
         "A dark line separates groups while the table is sorted by rank.",

@@ -45,6 +45,16 @@ def columns(board: Board) -> tuple[Column, ...]:
         )
         for place, measure in enumerate(ranking(board.measures))
     ]
+    if board.shows_best_known:
+        measures.append(
+            Column(
+                "Best known",
+                "medium",
+                lambda row: _accuracy(row.best_known),
+                lambda row: _value(row.best_known),
+                accuracy=True,
+            )
+        )
     return (
         Column("Rank", "", _rank, lambda row: row.rank),
         Column("Checkpoint", "name", lambda row: row.checkpoint, lambda row: row.checkpoint),
