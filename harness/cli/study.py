@@ -37,6 +37,12 @@ def _of_a_study(command: Callable[..., None]) -> Callable[..., None]:
             "--seeds", type=click.IntRange(min=1), metavar="N", help="So many seeds; the study's if not given."
         ),
         click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N images only."),
+        click.option(
+            "--quick",
+            is_flag=True,
+            help="A variant that shows what the study does: a tenth of the epochs, one seed, 100 images. It has a "
+            "folder of its own, and its report says what it is.",
+        ),
         click.option("--dataset", metavar="NAME", help="Instead of the study's: a name, an .npz file or a folder."),
         click.option("--test-dataset", metavar="NAME", help="Evaluate on this one instead."),
         options.data_dir,
@@ -112,13 +118,12 @@ def _search(
     Trains each entry with all combinations of its [search], each for the study's whole budget, and keeps the best on
     the validation split: under PGD where a regime trains adversarially. 'harness study run' does this first.
     """
-    from harness import studies
     from harness.studies import search
 
-    with redirect_stdout(sys.stderr):
-        trained = _do_search(file, output, workers, device, where)
-    study = studies.read(file)
+    study = _read(file, where)
     folder = _folder(study, output)
+    with redirect_stdout(sys.stderr):
+        trained = _do_search(study, folder, workers, device, _command("search", file, where), where)
     choices = search.read(study, folder)
     if as_json:
         found = {label: choice.model_dump(mode="json") for label, choice in choices.items()}
@@ -166,7 +171,7 @@ def _budget_sensitivity(
 
     with redirect_stdout(sys.stderr):
         planned, folder = _plan(file, output, where)
-        derived = studies.plan(sensitivity.derive(planned, varied), **where)
+        derived = studies.plan(sensitivity.derive(planned, varied), **_places(where))
         needed = tuple(dict.fromkeys(q.label for claim in derived.claims for q in claim.quantities))
         command = _command("budget-sensitivity", file, where, entry=varied)
         summary = _do(derived, folder, workers, device, needed, command)
@@ -265,14 +270,27 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
         print_table(header, rows, right=header[1:])
 
 
+def _read(file: Path, where: dict[str, Any]) -> Study:
+    """The study of a file, or its quick variant."""
+    from harness import studies
+
+    study = studies.read(file)
+    return studies.quick(study) if where["quick"] else study
+
+
+def _places(where: dict[str, Any]) -> dict[str, Any]:
+    """What a plan is told besides the study."""
+    return {name: value for name, value in where.items() if name != "quick"}
+
+
 def _plan(file: Path, output: Path | None, where: dict[str, Any]) -> tuple[Plan, Path]:
     """The study of a file, with the hyper-parameters that were chosen for it, and its folder."""
     from harness import studies
     from harness.studies import search
 
-    study = studies.read(file)
+    study = _read(file, where)
     folder = _folder(study, output)
-    return studies.plan(search.applied(study, search.read(study, folder)), **where), folder
+    return studies.plan(search.applied(study, search.read(study, folder)), **_places(where)), folder
 
 
 def _folder(study: Study, output: Path | None) -> Path:
@@ -280,22 +298,19 @@ def _folder(study: Study, output: Path | None) -> Path:
 
 
 def _do_search(
-    file: Path, output: Path | None, workers: int | Literal["auto"], device: str | None, where: dict[str, Any]
+    study: Study,
+    folder: Path,
+    workers: int | Literal["auto"],
+    device: str | None,
+    command: str,
+    where: dict[str, Any],
 ) -> int:
     """Train what the search still needs; returns how many networks."""
-    from harness import studies
     from harness.studies import search
 
-    study = studies.read(file)
     with _progress() as progress:
         summaries = search.search(
-            study,
-            _folder(study, output),
-            where=where,
-            progress=progress,
-            workers=workers,
-            device=device,
-            command=_command("search", file, where),
+            study, folder, where=_places(where), progress=progress, workers=workers, device=device, command=command
         )
     return sum(summary.trained for summary in summaries)
 
@@ -303,17 +318,17 @@ def _do_search(
 def _search_if_needed(
     file: Path, output: Path | None, workers: int | Literal["auto"], device: str | None, where: dict[str, Any]
 ) -> None:
-    from harness import studies
     from harness.errors import InvalidInput
     from harness.studies import search
 
-    study = studies.read(file)
+    study = _read(file, where)
+    folder = _folder(study, output)
     if study.search is None:
         return
     try:
-        search.read(study, _folder(study, output))
+        search.read(study, folder)
     except InvalidInput:  # nothing is chosen yet, or from other lists
-        _do_search(file, output, workers, device, where)
+        _do_search(study, folder, workers, device, _command("search", file, where), where)
 
 
 def _do(
@@ -346,6 +361,7 @@ def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[st
     for name in ("seeds", "limit", "dataset", "test_dataset"):
         if where.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", str(where[name])]
+    words += ["--quick"] if where["quick"] else []
     for option, values in labels.items():
         for label in values:
             words += [f"--{option}", label]

@@ -11,6 +11,18 @@ from harness.studies.planning import Plan, plan
 from harness.studies.report import write_report
 from harness.studies.runner import Summary, run
 from harness.studies.scheduling import Event
-from harness.studies.spec import Study, read
+from harness.studies.spec import Study, quick, read
 
-__all__ = ["Event", "Measurements", "Plan", "Study", "Summary", "collect", "plan", "read", "run", "write_report"]
+__all__ = [
+    "Event",
+    "Measurements",
+    "Plan",
+    "Study",
+    "Summary",
+    "collect",
+    "plan",
+    "quick",
+    "read",
+    "run",
+    "write_report",
+]

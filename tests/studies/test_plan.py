@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InvalidInput
-from harness.studies import plan, read
+from harness.studies import plan, quick, read
 from harness.studies.jobs import Folders
 from harness.studies.runner import missing
 from tests.studies.made_up import planned, study, write
@@ -136,3 +136,28 @@ def test_shipped_studies_of_digits_can_be_run(path: Path) -> None:
     made = plan(read(path))
     assert len(made.claims) == len(made.study.claim)
     assert len(made.seeds) >= 3, "two seeds say little of other seeds"
+
+
+def test_a_quick_variant_is_another_study_that_says_so() -> None:
+    whole = read(ROOT / "studies" / "fragile-features-digits.toml")
+    short = quick(whole)
+    assert short.name == "fragile-features-digits-quick"
+    assert "quick variant: a tenth of the epochs, one seed, 100 images" in short.title
+    made = plan(short)
+    assert [member.settings.epochs for member in made.members if member.settings] == [12] * 7
+    assert (made.seeds, len(made.test_set)) == ((0,), 100)
+    assert set(made.names.values()).isdisjoint(plan(whole).names.values())
+    assert [claim.text for claim in made.claims] == [claim.text for claim in plan(whole).claims]
+
+
+@pytest.mark.parametrize(
+    ("training", "entry", "expected"), [({}, {}, [1, 1]), ({"epochs": 3}, {}, [1, 1]), ({}, {"epochs": 200}, [1, 20])]
+)
+def test_a_quick_variant_cuts_the_epochs_of_every_entry(
+    training: dict[str, int], entry: dict[str, int], expected: list[int]
+) -> None:
+    entries = [{"regime": "at-full", "training": entry}]
+    short = quick(study(regimes=["natural"], entry=entries, training=training, limit=20))
+    made = plan(short)
+    assert [member.settings.epochs for member in made.members if member.settings] == expected
+    assert len(made.test_set) == 20

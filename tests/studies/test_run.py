@@ -210,6 +210,19 @@ class TestCommand:
         same = [(tmp_path / folder / "report.md").read_bytes() for folder in ("out", "copy")]
         assert same[0] == same[1]
 
+    def test_a_quick_variant_lies_in_a_folder_of_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+        file = str(write(tmp_path / "tiny.toml", **SMALL | {"seeds": 2}, claim=[{"text": "params(bn-ft) < 0.2"}]))
+        assert harness(["study", "run", file, "--quick", "--only", "natural", "--workers", "1"]) == 0
+        assert "tiny-quick: trained 1, evaluated 1 now" in capsys.readouterr().out
+        (folder,) = (tmp_path / "study-runs").iterdir()
+        assert folder.name == "tiny-quick"
+        page = (folder / "report.md").read_text(encoding="utf-8")
+        assert page.startswith("# tiny (quick variant: a tenth of the epochs, one seed, 100 images)")
+        assert f"`harness study run {file} --quick --only natural`" in page
+
     @pytest.mark.parametrize("command", ["run", "report", "status"])
     def test_a_study_that_is_not_there(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert harness(["study", command, "nowhere.toml"]) == 1
