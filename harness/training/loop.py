@@ -91,8 +91,7 @@ def _phase(run: Run, number: int, store: StateFile) -> None:
         parameter.requires_grad_(name in stage.trained)
     movers = optimizers.build(parameters, stage, run.settings)
     if run.epoch > first:
-        for mover, state in zip(movers, run.optimizers, strict=True):
-            mover.load_state_dict(state)
+        optimizers.restore(movers, run.optimizers)
     for epoch in range(run.epoch, end):
         row = _epoch(run, stage, movers, first, number + 1)
         if row is None:

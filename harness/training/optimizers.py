@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from harness.training.schedules import SCHEDULES
 from harness.training.settings import Settings
 from harness.util.choices import ScheduleName
 
-__all__ = ["build", "set_rates"]
+__all__ = ["build", "restore", "set_rates"]
 
 
 def build(parameters: Mapping[str, nn.Parameter], stage: Stage, settings: Settings) -> list[Optimizer]:
@@ -32,6 +33,16 @@ def build(parameters: Mapping[str, nn.Parameter], stage: Stage, settings: Settin
         for spec, names in parts
         if names
     ]
+
+
+def restore(optimizers: Sequence[Optimizer], saved: Sequence[dict[str, Any]]) -> None:
+    """Go on where other optimisers of the same parameters were; rates and schedules stay those of the settings."""
+    for optimizer, state in zip(optimizers, saved, strict=True):
+        groups = [
+            {**before, **{name: value for name, value in now.items() if name != "params"}}
+            for before, now in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def set_rates(optimizers: Sequence[Optimizer], done: float, schedule: ScheduleName) -> None:

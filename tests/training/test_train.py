@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from harness import models, regimes
 from harness.models import Model, Normalization
 from harness.regimes._base import Awp, PartOptimizer, Phase, Regime
-from harness.training import Tick, TrainingOutcome, train, write_log
+from harness.training import Tick, TrainingOutcome, optimizers, train, write_log
 from harness.training.awp import perturbed
 from harness.training.batches import crop_flip, split
 from harness.training.objectives import OBJECTIVES, Passes
@@ -89,6 +89,26 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(kind: str, epochs_before: i
     assert resumed.state is not None
     resumed.state.remove()
     assert not (tmp_path / "state").exists()
+
+
+def test_a_restored_optimiser_keeps_what_it_has_gathered_and_the_rates_of_the_settings() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+
+    def built() -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [weight], "initial_lr": 0.1, "schedule": "cosine"}], lr=0.1, momentum=0.9)
+
+    before = built()
+    weight.grad = torch.ones(3)
+    before.step()
+    state = before.state_dict()
+    # as a version wrote it that knew of no schedules
+    del state["param_groups"][0]["schedule"]
+    state["param_groups"][0]["initial_lr"] = 7.0
+    after = built()
+    optimizers.restore([after], [state])
+    (group,) = after.param_groups
+    assert (group["initial_lr"], group["schedule"]) == (0.1, "cosine")
+    assert torch.equal(after.state[weight]["momentum_buffer"], torch.ones(3))
 
 
 def test_another_run_does_not_take_up_a_foreign_state(tmp_path: Path) -> None:
