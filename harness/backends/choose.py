@@ -29,7 +29,7 @@ _GAIN = 0.9
 _FORWARD_SHARE = 0.5
 """Weight of a forward pass alone against one with its backward pass: attacks make both kinds."""
 
-_QUICK, _LONG = 0.1, 4.0
+_QUICK, _LONG = 0.05, 3.0
 """Seconds of one measurement: below, it is repeated; above, no larger number of rows is tried. A network with many
 weights costs several times more per row with few rows, so that this must not be decided too soon."""
 
@@ -109,7 +109,7 @@ def choose(
     # where a copy is used, the plain model only takes its place if that copy is wrong
     rows = timer.best_rows(plain, first, reference, largest) if not choices else choices[0].micro_batch
     choices.append(Choice(plain, rows, [*plain.notes, f"micro-batch:{rows}", *notes]))
-    return choices, Spent(timer.rows, timer.rows // 2)
+    return choices, timer.spent
 
 
 def _clock(images: Tensor) -> Callable[[], float]:
@@ -122,38 +122,48 @@ def _compared(timing: Timing, reference: Timing) -> str:
 
 
 class _Timer:
-    """Times backends, and counts the rows that this takes."""
+    """Times backends, and counts the passes that this takes."""
 
     def __init__(self, images: Tensor, clock: Callable[[], float]) -> None:
-        self.images, self.clock, self.rows = images, clock, 0
+        self.images, self.clock = images, clock
+        self.spent = Spent(0, 0)
 
     def best_rows(self, backend: Backend, rows: int, timing: Timing, largest: int) -> int:
-        """Double the rows as long as that makes a row cheaper, or may at the next doubling."""
-        best, cost, misses = rows, timing.cost, 0
-        while 2 * rows <= largest and timing.cost * rows < _LONG and misses < _MISSES:
+        """Double the rows as long as that makes a row cheaper, or may at the next doubling.
+
+        Passes with their backward pass say enough: what more rows save, they save in both kinds.
+        """
+        best, both, misses = rows, timing.both, 0
+        least = both
+        while 2 * rows <= largest and both * rows < _LONG and misses < _MISSES:
             rows *= 2
-            timing = self.time(backend, rows)
-            if timing.cost <= _GAIN * cost:
-                best, cost, misses = rows, timing.cost, 0
+            both = self._per_row(_both, backend, self._rows(backend, rows))
+            if both <= _GAIN * least:
+                best, least, misses = rows, both, 0
             else:
                 misses += 1
         return best
 
     def time(self, backend: Backend, rows: int) -> Timing:
-        """Measure once, and where that was quick a second time, as the first also pays for what is made only once."""
+        """Measure both kinds of passes."""
+        x = self._rows(backend, rows)
+        return Timing(self._per_row(_forward, backend, x), self._per_row(_both, backend, x))
+
+    def _rows(self, backend: Backend, rows: int) -> Tensor:
         x = self.images[torch.arange(rows, device=self.images.device) % len(self.images)]
-        x = x.contiguous(memory_format=backend.layout_of(x))
-        forward, both = self._seconds(_forward, backend, x), self._seconds(_both, backend, x)
-        self.rows += 2 * rows
-        if forward + both < _QUICK:
-            forward = min(forward, self._seconds(_forward, backend, x))
-            both = min(both, self._seconds(_both, backend, x))
-            self.rows += 2 * rows
-        return Timing(max(forward / rows, 1e-9), max(both / rows, 1e-9))
+        return x.contiguous(memory_format=backend.layout_of(x))
+
+    def _per_row(self, call: Callable[[Backend, Tensor], None], backend: Backend, x: Tensor) -> float:
+        """Measure once, and where that was quick a second time, as the first also pays for what is made only once."""
+        seconds = self._seconds(call, backend, x)
+        if seconds < _QUICK:
+            seconds = min(seconds, self._seconds(call, backend, x))
+        return max(seconds / len(x), 1e-9)
 
     def _seconds(self, call: Callable[[Backend, Tensor], None], backend: Backend, x: Tensor) -> float:
         began = self._now()
         call(backend, x)
+        self.spent = Spent(self.spent.forward + len(x), self.spent.backward + len(x) * (call is _both))
         return self._now() - began
 
     def _now(self) -> float:
