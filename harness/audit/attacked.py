@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from harness.threat import ThreatModel
 from harness.threat.norms import column
 from harness.threat.rng import Draws, sample_keys
+from harness.util.images import Images
 
 __all__ = ["Attacked"]
 
@@ -36,11 +37,11 @@ class Attacked:
     """
 
     model: nn.Module
-    x: Tensor
+    x: Images
     y: Tensor
     predicted: Tensor
     robust: Tensor
-    points: Tensor
+    points: Images
     adversarial: Tensor
     threat: ThreatModel
     device: torch.device

@@ -20,6 +20,7 @@ from harness.audit.flags import Flag
 from harness.errors import InvalidInput, ModelError
 
 __all__ = [
+    "CHANGES_INPUT",
     "batch_dependent",
     "gradient_free_gain",
     "log_probabilities",
@@ -36,6 +37,11 @@ __all__ = [
 ]
 
 Index = np.ndarray[Any, np.dtype[np.int64]]
+
+CHANGES_INPUT = (
+    "the model's forward pass changes its input in place, so that no attack could know which point it is at; "
+    "let it work on a copy"
+)
 
 _RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
 """Distances of two answers to the same image, each scaled to length one, that rounding does not explain."""
@@ -76,10 +82,7 @@ def refuse_changed_state(model: nn.Module) -> Iterator[None]:
 def refuse_changed_images(passed: Tensor, original: Tensor) -> None:
     """Raise a `ModelError` if images are no longer the ``original`` ones after they were passed to the model."""
     if not torch.equal(passed, original):
-        raise ModelError(
-            "the model's forward pass changes its input in place, so that no attack could know which point it is at; "
-            "let it work on a copy"
-        )
+        raise ModelError(CHANGES_INPUT)
 
 
 def refuse_nan(logits: Tensor, names: Index) -> None:

@@ -219,7 +219,7 @@ class AutoAttack:
         if self.verbose:
             self._say_steps(result, alone)
         labels = torch.from_numpy(done.verdicts.adv_pred)
-        return _Found(done.points, labels, torch.from_numpy(done.verdicts.robust), result.clean_acc)
+        return _Found(done.points[:], labels, torch.from_numpy(done.verdicts.robust), result.clean_acc)
 
     def _say_steps(self, result: Result, alone: str) -> None:
         seconds = 0.0

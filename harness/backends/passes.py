@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from harness.attacks import Oracle
 from harness.attacks._base import Loss
+from harness.audit.model import CHANGES_INPUT
 from harness.backends.precision import full_float32
 from harness.errors import ModelError, NoGradient
 from harness.util.user_file import one_line
@@ -176,7 +177,9 @@ class Passes:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            raise ModelError(_raised(call, x, error)) from error
+            # torch's words for an operation in place on what gradients are taken of, or on a view of it
+            in_place = "leaf Variable that requires grad is being used in an in-place" in str(error) and x.is_leaf
+            raise ModelError(CHANGES_INPUT if in_place else _raised(call, x, error)) from error
         except Exception as error:  # whatever a user's forward raises is reported with the call that made it
             raise ModelError(_raised(call, x, error)) from error
         logits = checked_logits(logits, x.shape[0], self.classes, call).to(x.dtype)[:rows]

@@ -79,7 +79,7 @@ def compare_normalizations(
         own = next((name for name, one in candidates.items() if _same(one, model.normalization)), _CHOSEN)
         candidates[own] = model.normalization
     network = model.network.eval()
-    accuracies = {name: _accuracy(network, data.x, data.y, one) for name, one in candidates.items()}
+    accuracies = {name: _accuracy(network, data.x[:], data.y, one) for name, one in candidates.items()}
     return Comparison(data.name, len(data), accuracies, own)
 
 

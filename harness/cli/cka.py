@@ -115,7 +115,7 @@ def _compare(
     similarities = compare(
         first.model,
         second.model,
-        data.x,
+        data.x[:],
         data.y,
         crafting=crafting,
         seed=seed,

@@ -15,8 +15,10 @@ from harness.datasets._check import checked_images, checked_labels
 from harness.datasets._file import load_file
 from harness.datasets._folder import load_folder
 from harness.datasets._form import AS_THEY_ARE, INTERPOLATIONS, Form
+from harness.datasets._huggingface import is_saved, load_saved
 from harness.errors import InvalidInput
 from harness.util import paths, plugins
+from harness.util.images import StoredImages
 from harness.util.user_file import is_in_file
 
 __all__ = [
@@ -64,10 +66,11 @@ def load(
     known_classes: Sequence[str] | None = None,
     form: Form = AS_THEY_ARE,
 ) -> Dataset:
-    """Read a data set into memory.
+    """Read a data set; one of many images stays in a file, and is read as it is needed.
 
     Args:
-        name: a registered name, ``FILE.py:NAME``, the path of an ``.npz`` file, or of a folder of images.
+        name: a registered name, ``FILE.py:NAME``, the path of an ``.npz`` file, of a folder of images, or of a folder
+            that Hugging Face's ``datasets`` saved.
         split: "train" or "test"; of a folder also "val", which is taken for "test" where there is no other.
         data_dir: where registered data sets lie; ``$HARNESS_HOME/data`` if not given, else ``./data``.
         download: fetch what is missing into ``data_dir``.
@@ -75,7 +78,7 @@ def load(
         classes: of a folder, the names of all classes in the order of the labels; it may have some of them only.
         known_classes: likewise, also of a file, where that does not say otherwise: the classes of the data set that a
             model was made for.
-        form: size and crop of the images of a folder.
+        form: size and crop of the images of a folder, or of a data set whose images have many sizes.
 
     Raises:
         UnknownName: no data set of that name.
@@ -89,16 +92,18 @@ def load(
         raise InvalidInput(f"a limit takes at least 1 image, got {limit}")
     if path is not None and path.is_dir():
         named: dict[str, Any] = {"classes": classes, "known_classes": known_classes}
-        return load_folder(path, split=split, limit=limit, form=form, **named)
-    if classes is not None or form != AS_THEY_ARE:
+        read = load_saved if is_saved(path) else load_folder
+        return read(path, split=split, limit=limit, form=form, **named)
+    if classes is not None or (form != AS_THEY_ARE and not (path is None and _member(str(name)).takes_form)):
         raise InvalidInput(f"{name} is no folder of images: names of classes, --resize and --crop are for folders")
     if path is not None:
         return load_file(path, split=split, limit=limit, names=names(), about=about, known_classes=known_classes)
     member = _member(str(name))
-    x, y, size = member.read(Request(split, _data_dir(data_dir), download, limit))
+    x, y, size = member.read(Request(split, _data_dir(data_dir), download, limit, form))
     where = f"{name} ({split})"
     checked_labels(y, len(x), len(member.about.classes), where)
-    return Dataset.of(_label(str(name)), split, checked_images(x, where), y, about=member.about, size=size)
+    x = x if isinstance(x, StoredImages) else checked_images(x, where)
+    return Dataset.of(_label(str(name)), split, x, y, about=member.about, size=size)
 
 
 def _member(name: str) -> Member:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.datasets._form import AS_THEY_ARE, Form
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
+from harness.util.images import Images, StoredImages, blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,15 +24,16 @@ __all__ = ["SPLITS", "About", "Dataset", "Member", "Request", "samples_sha256"]
 SPLITS = ("train", "test")
 
 
-def samples_sha256(x: Tensor, y: Tensor) -> str:
+def samples_sha256(x: Images, y: Tensor) -> str:
     """Hash of images and labels as they are evaluated, in their order; equal ones have the same, wherever from."""
     import torch
 
-    # numpy has no bfloat16
-    images, labels = x.view(torch.int16).numpy() if x.dtype is torch.bfloat16 else x.numpy(), y.numpy()
     digest = hashlib.sha256(f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}int64".encode())
-    digest.update(np.ascontiguousarray(images, dtype=images.dtype.newbyteorder("<")).data)
-    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    for part in blocks(x):
+        # numpy has no bfloat16
+        images = part.view(torch.int16).numpy() if x.dtype is torch.bfloat16 else part.numpy()
+        digest.update(np.ascontiguousarray(images, dtype=images.dtype.newbyteorder("<")).data)
+    digest.update(np.ascontiguousarray(y.numpy(), dtype="<i8").data)
     return digest.hexdigest()
 
 
@@ -51,12 +54,13 @@ class About:
 
 @dataclass(frozen=True)
 class Request:
-    """What to read: which split, from where, whether it may be fetched, how many images at most."""
+    """What to read: which split, from where, whether it may be fetched, how many images at most, in which form."""
 
     split: str
     data_dir: Path
     download: bool
     limit: int | None
+    form: Form = AS_THEY_ARE
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,12 @@ class Member:
     """A registered data set: the facts about it, and a function that reads its images.
 
     ``read`` returns images ``[n, ...]`` (uint8, or float in [0, 1]) and labels ``[n]``, already cut to
-    the request's limit, and the size of the whole split.
+    the request's limit, and the size of the whole split. ``takes_form``: it reads them in the request's form.
     """
 
     about: About
-    read: Callable[[Request], tuple[np.ndarray, np.ndarray, int]]
+    read: Callable[[Request], tuple[np.ndarray | StoredImages, np.ndarray, int]]
+    takes_form: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,8 @@ class Dataset:
     Attributes:
         name: what results call it.
         split: "train", "test" or "val".
-        x: float32 ``[n, C, H, W]`` in [0, 1].
+        x: float32 ``[n, C, H, W]`` in [0, 1]: a tensor, or where they are many a `harness.util.images.StoredImages`,
+            which reads the rows that it is asked for; ``x[:]`` is all of them as a tensor.
         y: int64 ``[n]``.
         classes: class names, in the order of the labels.
         threats: standard threat models, the default first; empty where the caller must say.
@@ -88,7 +94,7 @@ class Dataset:
 
     name: str
     split: str
-    x: Tensor
+    x: Images
     y: Tensor
     classes: tuple[str, ...]
     threats: tuple[ThreatModel, ...]
@@ -122,12 +128,19 @@ class Dataset:
         return samples_sha256(self.x, self.y)
 
     @classmethod
-    def of(cls, name: str, split: str, x: np.ndarray, y: np.ndarray, *, about: About, size: int) -> Dataset:
-        """From arrays that were checked: images NCHW, uint8 or float in [0, 1]."""
+    def of(
+        cls, name: str, split: str, x: np.ndarray | StoredImages, y: np.ndarray, *, about: About, size: int
+    ) -> Dataset:
+        """From images and labels that were checked: images NCHW, uint8 or float in [0, 1]."""
         import torch
 
-        images = torch.from_numpy(np.ascontiguousarray(x))
-        # the same division as everywhere else in this field, so that equal images are equal bit for bit
-        images = images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)
+        images = x if isinstance(x, StoredImages) else _as_float(torch.from_numpy(np.ascontiguousarray(x)))
         labels = torch.from_numpy(np.ascontiguousarray(y).astype(np.int64))
         return cls(name, split, images, labels, about.classes, about.threats, size, torch.arange(len(labels)))
+
+
+def _as_float(images: Tensor) -> Tensor:
+    import torch
+
+    # the same division as everywhere else in this field, so that equal images are equal bit for bit
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)

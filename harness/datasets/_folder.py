@@ -15,13 +15,12 @@ import numpy as np
 from harness.datasets._base import SPLITS, About, Dataset
 from harness.datasets._check import in_turn
 from harness.datasets._form import AS_THEY_ARE, Form
+from harness.datasets._pictures import Picture, decoded
 from harness.errors import InvalidInput, did_you_mean
 
-__all__ = ["load_folder"]
+__all__ = ["load_folder", "ordered_classes"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-_GREY = {"1", "L", "LA"}
-_COLOUR = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
 
 
 def load_folder(
@@ -53,21 +52,35 @@ def load_folder(
             f"{root}: expected one subfolder of images a class, at least two, got {len(folders)} subfolder"
             f"{'' if len(folders) == 1 else 's'}"
         )
-    names = _classes([folder.name for folder in folders], classes, known_classes, root)
+    names = ordered_classes([folder.name for folder in folders], classes, known_classes, root)
     label_of = {name: label for label, name in enumerate(names)}
     folders.sort(key=lambda folder: label_of[folder.name])
     listed = [(file, label_of[folder.name]) for folder in folders for file in _images(folder)]
     labels = np.array([label for _, label in listed], dtype=np.int64)
     chosen = in_turn(labels)[:limit]
-    x, y = _decode([listed[i][0] for i in chosen], form), labels[chosen]
-    about = About(names, x.shape[1:])
+    files = [listed[i][0] for i in chosen]
+    x, y = decoded([Picture(str(file), file.read_bytes) for file in files], form), labels[chosen]
+    about = About(names, (x.shape[1], x.shape[2], x.shape[3]))
     return Dataset.of(path.absolute().name, split, x, y, about=about, size=len(listed))
 
 
-def _classes(
-    found: Sequence[str], classes: Sequence[str] | None, known: Sequence[str] | None, where: Path
+def ordered_classes(
+    found: Sequence[str],
+    classes: Sequence[str] | None,
+    known: Sequence[str] | None,
+    where: Path,
+    *,
+    keep_order: bool = False,
 ) -> tuple[str, ...]:
-    """The names of all classes in the order of the labels."""
+    """The names of all classes in the order of the labels.
+
+    Args:
+        found: names that there are images of. classes, known: as in `load_folder`.
+        keep_order: the order of ``found`` is that of the labels where no other names are given.
+
+    Raises:
+        InvalidInput: one that is found is none of ``classes``.
+    """
     if classes is not None:
         strange = [name for name in found if name not in classes]
         if strange:
@@ -78,6 +91,8 @@ def _classes(
         return tuple(classes)
     if known is not None and set(found) <= set(known):
         return tuple(known)
+    if keep_order:
+        return tuple(found)
     if all(name.isdecimal() for name in found):
         return tuple(sorted(found, key=lambda name: (int(name), name)))
     return tuple(sorted(found))
@@ -100,27 +115,3 @@ def _images(folder: Path) -> list[Path]:
     if not files:
         raise InvalidInput(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
     return files
-
-
-def _decode(files: list[Path], form: Form) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    pictures: list[np.ndarray] = []
-    modes: set[str] = set()
-    try:
-        for file in files:
-            with Image.open(file) as image:
-                modes.add(image.mode)
-                if image.mode not in _GREY | _COLOUR:
-                    raise InvalidInput(f"{file} has pixels of mode {image.mode}; expected 8 bits a channel")
-                pictures.append(np.asarray(form.of(image.convert("RGB"))))
-            if pictures[-1].shape != pictures[0].shape:
-                sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in (pictures[0], pictures[-1])]
-                raise InvalidInput(
-                    f"all images must be of one size: {files[0]} is {sizes[0]} and {file} is {sizes[1]}; "
-                    "give --resize and --crop"
-                )
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{file} is not a readable image ({error})") from error
-    x = np.stack(pictures).transpose(0, 3, 1, 2)
-    return x[:, :1] if modes <= _GREY else x

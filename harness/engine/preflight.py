@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import attacks
 from harness.audit import kinds
 from harness.audit import model as checks
 from harness.audit.flags import Flag
@@ -23,11 +22,12 @@ from harness.backends.passes import Passes
 from harness.backends.rounding import fewest_rows
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
-from harness.errors import InvalidInput, NoGradient
+from harness.errors import NoGradient
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws
+from harness.util.images import StoredImages
 
 __all__ = ["Prepared", "batch_size", "prepare"]
 
@@ -35,6 +35,8 @@ _CPU_BATCH, _GPU_BATCH = 128, 512
 # An attack's own work for the rows of several passes takes hardly longer than for those of one. But its states must not
 # fill the memory: so many numbers in one of their tensors at most.
 _PASSES_PER_STEP, _MOST_IN_A_STEP = 4, 1 << 19
+# Where not even the images are held in memory, all workers together have so many numbers in one of their tensors.
+_MOST_AT_ONCE = 1 << 24
 _CIFAR = 3 * 32 * 32
 
 
@@ -73,17 +75,19 @@ def prepare(
     settings: Settings,
     device: torch.device,
     *,
+    workers: int = 1,
     pinned: tuple[str, int] | None = None,
 ) -> Prepared:
     """Try the model on the first samples and make the machine that attacks it.
 
     Args:
+        workers: how many processes will attack at once.
         pinned: the backend and micro-batch to use, as `Machine.choice` says; None takes the fastest. A run that is
             continued needs those that it was begun with, because other ones round differently.
 
     Raises:
         ModelError: it raises, returns the wrong shape or NaN, or changes its own state.
-        InvalidInput: labels beyond its classes, or inputs that an attack of the suite does not take.
+        InvalidInput: labels beyond its classes.
     """
     # a copy, so that a model which changes its input changes nobody's images
     pair = pool.x[:2].clone().to(device)
@@ -100,10 +104,6 @@ def prepare(
     checks.refuse_nan(together.cpu(), pool.names)
     checks.refuse_few_classes(classes)
     checks.refuse_unknown_labels(pool.y, classes, pool.names)
-    for step in suite.steps:
-        reason = attacks.build(step.attack, threat, classes, **step.parameters).unfit(tuple(pool.x.shape[1:]))
-        if reason is not None:
-            raise InvalidInput(reason)
     forward[0] += 1
     forward[: len(pair)] += 2 if len(pair) > 1 else 1
     backward[: len(pair)] += slope is not None
@@ -136,7 +136,10 @@ def prepare(
         if steady:
             maker.round_alike(passes, judge.passes)
             notes.append(f"deterministic:{passes.fewest}-rows")
-    machine = Machine(passes, judge, device, size, ahead, step_rows, choice)
+    at_once = None
+    if isinstance(pool.x, StoredImages):
+        at_once = max(step_rows, _MOST_AT_ONCE // pool.x[0].numel() // workers)
+    machine = Machine(passes, judge, device, size, ahead, step_rows, at_once, choice)
     return Prepared(machine, guard, classes, flags, notes, forward, backward, together.cpu(), steady)
 
 
@@ -247,7 +250,7 @@ class _Maker:
 
     def _passes(self, backend: Backend) -> Passes:
         like = self.judge.passes
-        layout = backend.layout_of(self.pool.x)
+        layout = backend.layout_of(self.pool.x[:1])
         passes = Passes(backend.network, like.classes, like.limit, backend.precision, layout, scale=self.judge.scale)
         if self.device.type == "cuda" and self.settings.batch_size == "auto" and not self.settings.deterministic:
             passes.limit = _fastest_batch(passes, self.pool, passes.limit, self.device)

@@ -26,6 +26,7 @@ from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Executor
 from harness.engine.malloc import keep_freed_memory
+from harness.engine.points import points_of
 from harness.engine.scheduling import parallel_runs, rebalance, shares, split, stop_points
 from harness.engine.snapshots import CleanLogits, Part, State
 from harness.engine.types import Assignment, AttackProgress, Index, Pool, Snapshot, Task, TaskResult
@@ -35,6 +36,7 @@ from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
+from harness.util.images import Images, cast
 
 __all__ = ["Finding", "run"]
 
@@ -55,7 +57,7 @@ class Finding:
     """
 
     verdicts: Verdicts
-    points: Tensor
+    points: Images
     steps: list[StepRecord]
     flags: list[Flag]
     passes: list[str]
@@ -68,7 +70,7 @@ class Finding:
 
 def run(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     y: Tensor,
     names: Index,
     threat: ThreatModel,
@@ -93,13 +95,13 @@ def run(
     """
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     dtype = dtype if dtype == torch.float64 else torch.float32
-    x = x.to(dtype)
+    x = cast(x, dtype)
     pool = Pool(x, y, sample_keys(x), names)
     kept = device.type == "cpu" and keep_freed_memory()
     state = State(folder)
     saved = state.pool()
     pinned = None if saved is None else (saved["backend"], saved["micro_batch"])
-    prepared = preflight.prepare(model, pool, threat, suite, settings, device, pinned=pinned)
+    prepared = preflight.prepare(model, pool, threat, suite, settings, device, workers=size, pinned=pinned)
     if kept:
         prepared.notes.append("kept-heap")
     executor = executors.executor(size, pool, prepared.machine, state)
@@ -128,7 +130,7 @@ class _SuiteRun:
         self.pool, self.suite, self.threat, self.seed = pool, suite, threat, settings.seed
         self.one_by_one = settings.deterministic
         self.prepared, self.executor, self.state, self.progress = prepared, executor, state, progress
-        self.points = pool.x.clone()
+        self.points = points_of(pool.x, state.folder)
         self.broken_by = np.full(len(pool), -1, dtype=np.int64)
         self.forward = np.zeros(len(pool), dtype=np.int64)
         self.backward = np.zeros(len(pool), dtype=np.int64)
@@ -136,7 +138,7 @@ class _SuiteRun:
         self.flags: list[Flag] = list(prepared.flags)
         self.busy_seconds = self.model_seconds = 0.0
         self.position, self.next_run = 0, 0
-        self.saved_at: tuple[int, int] | None = None
+        self.saved_at: tuple[int, int, int] | None = None
         self.open = _OpenStep(len(pool))
         # the guard of the fast passes; None once the plain model makes all passes
         self.guard, self.plain_from = prepared.guard, ""
@@ -211,6 +213,7 @@ class _SuiteRun:
         self.flags.append(kinds.PASSES_REPLACED(reason=doubt[:200]).of_step(step.name))
         self._adopt_plain_passes(step.name)
         self.next_run = 0
+        self.open.finished[:] = False
         self.open.last.clear()
         self._save(force=True)
 
@@ -238,7 +241,7 @@ class _SuiteRun:
 
     def _save(self, *, force: bool = False, in_flight: bool = False) -> None:
         """Save the state of the pool, if it is not saved and that is due."""
-        at = (self.position, self.next_run)
+        at = (self.position, self.next_run, int(self.open.finished.sum()))
         if (force or at != self.saved_at) and self.state.save_pool(self._content, force=force, in_flight=in_flight):
             self.saved_at = at
 
@@ -276,13 +279,19 @@ class _SuiteRun:
         self.adv_pred = self.clean_pred.copy()
 
     def _some_runs(self, step: Step, attack: attacks.Attack, parts: list[Part]) -> None:
-        """The next runs of a step, side by side where few samples are left, spread over the workers."""
-        surviving = np.flatnonzero(self.surviving)
+        """The next runs of a step, side by side where few samples are left, spread over the workers.
+
+        Where the memory does not hold the attack's states for all samples, they are done for the next of them only.
+        """
+        unfinished = np.flatnonzero(self.surviving & ~self.open.finished)
+        at_once = self.prepared.machine.rows_at_once
+        surviving = unfinished if at_once is None else unfinished[: at_once * self.executor.size]
         fitting = _disjoint([p for p in parts if np.isin(p.index.numpy(), surviving).all()])
         rows = self.prepared.machine.step_rows * self.executor.size
         left = attack.runs - self.next_run
         # side by side, a sample leaves all of its runs at the first success, so that another run finds the point
-        most = 1 if self.one_by_one else parallel_runs(left, len(surviving), rows)
+        one_by_one = self.one_by_one or self.open.finished.any() or len(surviving) < len(unfinished)
+        most = 1 if one_by_one else parallel_runs(left, len(surviving), rows)
         parallel = fitting[0].parallel_runs if fitting else most
         fitting = [part for part in fitting if part.parallel_runs == parallel]
 
@@ -309,27 +318,40 @@ class _SuiteRun:
         elif len(fitting) <= self.executor.size // 2:
             assignments = self._split(assignments)
         total, furthest = int(self.correct.sum()), 0.0
+        all_of_them = int(self.surviving.sum())
+        before, share = 1 - len(unfinished) / all_of_them, len(surviving) / all_of_them
+        others = all_of_them - len(surviving)
+
+        first = self.next_run
+
+        def tell(left: int) -> None:
+            if self.progress is not None:
+                so_far = (first + (before + furthest * share) * parallel) / attack.runs
+                self.progress(AttackProgress(step.name, so_far, others + min(left, len(surviving)), total))
 
         def report(done: float, left: int) -> None:
             nonlocal furthest
             self._save(in_flight=True)
             furthest = max(furthest, done)  # after rebalancing, shares are of less than all work
-            if self.progress is not None:
-                so_far = (self.next_run + furthest * parallel) / attack.runs
-                self.progress(AttackProgress(step.name, so_far, min(left, len(surviving)), total))
+            tell(left)
 
         began = time.perf_counter()
         results = self.executor.run(assignments, report)
         again = self._rebalanced(assignments, results, attack.steps)
         if again:
-            others = int(self.surviving.sum()) - sum(task.samples for task, _ in again)
+            elsewhere = max(0, len(surviving) - sum(task.samples for task, _ in again))
             results = [result for result in results if result.unfinished is None]
-            results += self.executor.run(again, lambda done, left: report(done, max(0, others) + left))
+            results += self.executor.run(again, lambda done, left: report(done, elsewhere + left))
         self._merge(results)
         self.open.seconds += time.perf_counter() - began
+        for done, _ in assignments:
+            self.open.finished[done.index] = True
+        if not (self.surviving & ~self.open.finished).any():
+            self.next_run += parallel
+            self.open.finished[:] = False
         # until now a sample that two workers share was counted twice
-        report(1.0, int(self.surviving.sum()))
-        self.next_run += parallel
+        furthest = 1.0
+        tell(int(self.surviving.sum()) - others)
 
     def _split(self, assignments: list[Assignment]) -> list[Assignment]:
         """Tasks in flight as more tasks, where there are more workers than there were."""
@@ -372,7 +394,7 @@ class _SuiteRun:
         for _, result, place in sorted(broken, key=lambda found: found[0]):
             row = result.broken[place]
             if self.broken_by[row] < 0:
-                self.points[row] = result.points[place]
+                self.points.replace(row, result.points[place])
                 self.broken_by[row] = self.position
                 self.adv_pred[row] = result.predicted[place]
         for result in results:
@@ -445,7 +467,7 @@ class _SuiteRun:
         return {
             "logits": self.logits,
             "broken": broken,
-            "points": self.points[broken],
+            "points": self.points.saved(broken),
             "broken_by": torch.from_numpy(self.broken_by),
             "adv_pred": torch.from_numpy(self.adv_pred),
             "forward": torch.from_numpy(self.forward),
@@ -462,6 +484,7 @@ class _SuiteRun:
                 "backward": torch.from_numpy(self.open.tally.backward),
                 "flat": torch.from_numpy(self.open.tally.flat),
                 "mended": torch.from_numpy(self.open.tally.mended),
+                "finished": torch.from_numpy(self.open.finished),
                 "numbers": [
                     self.open.tally.model_seconds,
                     self.open.seconds,
@@ -474,14 +497,14 @@ class _SuiteRun:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self._take_logits(saved["logits"])
-        self.points[saved["broken"]] = saved["points"]
+        self.points.restore(saved["broken"], saved["points"])
         self.broken_by = saved["broken_by"].numpy()
         self.adv_pred = saved["adv_pred"].numpy()
         self.forward, self.backward = saved["forward"].numpy(), saved["backward"].numpy()
         self.records = [StepRecord(**record) for record in json.loads(saved["records"])]
         self.flags = [Flag(**flag) for flag in json.loads(saved["flags"])]
         self.busy_seconds, self.model_seconds = saved["seconds"]
-        self.position, self.next_run = self.saved_at = tuple(saved["position"])
+        self.position, self.next_run = saved["position"]
         if saved["plain_from"] and self.guard is not None:
             self._adopt_plain_passes(saved["plain_from"])
         opened = saved["open"]
@@ -489,6 +512,8 @@ class _SuiteRun:
         forward, backward = opened["forward"].numpy(), opened["backward"].numpy()
         tally = Tally(forward, backward, opened["flat"].numpy(), opened["mended"].numpy(), model_seconds)
         self.open = _OpenStep(len(self.pool), tally, seconds, busy, int(judged), int(rejected))
+        self.open.finished = opened["finished"].numpy()
+        self.saved_at = (self.position, self.next_run, int(self.open.finished.sum()))
 
     def finding(self) -> Finding:
         probabilities = checks.probabilities(self.logits)
@@ -505,7 +530,7 @@ class _SuiteRun:
         )
         return Finding(
             verdicts=verdicts,
-            points=self.points,
+            points=self.points.found,
             steps=self.records,
             flags=flags,
             passes=self.prepared.notes,
@@ -533,6 +558,8 @@ class _OpenStep:
         self.seconds, self.busy_seconds = seconds, busy_seconds
         self.judged, self.rejected = judged, rejected
         self.last: dict[int, Tensor] = {}
+        # samples that have the runs of the current round behind them
+        self.finished = np.zeros(n, dtype=np.bool_)
 
 
 def _disjoint(parts: list[Part]) -> list[Part]:

@@ -36,7 +36,7 @@ from harness.util.files import write_atomically
 
 __all__ = ["CleanLogits", "Part", "State"]
 
-_VERSION = 8
+_VERSION = 9
 
 _INTERVAL = 2.5
 """Seconds between two writes of a kind. Work that was done under a pool not yet written is lost with a part not yet

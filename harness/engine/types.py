@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.attacks import Attack
 from harness.backends.passes import Passes, Tally
 from harness.engine.judge import Judge
+from harness.util.images import Images
 
 __all__ = ["Assignment", "AttackProgress", "Index", "Machine", "Pool", "Snapshot", "Task", "TaskResult"]
 
@@ -41,12 +42,12 @@ class Pool:
     """The samples of one evaluation, on the CPU.
 
     Attributes:
-        x: ``[n, ...]`` in [0, 1], in the dtype of the attack. y: int64 ``[n]``.
+        x: ``[n, ...]`` in [0, 1], in the dtype of the attack; read from a file where they are many. y: int64 ``[n]``.
         keys: uint64 ``[n]``, what the samples' randomness is keyed by.
         names: int64 ``[n]``, their positions in the data set.
     """
 
-    x: Tensor
+    x: Images
     y: Tensor
     keys: np.ndarray[Any, np.dtype[np.uint64]]
     names: Index
@@ -62,6 +63,7 @@ class Machine:
     Attributes:
         batch_size: the most rows in one pass. micro_batch: the number of rows at which a row costs least.
         step_rows: the number of rows that an attack takes one step with; they need one or several passes.
+        rows_at_once: the most rows of a task, so that the states of an attack fit into memory; None: any number.
         choice: the backend that makes the passes, and its micro-batch.
     """
 
@@ -71,6 +73,7 @@ class Machine:
     batch_size: int
     micro_batch: int
     step_rows: int
+    rows_at_once: int | None
     choice: tuple[str, int]
 
 

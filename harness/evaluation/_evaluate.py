@@ -33,6 +33,7 @@ from harness.results.public import Result as PublicResult
 from harness.results.record import Result, StepRecord, Verdicts
 from harness.suites import Suite
 from harness.threat import Threat, ThreatModel
+from harness.util.images import Images
 from harness.util.source_text import source_sha256
 from harness.util.torch_state import pinned, threads
 
@@ -57,7 +58,7 @@ class Evaluation:
 
     result: Result
     verdicts: Verdicts
-    points: Tensor
+    points: Images
     state: State = field(default_factory=lambda: State(None))
     logits: Tensor | None = None
 
@@ -183,7 +184,7 @@ def run(
             finding = attack(
                 model,
                 _usable(x),
-                _usable(y),
+                y.clone() if y.is_inference() else y,
                 names,
                 plan.threat,
                 plan.suite,
@@ -236,9 +237,9 @@ def _is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _usable(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of one that was made in the caller's inference mode and takes part in no gradient."""
-    return tensor.clone() if tensor.is_inference() else tensor
+def _usable(x: Images) -> Images:
+    """The images, or a copy of a tensor that was made in the caller's inference mode and takes part in no gradient."""
+    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
 
 
 def _with_source(step: StepRecord) -> StepRecord:

@@ -167,7 +167,7 @@ class _Probe:
 
     def correct(self, steps: int) -> Tensor:
         """The samples that are right without attack, of so many as ``steps`` iterations leave time for."""
-        x = self.pool.x.to(self.machine.device)
+        x = self.pool.x[:].to(self.machine.device)
         self.logits = self.machine.judge.logits(x, "on the clean images").cpu()
         few = x[: min(_FEWEST, len(x), 24)]
         self.machine.passes.drain()

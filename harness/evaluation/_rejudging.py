@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from harness.backends.equivalence import TOLERANCES
 from harness.backends.passes import Passes
 from harness.threat import ThreatModel
+from harness.util.images import Images
 
 __all__ = ["Classified", "Mask", "classify", "outside"]
 
@@ -31,7 +32,7 @@ class Classified(NamedTuple):
 
 def classify(
     network: nn.Module,
-    images: Tensor,
+    images: Images,
     stated: np.ndarray[tuple[int], np.dtype[np.int64]],
     *,
     batch_size: int,
@@ -46,7 +47,7 @@ def classify(
         ModelError: the model fails.
     """
     passes = Passes(network, None, batch_size)
-    parts = torch.split(images, batch_size)
+    parts = (images[begin : begin + batch_size] for begin in range(0, len(images), batch_size))
     logits = torch.cat([passes.logits(part.to(device), "while a result was verified").cpu() for part in parts])
     classes = torch.tensor(stated)
     possible = (classes >= 0) & (classes < logits.shape[1]) & torch.isfinite(logits).all(dim=1)
@@ -57,10 +58,11 @@ def classify(
     return Classified((~same & ~close).numpy(), close.numpy())
 
 
-def outside(points: Tensor, x: Tensor, threat: ThreatModel, *, batch_size: int) -> Mask:
+def outside(points: Tensor, x: Images, threat: ThreatModel, *, batch_size: int) -> Mask:
     """Which points, bool ``[n]``, lie beyond the radius, outside [0, 1], or are not finite."""
     inside = []
-    for part, clean in zip(torch.split(points, batch_size), torch.split(x, batch_size), strict=True):
+    for begin in range(0, len(points), batch_size):
+        part, clean = (images[begin : begin + batch_size] for images in (points, x))
         flat = part.flatten(1)
         # a NaN fails every comparison
         near = threat.distance(part, clean) <= threat.radius + threat.tolerance

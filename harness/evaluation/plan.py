@@ -32,6 +32,7 @@ from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import Threat, ThreatModel
 from harness.util.devices import find_device
+from harness.util.images import Images, cast, take
 from harness.util.source_text import source_sha256
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ class Plan:
     part: Shard | Selection | None = None
 
     @property
-    def samples(self) -> tuple[Tensor, Tensor, Index]:
+    def samples(self) -> tuple[Images, Tensor, Index]:
         """The samples to run: ``[m, ...]``, their classes ``[m]``, and their positions in the data set ``[m]``."""
         target = self.target
         if self.part is None:
             return target.x, target.y, target.index
         rows = self.part.rows(len(target.x))
-        return target.x[rows], target.y[rows], target.index[rows]
+        return take(target.x, rows), target.y[rows], target.index[rows]
 
     @property
     def state_name(self) -> str:
@@ -129,7 +130,7 @@ class Plan:
         y, predicted, robust, adversarial = (torch.from_numpy(array) for array in arrays)
         outcome = indicators.Attacked(
             model=model,
-            x=x.to(finding.points),
+            x=cast(x, finding.points.dtype),
             y=y,
             predicted=predicted,
             robust=robust,

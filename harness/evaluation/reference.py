@@ -22,6 +22,7 @@ from harness.results.record import StepRecord, Verdicts
 from harness.settings import Settings
 from harness.suites import Suite
 from harness.threat import ThreatModel
+from harness.util.images import Images
 
 __all__ = ["parameters", "run", "runs"]
 
@@ -50,7 +51,7 @@ def parameters(suite: Suite, settings: Settings) -> dict[str, Any]:
 
 def run(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     y: Tensor,
     names: Index,
     threat: ThreatModel,
@@ -72,7 +73,7 @@ def run(
     (step,) = suite.steps
     used = parameters(suite, settings)
     batch_size = used["batch_size"]
-    there, labels = x.to(device), y.to(device)
+    there, labels = x[:].to(device), y.to(device)
     outcome = _pyautoattack.attack(
         model,
         there,

@@ -15,8 +15,11 @@ from torch.utils.data import Dataset as TorchDataset
 from harness.datasets import Dataset
 from harness.datasets import samples_sha256 as hashed
 from harness.engine.types import Index
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput
 from harness.results.record import DatasetRecord
+from harness.util import paths
+from harness.util.images import Images, StoredImages, blocks, fits_into_memory
+from harness.util.spool import Spool
 
 __all__ = ["Samples", "checked_samples", "gathered"]
 
@@ -28,10 +31,11 @@ class Samples:
     """What is evaluated.
 
     Attributes:
-        x: ``[n, ...]`` in [0, 1]. y: int64 ``[n]``. index: int64 ``[n]``, positions in the data set.
+        x: ``[n, ...]`` in [0, 1]; read from a file where they are many. y: int64 ``[n]``.
+        index: int64 ``[n]``, positions in the data set.
     """
 
-    x: Tensor
+    x: Images
     y: Tensor
     index: Index
     record: DatasetRecord
@@ -53,7 +57,7 @@ def gathered(x: Any, y: Any = None) -> Samples:
         return _of_dataset(x)
     if y is None:
         x, y = _batches(x)
-    images, labels = checked_samples(_tensor("x", x), _tensor("y", y))
+    images, labels = checked_samples(x if isinstance(x, StoredImages) else _floating(_tensor("x", x)), _tensor("y", y))
     record = DatasetRecord(
         name="samples",
         split="given",
@@ -82,8 +86,8 @@ def _refuse_labels(y: Any, kind: str) -> None:
         raise InvalidInput(f"{kind} brings its own labels: leave y out")
 
 
-def _batches(source: Any) -> tuple[Tensor, Tensor]:
-    """All images and labels of a source of batches."""
+def _batches(source: Any) -> tuple[Images, Tensor]:
+    """All images and labels of a source of batches; many images go to a file on the way."""
     if isinstance(source, Tensor | np.ndarray):
         raise InvalidInput("y is missing: give the true class of every image")
     if (isinstance(source, TorchDataset) and not isinstance(source, Iterable)) or hasattr(source, "__getitem__"):
@@ -94,12 +98,20 @@ def _batches(source: Any) -> tuple[Tensor, Tensor]:
         raise InvalidInput(f"x must be images, a data set or a loader of batches, got a {type(source).__name__}")
     images: list[Tensor] = []
     labels: list[Tensor] = []
+    spool = None
     try:
         for batch in source:
             images.append(_tensor("x", batch[0]))
             labels.append(_tensor("y", batch[1]))
-        return torch.cat(images), torch.cat(labels)
-    except InvalidInput:
+            count = sum(map(len, labels))
+            if spool is None and not fits_into_memory((count, *images[0].shape[1:])):
+                spool = Spool(paths.cache_root())
+            if spool is not None:
+                for part in images:
+                    spool.append(part.detach().cpu())
+                images.clear()
+        return torch.cat(images) if spool is None else spool.images(), torch.cat(labels)
+    except HarnessError:
         raise
     except Exception as error:  # whatever somebody's data set raises
         kind = type(source.dataset).__name__ if isinstance(source, DataLoader) else type(source).__name__
@@ -119,23 +131,27 @@ def _tensor(name: str, values: Any) -> Tensor:
             raise InvalidInput(
                 f"{name} must be a tensor or an array of numbers, got a {type(values).__name__} ({error})"
             ) from error
+    return tensor
+
+
+def _floating(x: Tensor) -> Tensor:
     # the same division as everywhere else in this field, so that equal images are equal bit for bit
-    return tensor.to(torch.float32) / 255 if name == "x" and tensor.dtype == torch.uint8 else tensor
+    return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
 
 
-def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def checked_samples(x: Tensor | StoredImages, y: Tensor) -> tuple[Images, Tensor]:
     """Samples on the CPU.
 
     Raises:
         InvalidInput: they cannot be used; the sentence says why.
     """
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+    if not isinstance(x, Tensor | StoredImages) or not isinstance(y, Tensor):
         raise InvalidInput(f"x and y must be tensors, got {type(x).__name__} and {type(y).__name__}")
-    if not x.is_floating_point():
+    if not x.dtype.is_floating_point:
         raise InvalidInput(
             f"x must be floating point in [0, 1], got {x.dtype}; for bytes pass uint8, or x.float() / 255"
         )
-    if x.dim() < 2:
+    if len(x.shape) < 2:
         raise InvalidInput(f"x must be a batch [n, ...], got shape {list(x.shape)}; for one image pass x[None]")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise InvalidInput(f"y must hold integer classes, got {y.dtype}")
@@ -145,15 +161,16 @@ def checked_samples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise InvalidInput("there are no samples to evaluate (n = 0)")
     if int(y.min()) < 0:
         raise InvalidInput(f"classes must not be negative, got {int(y.min())} for sample {int(y.argmin())}")
-    x, y = x.detach().to("cpu"), y.detach().to("cpu", torch.int64)
-    flat = x.flatten(1)
+    y = y.detach().to("cpu", torch.int64)
+    images: Images = x.detach().to("cpu") if isinstance(x, Tensor) else x
     # a NaN fails the comparison as well
-    bad = (~((flat >= 0) & (flat <= 1)).all(dim=1)).nonzero().squeeze(1)
+    lawful = [((flat >= 0) & (flat <= 1)).all(dim=1) for flat in (part.flatten(1) for part in blocks(images))]
+    bad = (~torch.cat(lawful)).nonzero().squeeze(1)
     if len(bad):
         worst = int(bad[0])
-        low, high = float(flat[worst].min()), float(flat[worst].max())
+        low, high = float(images[worst].min()), float(images[worst].max())
         raise InvalidInput(
             f"x must lie in [0, 1], but sample {worst} ranges from {low:.6g} to {high:.6g} ({len(bad)} such samples); "
             "normalisation belongs inside the model"
         )
-    return x, y
+    return images, y

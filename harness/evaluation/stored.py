@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from torch import Tensor
-
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.engine.types import AttackProgress
@@ -19,6 +17,7 @@ from harness.evaluation.plan import Plan
 from harness.results import store
 from harness.results.adversarial import packed_examples
 from harness.results.record import Result
+from harness.util.images import Images
 
 __all__ = ["Stored", "find", "keep", "obtain"]
 
@@ -51,7 +50,7 @@ def find(plan: Plan, root: Path) -> Stored | None:
     return Stored(*known[0]) if known else None
 
 
-def keep(done: Evaluation, x: Tensor, root: Path, *, adversarial: bool = True, force: bool = False) -> Path:
+def keep(done: Evaluation, x: Images, root: Path, *, adversarial: bool = True, force: bool = False) -> Path:
     """Store an evaluation with the adversarial example of every broken sample; returns the result file's path.
 
     Args:

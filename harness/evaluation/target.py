@@ -23,6 +23,7 @@ from harness.evaluation.samples import Samples, gathered
 from harness.models import Function, Model
 from harness.results.record import DatasetRecord, ModelRecord
 from harness.threat import ThreatModel
+from harness.util.images import Images
 
 if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint
@@ -38,14 +39,15 @@ class Target:
     Attributes:
         name: what results call it.
         model: as it was loaded.
-        x: ``[n, ...]`` in [0, 1]. y: int64 ``[n]``. index: int64 ``[n]``, positions in the data set.
+        x: ``[n, ...]`` in [0, 1]; read from a file where they are many. y: int64 ``[n]``.
+        index: int64 ``[n]``, positions in the data set.
         statistics: what its BN layers are evaluated with.
         check: finds the flags that follow from manifest and data alone.
     """
 
     name: str
     model: nn.Module
-    x: Tensor
+    x: Images
     y: Tensor
     index: Index
     model_record: ModelRecord

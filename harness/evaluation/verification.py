@@ -28,6 +28,7 @@ from harness.results import adversarial, store
 from harness.results.identity import identified
 from harness.results.record import ModelRecord, Result, Verdicts
 from harness.util.devices import find_device
+from harness.util.images import Images, cast, take
 from harness.util.text import printable
 from harness.util.torch_state import pinned
 
@@ -150,7 +151,7 @@ def _checks(path: Path, result: Result, material: Material, batch_size: int, dev
     if not (model.holds and data.holds):
         return
     with pinned(device, dtype=target.dtype):
-        network, x = target.prepared(threat, device), target.x.to(target.dtype)
+        network, x = target.prepared(threat, device), cast(target.x, target.dtype)
         classes = partial(_classes, network, result, batch_size=batch_size, device=device)
         yield classes("clean", x, verdicts.clean_pred, verdicts.index)
         broken = verdicts.broken_by >= 0
@@ -162,7 +163,7 @@ def _checks(path: Path, result: Result, material: Material, batch_size: int, dev
         if points is None:
             return
         index = verdicts.index[broken]
-        beyond = rejudging.outside(points, x[torch.from_numpy(broken)], threat, batch_size=batch_size)
+        beyond = rejudging.outside(points, take(x, np.flatnonzero(broken)), threat, batch_size=batch_size)
         yield _of_samples("ball", beyond, index, f"all within {threat} and in [0, 1]", "lie outside of it")
         yield classes("broken", points, verdicts.adv_pred[broken], index)
 
@@ -192,7 +193,7 @@ def _data(target: Target, result: Result, verdicts: Verdicts) -> Check:
     return Check("data", not differ, f"the result has another {', '.join(differ)}" if differ else text)
 
 
-def _examples(path: Path, result: Result, rows: Index, x: Tensor) -> tuple[Check, Tensor | None]:
+def _examples(path: Path, result: Result, rows: Index, x: Images) -> tuple[Check, Tensor | None]:
     """The adversarial examples of the broken samples, if they are there and as they were written."""
     kept, name = result.adversarial, "examples"
     if kept is None:
@@ -217,7 +218,7 @@ def _classes(
     network: nn.Module,
     result: Result,
     name: str,
-    images: Tensor,
+    images: Images,
     stated: Index,
     index: Index,
     *,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from harness.errors import ResultError
 from harness.results.record import Result, Verdicts
+from harness.util.images import Images, cast
 from harness.util.validation import Record
 
 __all__ = ["AdversarialFacts", "AdversarialPoints", "pack", "packed_examples", "unpack"]
@@ -60,7 +62,7 @@ class AdversarialPoints:
     points: Tensor
 
 
-def packed_examples(result: Result, verdicts: Verdicts, points: Tensor, clean: Tensor) -> bytes | None:
+def packed_examples(result: Result, verdicts: Verdicts, points: Images, clean: Images) -> bytes | None:
     """The content of the file for a result; None where no sample was broken.
 
     Args:
@@ -72,10 +74,10 @@ def packed_examples(result: Result, verdicts: Verdicts, points: Tensor, clean: T
     facts = AdversarialFacts(
         evaluation_id=result.evaluation_id, weights_sha256=result.model.sha256, data_sha256=result.dataset.sha256
     )
-    return pack(AdversarialPoints(facts, rows, points[rows]), clean.to(points.dtype))
+    return pack(AdversarialPoints(facts, rows, points[rows]), cast(clean, points.dtype))
 
 
-def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:
+def pack(adversarial: AdversarialPoints, clean: Images | None) -> bytes:
     """The content of the file.
 
     Args:
@@ -93,9 +95,8 @@ def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:
     rows = adversarial.rows.astype("<i8")
     if clean is None:
         return _written({"rows": rows, "points": points}, header | {"encoding": "plain"})
-    images = clean.detach().cpu().contiguous().numpy()
     blocks = [
-        zlib.compress(_differences(points[part], images[adversarial.rows[part]], dtype), level=6)
+        zlib.compress(_differences(points[part], _array(clean, adversarial.rows[part]), dtype), level=6)
         for part in _parts(points.shape, points.itemsize)
     ]
     if sum(map(len, blocks)) >= points.nbytes:
@@ -105,7 +106,7 @@ def pack(adversarial: AdversarialPoints, clean: Tensor | None) -> bytes:
     return _written({"rows": rows, "lengths": lengths, "blocks": joined}, header | {"encoding": "differences"})
 
 
-def unpack(path: Path, clean: Tensor, sha256: str | None = None) -> AdversarialPoints:
+def unpack(path: Path, clean: Images, sha256: str | None = None) -> AdversarialPoints:
     """Read the file that `pack` made.
 
     Args:
@@ -138,11 +139,11 @@ def _written(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str])
     return len(header).to_bytes(8, "little") + header + content[begin:]
 
 
-def _check_size(path: Path, clean: Tensor) -> None:
+def _check_size(path: Path, clean: Images) -> None:
     """Refuse before anything is read what is larger than all points of the clean images could be."""
     if not path.is_file():
         raise FileNotFoundError(path)
-    most = clean.numel() * 8 + len(clean) * 16 + _MOST_HEADER
+    most = math.prod(clean.shape) * 8 + len(clean) * 16 + _MOST_HEADER
     size = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
@@ -157,7 +158,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], clean: Tensor) -> AdversarialPoints:
+def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], clean: Images) -> AdversarialPoints:
     if header.get("version") != str(_VERSION):
         raise ValueError(f"expected version {_VERSION}, got {header.get('version')!r}")
     facts = AdversarialFacts.model_validate_json(header["facts"])
@@ -169,7 +170,7 @@ def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], 
     shape = (len(rows), *clean.shape[1:])
     if json.loads(header["shape"]) != list(shape):
         raise ValueError(f"expected points of shape {list(shape)}, got {header['shape']}")
-    images = clean.detach().cpu().to(getattr(torch, dtype)).numpy()
+    images = cast(clean, getattr(torch, dtype))
     if header.get("encoding") == "plain":
         points = tensors["points"]
         if points.shape != shape or str(points.dtype) != dtype:
@@ -181,9 +182,14 @@ def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], 
         raise ValueError("the lengths of its blocks do not fit")
     points, begin = np.empty(shape, dtype), 0
     for part, length in zip(parts, lengths, strict=True):
-        points[part] = _applied(joined[begin : begin + length], images[rows[part]], dtype)
+        points[part] = _applied(joined[begin : begin + length], _array(images, rows[part]), dtype)
         begin += length
     return AdversarialPoints(facts, rows, torch.from_numpy(points))
+
+
+def _array(images: Images, rows: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = images[rows].detach().cpu().contiguous().numpy()
+    return array
 
 
 def _parts(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import betaln, gammaln
 
 from harness.errors import InvalidInput
 
@@ -70,6 +69,8 @@ def log_ratio(size: int, seen: int, broken: int) -> Floats:
     """
     if not 0 <= broken <= seen <= size:
         raise InvalidInput(f"expected 0 <= broken <= seen <= size, got {broken}, {seen}, {size}")
+    from scipy.special import betaln, gammaln
+
     numbers = np.arange(size + 1)
     possible = (numbers >= broken) & (size - numbers >= seen - broken)
     of = numbers[possible].astype(np.float64)

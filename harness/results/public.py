@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from harness.util.images import Images
+
 __all__ = ["Result"]
 
 
@@ -38,8 +40,8 @@ class Result(record.Result):
         made: record.Result,
         verdicts: Verdicts,
         *,
-        points: Tensor | None = None,
-        clean: Tensor | None = None,
+        points: Images | None = None,
+        clean: Images | None = None,
         path: Path | None = None,
     ) -> Result:
         """A record with its verdicts, and with the points, clean images and file that there are."""
@@ -96,7 +98,7 @@ class Result(record.Result):
                 f"the adversarial examples of {self.checkpoint} are not at hand: a stored result holds their "
                 "differences from the clean images, which harness.verify is given"
             )
-        points: Tensor = self._points
+        points: Tensor = self._points[:]
         return points
 
     def to_pandas(self) -> pd.DataFrame:

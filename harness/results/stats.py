@@ -1,14 +1,16 @@
-"""Intervals and paired tests: thin, over scipy."""
+"""Intervals and paired tests.
+
+They need few functions, and importing scipy takes as long as a whole leaderboard, so that these stand here.
+"""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import erfc, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, ndtr, ndtri
 
 from harness.errors import InvalidInput
 
@@ -61,7 +63,6 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise InvalidInput(f"a proportion needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    # in closed form, as scipy searches for a p-value besides, which takes a thousand times as long
     z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
@@ -84,8 +85,21 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
 def mcnemar_p(only_first: ArrayLike, only_second: ArrayLike) -> Floats:
     """Two-sided p-values of the exact McNemar test for arrays of counts of any shape; 1 where both are zero."""
     first, second = np.asarray(only_first, dtype=np.int64), np.asarray(only_second, dtype=np.int64)
-    tail = bdtr(np.minimum(first, second).astype(np.float64), first + second, 0.5)
-    return np.asarray(np.minimum(1.0, 2 * tail), dtype=np.float64)
+    fewer, both = np.minimum(first, second), first + second
+    pairs, where = np.unique(np.stack([fewer.ravel(), both.ravel()]), axis=1, return_inverse=True)
+    tails = np.array([_tail_of_fair_coins(*pair) for pair in pairs.T.tolist()], dtype=np.float64)
+    return np.asarray(np.minimum(1.0, 2 * tails[where.ravel()].reshape(both.shape)), dtype=np.float64)
+
+
+def _tail_of_fair_coins(k: int, n: int) -> float:
+    """The probability of at most ``k`` heads among ``n`` fair coins, for ``k`` up to half of ``n``."""
+    # terms that lie further from k are smaller than the rounding of the sum
+    heads = np.arange(max(0, k - int(7 * sqrt(n)) - 60), k + 1)
+    # each term from the largest by ratios, which are exact to rounding
+    ratios = np.log(heads[1:]) - np.log(n - heads[1:] + 1)
+    below = np.concatenate([[0.0], np.cumsum(ratios[::-1])])
+    largest = lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2)
+    return float(np.exp(largest + below).sum())
 
 
 def unpaired_p(first: ArrayLike, second: ArrayLike, n: int) -> Floats:
@@ -97,7 +111,8 @@ def unpaired_p(first: ArrayLike, second: ArrayLike, n: int) -> Floats:
     pooled = (a + b) / (2 * n)
     spread = np.sqrt(2 * n * pooled * (1 - pooled))
     z = np.maximum(0.0, np.abs(a - b) - 1) / np.where(spread > 0, spread, 1.0)
-    return np.asarray(2 * ndtr(-z), dtype=np.float64)
+    tails = [erfc(value / sqrt(2)) for value in z.ravel().tolist()]  # twice the upper tail of a normal distribution
+    return np.asarray(tails, dtype=np.float64).reshape(z.shape)
 
 
 def paired_difference(only_first: int, only_second: int, n: int, *, confidence: float = 0.95) -> Interval:
@@ -114,7 +129,7 @@ def paired_difference(only_first: int, only_second: int, n: int, *, confidence: 
     first, second, size = only_first + 0.5, only_second + 0.5, n + 2
     difference = (first - second) / size
     spread = np.sqrt((first + second) - (first - second) ** 2 / size) / size
-    reach = float(ndtri((1 + confidence) / 2) * spread)
+    reach = float(NormalDist().inv_cdf((1 + confidence) / 2) * spread)
     return Interval(max(-1.0, difference - reach), min(1.0, difference + reach))
 
 

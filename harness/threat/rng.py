@@ -19,13 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.util.images import Images, blocks
+
 __all__ = ["Draws", "sample_keys"]
 
 
-def sample_keys(x: Tensor) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def sample_keys(x: Images) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     """A 64-bit key per sample from its pixels (as float32): ``[n, ...] -> uint64 [n]``."""
-    rows = x.detach().to("cpu", torch.float32).reshape(x.shape[0], -1).contiguous().numpy()
-    digests = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    digests = (
+        hashlib.blake2b(row.tobytes(), digest_size=8).digest()
+        for part in blocks(x)
+        for row in part.detach().to("cpu", torch.float32).reshape(len(part), -1).contiguous().numpy()
+    )
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 

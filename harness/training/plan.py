@@ -148,7 +148,7 @@ def _random(regime: Regime, settings: Settings, dataset: Dataset, architecture: 
 
 def _normalization(dataset: Dataset) -> Normalization:
     # rounded, so that a manifest states it in full
-    std, mean = torch.std_mean(dataset.x.double(), dim=(0, 2, 3))
+    std, mean = torch.std_mean(dataset.x[:].double(), dim=(0, 2, 3))
     return Normalization(
         tuple(round(value, 4) for value in mean.tolist()),
         tuple(max(round(value, 4), 1e-4) for value in std.tolist()),

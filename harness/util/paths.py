@@ -5,7 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["checkpoints_root", "data_root", "leaderboards_root", "results_root", "studies_root", "user_root"]
+__all__ = [
+    "cache_root",
+    "checkpoints_root",
+    "data_root",
+    "leaderboards_root",
+    "results_root",
+    "studies_root",
+    "user_root",
+]
+
+
+def cache_root() -> Path:
+    """Where is kept what can be made again."""
+    return _home() / "cache"
 
 
 def checkpoints_root() -> Path:

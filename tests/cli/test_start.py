@@ -56,7 +56,7 @@ def test_a_leaderboard_needs_no_torch(tmp_path: Path) -> None:
     if not results.is_dir():
         pytest.skip("the leaderboards are not part of this copy of the sources")
     found = imported("leaderboard", "--results", str(results), "--output", str(tmp_path))
-    assert found & {"matplotlib", "pandas", "robustbench", "sklearn", "torch"} == set()
+    assert found & {"matplotlib", "pandas", "robustbench", "scipy", "sklearn", "torch"} == set()
 
 
 def test_it_would_be_noticed() -> None:

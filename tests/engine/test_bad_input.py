@@ -309,14 +309,32 @@ class InPlace(Wrapped):
         return self.inner(x.sub_(0.5).div_(0.5))  # type: ignore[no-any-return]
 
 
+class Rectified(Wrapped):
+    """Works in place, which changes no image that lies in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(nn.functional.relu(x, inplace=True))  # type: ignore[no-any-return]
+
+
+def test_inputs_that_an_attack_does_not_take_are_refused_before_any_pass() -> None:
+    calls: list[int] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(20, 4)).eval()
+    model.register_forward_hook(lambda *of_call: calls.append(1))
+    x, y = torch.rand(4, 1, 20), torch.arange(4)
+    with pytest.raises(InvalidInput, match=r"square attacks images \[n, C, H, W\], got inputs of shape \[n, 1, 20\]"):
+        examine(model, x, y, threat="Linf:0.1", suite="autoattack", workers=1)
+    assert not calls
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
         (BackwardRaises(), "the model's backward pass raised .*backward can only be called"),
         (HalfDetached(), "no gradient with respect to its input"),
         (InPlace(), "changes its input in place, .* let it work on a copy"),
+        (Rectified(), "changes its input in place, .* let it work on a copy"),
     ],
-    ids=["backward raises", "detached inside", "in place"],
+    ids=["backward raises", "detached inside", "in place", "in place, same values"],
 )
 def test_backward_passes_that_fail(model: nn.Module, text: str) -> None:
     x, y = samples(network(), 4)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import bdtr, ndtr
 from scipy.stats import binomtest
 
 from harness.errors import InvalidInput
-from harness.results.stats import holm, mcnemar, paired_bootstrap, wilson
+from harness.results.stats import holm, mcnemar, mcnemar_p, paired_bootstrap, unpaired_p, wilson
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,19 @@ def test_wilson_of_scipy(counts: tuple[int, int]) -> None:
 def test_wilson_refuses(successes: int, n: int) -> None:
     with pytest.raises(InvalidInput, match="proportion"):
         wilson(successes, n)
+
+
+COUNTS = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000)), min_size=1, max_size=20)
+
+
+@given(COUNTS)
+def test_tests_of_scipy(counts: list[tuple[int, int]]) -> None:
+    first, second = np.array(counts).T
+    paired = 2 * bdtr(np.minimum(first, second).astype(float), first + second, 0.5)
+    assert mcnemar_p(first, second) == pytest.approx(np.minimum(1, paired), rel=1e-9, abs=1e-300)
+    spread = np.sqrt((first + second) * (1 - (first + second) / 20_000))
+    z = np.maximum(0, np.abs(first - second) - 1) / np.where(spread > 0, spread, 1)
+    assert unpaired_p(first, second, 10_000) == pytest.approx(2 * ndtr(-z), rel=1e-9, abs=1e-300)
 
 
 def test_mcnemar_by_hand() -> None:

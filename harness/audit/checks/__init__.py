@@ -22,6 +22,7 @@ from harness.audit.subject import SAMPLES, Subject
 from harness.errors import HarnessError, InvalidInput, ModelError
 from harness.threat import ThreatModel
 from harness.util import plugins
+from harness.util.images import Images
 from harness.util.user_file import one_line
 
 __all__ = ["SAMPLES", "Subject", "added", "audit", "names", "run"]
@@ -42,7 +43,7 @@ def added() -> tuple[str, ...]:
 
 def audit(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     y: Tensor,
     threat: ThreatModel,
     *,
@@ -75,7 +76,7 @@ def audit(
         return flags
 
 
-def run(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, chosen: Sequence[str]) -> list[Flag]:
+def run(model: nn.Module, x: Images, y: Tensor, threat: ThreatModel, chosen: Sequence[str]) -> list[Flag]:
     """The flags of ``chosen`` checks.
 
     The global random state is the same afterwards.
@@ -114,13 +115,13 @@ def _none_refuses(flags: Iterable[Flag]) -> list[Flag]:
 
 def _subject(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     y: Tensor,
     threat: ThreatModel,
     expects_random: bool = False,
     batch_size: int = 128,
 ) -> Subject:
-    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), x)
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), x[:1])
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     rows = torch.linspace(0, len(x) - 1, min(len(x), SAMPLES)).round().long()
     images, labels = x[rows].to(like.device, dtype), y[rows].to(like.device)
