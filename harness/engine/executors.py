@@ -110,16 +110,21 @@ class InProcess:
     def logits(self, index: Index) -> tuple[Tensor, float]:
         judge = self.machine.judge
         judge.drain()
-        parts: list[Tensor] = []
+        # one block, as small ones between those of the batches would keep their memory from being used again
+        found, done = torch.empty(0), 0
         seconds, size = 0.0, self.machine.batch_size
 
         def known() -> CleanLogits:
             nonlocal seconds
             seconds += judge.drain()
-            return CleanLogits(index[: sum(map(len, parts))], torch.cat(parts), seconds)
+            return CleanLogits(index[:done], found[:done], seconds)
 
         for rows in torch.split(torch.from_numpy(index), size):
-            parts.append(judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images").cpu())
+            logits = judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images")
+            if done == 0:
+                found = torch.empty((len(index), logits.shape[1]), dtype=logits.dtype)
+            found[done : done + len(rows)] = logits
+            done += len(rows)
             self.state.save_clean(known)
         all_of_them = known()
         return all_of_them.logits, all_of_them.seconds

@@ -36,7 +36,7 @@ from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
-from harness.util.images import Images, cast
+from harness.util.images import Images, StoredImages, cast
 
 __all__ = ["Finding", "run"]
 
@@ -97,7 +97,8 @@ def run(
     dtype = dtype if dtype == torch.float64 else torch.float32
     x = cast(x, dtype)
     pool = Pool(x, y, sample_keys(x), names)
-    kept = device.type == "cpu" and keep_freed_memory()
+    # many images are read one batch after the other; a heap that gives nothing back grows with all of them
+    kept = device.type == "cpu" and not isinstance(x, StoredImages) and keep_freed_memory()
     state = State(folder)
     saved = state.pool()
     pinned = None if saved is None else (saved["backend"], saved["micro_batch"])
