@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.boards import leaderboard as leaderboard
     from harness.boards import load_results as load_results
     from harness.errors import HarnessError as HarnessError
+    from harness.evaluation import curve as curve
     from harness.evaluation import evaluate as evaluate
     from harness.evaluation import verify as verify
     from harness.results.public import Result as Result
@@ -33,6 +34,7 @@ __all__ = [
     "ThreatModel",
     "__version__",
     "checkpoints",
+    "curve",
     "datasets",
     "evaluate",
     "leaderboard",
@@ -45,6 +47,7 @@ _HOMES = {
     "HarnessError": "harness.errors",
     "Result": "harness.results.public",
     "ThreatModel": "harness.threat",
+    "curve": "harness.evaluation",
     "evaluate": "harness.evaluation",
     "verify": "harness.evaluation",
     "leaderboard": "harness.boards",

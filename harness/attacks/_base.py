@@ -98,12 +98,15 @@ class Attack(ABC):
     Attributes:
         gradient_free: it makes no backward passes, so that what it breaks beyond the attacks before it may be a sign
             of masked gradients.
+        seeks_nearest: it goes on from an adversarial example to nearer ones, so that the nearest one that a run has
+            claimed is an estimate of the distance to the decision boundary.
         runs: restarts times targets; each run begins from the clean images of the samples that survive so far.
         steps: how often `step` is called in a run, at most.
         flags: what had to be adapted to the model; they go into the result, with the name of the step.
     """
 
     gradient_free: ClassVar[bool] = False
+    seeks_nearest: ClassVar[bool] = False
 
     runs: int
     steps: int

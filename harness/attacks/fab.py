@@ -7,6 +7,7 @@ Croce & Hein 2020, "Minimally distorted Adversarial Examples with a Fast Adaptiv
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -98,6 +99,8 @@ class _Fab(Attack):
     begins elsewhere, and the gradient would be wasted. Hence samples that are predicted to cross are checked by a
     forward pass alone: two groups a step.
     """
+
+    seeks_nearest: ClassVar[bool] = True
 
     threat: ThreatModel
     targeted: bool

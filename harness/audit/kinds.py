@@ -23,6 +23,7 @@ __all__ = [
     "EPS_CONVERTED",
     "EPS_COVERS_ALL",
     "EPS_TINY",
+    "EXAMPLES_MISSING",
     "FEWER_TARGETS",
     "FEW_STEPS",
     "GRADIENT_FREE_GAIN",
@@ -62,6 +63,7 @@ __all__ = [
     "RANDOM_NUMBERS",
     "RANKED_NOT_LOWEST",
     "REFERENCE_WARNING",
+    "RESULTS_DIFFER",
     "SEEDED_INSIDE",
     "SEVERAL_SEEDS",
     "SHORT_PGD_GAINS",
@@ -230,6 +232,18 @@ SEVERAL_SEEDS = define(
     "note",
     "on a board: the same evaluation was made with several seeds; the lowest figure is shown",
     "{measure} with {seeds} seeds: mean {mean}, from {lowest} to {highest}",
+)
+RESULTS_DIFFER = define(
+    "results-differ",
+    "warn",
+    "on a board: the same evaluation was made more than once, with different figures; the lowest is shown",
+    "one evaluation by {suite} has different results: {figures}",
+)
+EXAMPLES_MISSING = define(
+    "examples-missing",
+    "warn",
+    "on a board: the file of adversarial examples that the result names is not beside it",
+    "the adversarial examples of {suite} are missing, so that what it broke cannot be checked: {file}",
 )
 CLEAN_DIFFERS = define(
     "clean-differs",

@@ -7,50 +7,62 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import datasets
 from harness.errors import ResultError
 from harness.results import formats as board_formats
+from harness.results import history, stats, store
 from harness.results import leaderboard as ranking
-from harness.results import stats, store
 from harness.results.formats import Board
+from harness.results.history import Entry, result_key
 from harness.results.record import Result
+from harness.results.store import LeftOut, Survivors
 from harness.threat import ThreatModel
 from harness.util import paths
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["leaderboard", "load_results"]
+__all__ = ["Folders", "leaderboard", "load_results"]
+
+Folders = str | Path | Sequence[str | Path]
+"""One folder of results, or several."""
 
 
 def leaderboard(
-    results: str | Path | None = None, *, output: str | Path | None = None, formats: Sequence[str] = ()
+    results: Folders | None = None, *, output: str | Path | None = None, formats: Sequence[str] = ()
 ) -> list[Board]:
-    """Rank the results in a folder: one board per data set and threat model.
+    """Rank the results in one or several folders: one board per data set and threat model.
+
+    A result that lies in several folders counts once, and what the history of one folder takes back is taken back in
+    all.
 
     Args:
-        results: the folder; ``leaderboards/results`` under ``$HARNESS_HOME`` or here if not given.
+        results: the folders; ``leaderboards/results`` under ``$HARNESS_HOME`` or here if not given.
         output: a folder to write every board to; None writes nothing.
         formats: what to write, such as "csv" or "markdown"; every registered format if empty.
 
     Raises:
-        ResultError: no results that can be ranked.
+        ResultError: no results that can be ranked, or a history that cannot be read.
         UnknownName, InvalidInput: no such format.
         StorageError: a folder that cannot be written.
     """
     for name in formats:  # before anything is written
         board_formats.get(name)
-    folder = paths.results_root() if results is None else Path(results).expanduser()
-    found, left_out = _read(folder)
+    found = _read(results)
     boards = ranking.boards(
-        (result for _, result in found),
-        _standard(found),
-        left_out=left_out,
-        survivors=lambda result: store.read_survivors(folder, result),
+        found.results,
+        _standard(found.results),
+        left_out=found.left_out,
+        history=found.history,
+        survivors=found.survivors,
+        keeps_examples=found.keeps_examples,
     )
     if output is not None:
         for board in boards:
@@ -58,45 +70,96 @@ def leaderboard(
     return boards
 
 
-def load_results(results: str | Path | None = None) -> pd.DataFrame:
-    """All results in a folder as a table, one row each, in the order in which they were recorded.
+def load_results(results: Folders | None = None) -> pd.DataFrame:
+    """All results in one or several folders as a table, one row each, in the order in which they were recorded.
 
     Accuracies are fractions, with the ends of their 95 % Wilson intervals. The column ``file`` is what
-    `harness.Result.load` reads. Files that hold no result to be trusted are in ``attrs["left_out"]``.
+    `harness.Result.load` reads, and ``withdrawn`` says why a result that was taken back is on no leaderboard. Files
+    that hold no result to be trusted are in ``attrs["left_out"]``.
 
     Args:
-        results: the folder; ``leaderboards/results`` under ``$HARNESS_HOME`` or here if not given.
+        results: the folders; ``leaderboards/results`` under ``$HARNESS_HOME`` or here if not given.
 
     Raises:
-        ResultError: there is no such folder, or nothing in it.
+        ResultError: there is no such folder, nothing in it, or a history that cannot be read.
     """
     import pandas as pd
 
-    found, left_out = _read(paths.results_root() if results is None else Path(results).expanduser())
-    ordered = sorted(found, key=lambda pair: (pair[1].recorded, pair[0].name))
-    frame = pd.DataFrame([_cells(path, result) for path, result in ordered])
-    frame.attrs["left_out"] = [one._asdict() for one in left_out]
+    found = _read(results)
+    ordered = sorted(found.files, key=lambda pair: (pair[1].recorded, pair[0].name))
+    frame = pd.DataFrame([_cells(path, result, found.history) for path, result in ordered])
+    frame.attrs["left_out"] = [one._asdict() for one in found.left_out]
     return frame
 
 
-def _read(folder: Path) -> store.Folder:
-    found = store.read_all(folder)
-    if not found.results:
-        why = "".join(f"; {reason}" for _, reason in found.left_out[:1])
-        raise ResultError(f"no results in {folder}: run 'harness evaluate' or name a folder with --results{why}")
-    return found
+@dataclass(frozen=True)
+class _Found:
+    """What lies in some folders: results with their files, files that are left out, and the lines of the histories."""
+
+    files: tuple[tuple[Path, Result], ...]
+    left_out: tuple[LeftOut, ...]
+    history: tuple[Entry, ...]
+
+    @property
+    def results(self) -> list[Result]:
+        return [result for _, result in self.files]
+
+    @cached_property
+    def _folders(self) -> dict[str, Path]:
+        return {result_key(result): path.parent for path, result in self.files}
+
+    def survivors(self, result: Result) -> Survivors:
+        """The samples that survive in one of the results."""
+        return store.read_survivors(self._folders[result_key(result)], result)
+
+    def keeps_examples(self, result: Result) -> bool:
+        """Whether the file of adversarial examples that one of the results names lies beside it."""
+        kept = result.adversarial
+        return kept is not None and (self._folders[result_key(result)] / Path(kept.file).name).is_file()
 
 
-def _standard(found: Iterable[tuple[Path, Result]]) -> dict[str, tuple[ThreatModel, ...]]:
+def _read(results: Folders | None) -> _Found:
+    given = paths.results_root() if results is None else results
+    listed = [given] if isinstance(given, str | Path) else list(given)
+    folders = list({Path(one).expanduser().resolve(): Path(one).expanduser() for one in listed}.values())
+    if not folders:
+        raise ResultError("expected a folder of results, got none")
+    files: dict[str, tuple[Path, Result]] = {}
+    left_out: list[LeftOut] = []
+    lines: list[Entry] = []
+    for folder, name in zip(folders, _names(folders), strict=True):
+        there = store.read_all(folder)
+        for path, result in there.results:
+            files.setdefault(result_key(result), (path, result))
+        left_out += [LeftOut(f"{name}{file}", reason.replace(file, f"{name}{file}")) for file, reason in there.left_out]
+        lines += history.read(folder)
+    if not files:
+        where = " or ".join(map(str, folders))
+        why = "".join(f"; {reason}" for _, reason in left_out[:1])
+        raise ResultError(f"no results in {where}: run 'harness evaluate' or name a folder with --results{why}")
+    return _Found(tuple(files.values()), tuple(left_out), tuple(lines))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What tells several folders apart, as the beginning of a file's path; nothing for a single one."""
+    if len(folders) == 1:
+        return [""]
+    whole = [folder.resolve() for folder in folders]
+    common = os.path.commonpath(whole)
+    return [f"{one.relative_to(common) if str(one) != common else one.name}/" for one in whole]
+
+
+def _standard(results: Iterable[Result]) -> dict[str, tuple[ThreatModel, ...]]:
     """The threat models whose boards are called by the norm alone, of the data sets that there are results of."""
-    named = {result.dataset.name for _, result in found}
+    named = {result.dataset.name for result in results}
     return {name: datasets.about(name).threats for name in datasets.names() if name in named}
 
 
-def _cells(path: Path, result: Result) -> dict[str, object]:
+def _cells(path: Path, result: Result, lines: Iterable[Entry]) -> dict[str, object]:
     """A result as plain values by column name."""
     clean, robust = (stats.wilson(round(value * result.n), result.n) for value in (result.clean_acc, result.robust_acc))
     attacked = bool(result.steps)
+    taken_back = history.withdrawal(lines, result)
     return {
         "checkpoint": result.checkpoint,
         "dataset": result.dataset.name,
@@ -120,5 +183,6 @@ def _cells(path: Path, result: Result) -> dict[str, object]:
         "seconds": result.seconds,
         "recorded": result.recorded,
         "evaluation_id": result.evaluation_id,
+        "withdrawn": taken_back.text if taken_back else None,
         "file": str(path),
     }

@@ -21,7 +21,7 @@ work.
 """
 
 _SHOWN = {
-    "harness": ("evaluate", "leaderboard", "load_results"),
+    "harness": ("evaluate", "curve", "leaderboard", "load_results"),
     "harness.results.public": ("Result",),
     "harness.results.record": ("Verdicts",),
     "harness.threat": ("ThreatModel",),
@@ -30,6 +30,7 @@ _SHOWN = {
     "harness.checkpoints": ("import_file", "load", "save"),
     "harness.models": ("build",),
     "harness.evaluation": ("evaluate_checkpoint", "examine"),
+    "harness.results.curve": ("Curve",),
     "harness.results.formats": ("Board",),
     "harness.autoattack": ("AutoAttack",),
     "harness.robustbench": ("import_robustbench",),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import boards
+from harness.boards import Folders
 from harness.cli._render import print_line, print_table
 from harness.results import leaderboard as ranking
 from harness.results.formats import Accuracy, Board
@@ -13,8 +14,8 @@ from harness.results.formats import Accuracy, Board
 __all__ = ["show", "write_all"]
 
 
-def write_all(results: Path, output: Path, names: Sequence[str] = ()) -> list[tuple[Board, list[Path]]]:
-    """Rank the results in a folder and write every board; returns the boards with their files.
+def write_all(results: Folders, output: Path, names: Sequence[str] = ()) -> list[tuple[Board, list[Path]]]:
+    """Rank the results in some folders and write every board; returns the boards with their files.
 
     Args:
         names: of the formats; every registered one if empty.
@@ -47,6 +48,8 @@ def show(board: Board, paths: list[Path]) -> None:
     ]
     print_table(header, rows, right=("rank", "clean", *labels, "n"))
     print_line(f"ranked by {board.ranked_by}")
+    for line in board.withdrawn:
+        print_line(f"taken back: {line.text}")
     for _, reason in board.left_out:
         print_line(f"left out: {reason}")
     for path in paths:

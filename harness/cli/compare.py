@@ -30,8 +30,28 @@ _SHOWN = 20
 )
 @click.option("--suite", metavar="NAME", help="Of several results of a checkpoint, those of this suite.")
 @click.option("--threat", metavar="THREAT", help="Of several results of a checkpoint, those under it: Linf:8/255.")
+@click.option(
+    "--figures",
+    type=options.folder,
+    metavar="DIR",
+    help="Draw some of the samples that differ, a PNG a pair: clean image, adversarial example, magnified difference.",
+)
+@click.option(
+    "--samples", type=click.IntRange(min=2), default=6, show_default=True, metavar="N", help="Most in one of --figures."
+)
+@click.option("--dataset", metavar="NAME", help="The images for --figures; the name in the result if not given.")
+@options.data_dir
+@options.download
 @options.as_json
-def compare(names: tuple[str, ...], results: Path | None, suite: str | None, threat: str | None, as_json: bool) -> None:
+def compare(
+    names: tuple[str, ...],
+    results: Path | None,
+    suite: str | None,
+    threat: str | None,
+    figures: Path | None,
+    as_json: bool,
+    **images: Any,
+) -> None:
     """Compare stored results sample by sample: who is more robust, and is that more than chance?
 
     A, B, ... are result files or names of evaluated checkpoints. Every two are compared on the samples that both were
@@ -39,18 +59,23 @@ def compare(names: tuple[str, ...], results: Path | None, suite: str | None, thr
     """
     from harness.results import store
     from harness.results.compare import compare as compared
+    from harness.util.files import check_writable
 
     if len(names) < 2:
         raise click.UsageError("expected at least two results or checkpoints to compare")
     folder = results or paths.results_root()
     files = [_file(name, folder, suite, threat) for name in names]
+    if figures is not None:
+        check_writable(figures)
     comparison = compared([(store.read(file), store.read_verdicts(file)) for file in files])
+    drawn = [] if figures is None else _draw(comparison, files, figures, **images)
     if as_json:
         print_json(
             {
                 "results": [str(file.resolve()) for file in files],
                 "notes": list(comparison.notes),
                 "pairs": [_object(pair) for pair in comparison.pairs],
+                "figures": [str(path.resolve()) for path in drawn],
             }
         )
         return
@@ -60,16 +85,42 @@ def compare(names: tuple[str, ...], results: Path | None, suite: str | None, thr
         _show(pair)
     if len(comparison.labels) > 2:
         _show_matrix(comparison)
+    for path in drawn:
+        print_line(f"written {path}")
+
+
+def _draw(comparison: Comparison, files: list[Path], folder: Path, *, samples: int, **images: Any) -> list[Path]:
+    """A picture of every pair that differs on samples that were broken in one."""
+    from itertools import combinations
+
+    from harness import evaluation
+    from harness.results import store
+    from harness.results.compare_picture import compare_picture
+    from harness.util.files import write_atomically
+
+    result = store.read(files[0])
+    drawn = []
+    for pair, (first, second) in zip(comparison.pairs, combinations(files, 2), strict=True):
+        found = evaluation.differing_samples(pair, first, second, most=samples, **images)
+        if found:
+            path = folder / f"{store.safe_name(pair.first)}__{store.safe_name(pair.second)}.png"
+            caption = f"{result.dataset.name} {result.dataset.split}, {_threat(result)}"
+            write_atomically(path, compare_picture(found, caption))
+            drawn.append(path)
+        else:
+            print_line(f"note: {pair.first} and {pair.second} differ on no sample that was broken in one", err=True)
+    return drawn
 
 
 def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Path:
     """The result file that ``name`` stands for."""
     from harness.errors import InvalidInput, UnknownName
-    from harness.results import store
+    from harness.results import history, store
 
     if name.endswith(".json"):
         return Path(name)
-    stored = store.read_all(folder).results
+    lines = history.read(folder)
+    stored = [one for one in store.read_all(folder).results if history.withdrawal(lines, one[1]) is None]
     found = [(path, result) for path, result in stored if name.removesuffix(".pt") in (result.checkpoint, result.label)]
     if not found:
         raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})

@@ -16,9 +16,12 @@ __all__ = ["leaderboard"]
 @click.command()
 @click.option(
     "--results",
+    "folders",
     type=options.folder,
+    multiple=True,
     metavar="DIR",
-    help="Folder of result files; leaderboards/results under $HARNESS_HOME or here if not given.",
+    help="Folder of result files; leaderboards/results under $HARNESS_HOME or here if not given. Several are merged: "
+    "may be given several times.",
 )
 @click.option(
     "--output",
@@ -34,17 +37,17 @@ __all__ = ["leaderboard"]
     help="A format, such as csv or markdown, or FILE.py:NAME; may be given several times. All formats if not given.",
 )
 @options.as_json
-def leaderboard(results: Path | None, output: Path | None, names: tuple[str, ...], as_json: bool) -> None:
+def leaderboard(folders: tuple[Path, ...], output: Path | None, names: tuple[str, ...], as_json: bool) -> None:
     """Rank the stored results and write one leaderboard per data set and threat model.
 
     The files are a pure function of the results: the same bytes for the same results. Runs with
-    --limit go to files of their own.
+    --limit go to files of their own. A result that was retracted or superseded is not ranked; its board says so.
     """
     from harness.cli import _boards, _render
 
     folder = paths.leaderboards_root() if output is None else output
     check_writable(folder)
-    boards = _boards.write_all(results or paths.results_root(), folder, names)
+    boards = _boards.write_all(folders or paths.results_root(), folder, names)
     if as_json:
         _render.print_json(
             [
@@ -58,6 +61,7 @@ def leaderboard(results: Path | None, output: Path | None, names: tuple[str, ...
                     "ranked_by": board.ranked_by,
                     "files": [str(path.resolve()) for path in files],
                     "rows": [board.cells(row) for row in board.rows],
+                    "history": [line.model_dump() for line in board.history],
                     "left_out": [left_out._asdict() for left_out in board.left_out],
                 }
                 for board, files in boards

@@ -9,39 +9,25 @@ import rich_click as click
 from click.exceptions import Exit
 
 from harness.cli import _options as options
-from harness.cli._render import percent, print_json, print_line
+from harness.cli import _verifying
+from harness.cli._render import print_json, print_line
 
 if TYPE_CHECKING:
     from harness.evaluation import Verification
 
 __all__ = ["verify"]
 
-_WORDS = {True: "holds", False: "WRONG", None: "open"}
-
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=options.folder, metavar="RESULT")
-@click.option("--checkpoint", metavar="NAME", help="A path or a registered name; the name in the result if not given.")
-@options.checkpoint_dir
-@options.trust_code
+@_verifying.material
 @click.option(
-    "--dataset",
+    "--by",
     metavar="NAME",
-    help="A registered name, FILE.py:NAME, an .npz file or a folder of images; the name in the result if not given.",
-)
-@click.option(
-    "--bn-data",
-    metavar="NAME",
-    help="The training images of clean and adversarial BN statistics; those that the result names if not given.",
-)
-@options.data_dir
-@options.download
-@options.device
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=250, show_default=True, metavar="N", help="Images in one pass."
+    help="Leave a line in the history beside each result that holds: NAME verified it. Leaderboards show it.",
 )
 @options.as_json
-def verify(results: tuple[Path, ...], as_json: bool, **material: Any) -> None:
+def verify(results: tuple[Path, ...], by: str | None, as_json: bool, **material: Any) -> None:
     """Check stored results with forward passes alone: nothing is attacked again.
 
     RESULT is a result file; several may be given. Weights and data must be those that it says, every sample must be
@@ -50,31 +36,25 @@ def verify(results: tuple[Path, ...], as_json: bool, **material: Any) -> None:
     of the model. Exits with 0 if all of it holds, with 1 if anything is wrong or could not be checked.
     """
     from harness import evaluation
+    from harness.results import history
 
     found = []
     for path in results:
         verification = evaluation.verify(path, **material)
         found.append(verification)
         if not as_json:
-            _show(verification)
+            _verifying.show(verification)
+        if by is not None and verification.result is not None and verification.holds:
+            noted = history.add(path.parent, history.entry("verified", path, verification.result, by=by))
+            if not as_json:
+                print_line(f"  noted in {noted}")
+        if not as_json:
+            print_line()
     if as_json:
         shown = [_object(verification) for verification in found]
         print_json(shown if len(shown) > 1 else shown[0])
     if not all(verification.holds for verification in found):
         raise Exit(1)
-
-
-def _show(verification: Verification) -> None:
-    print_line(f"{verification.path}")
-    for check in verification.checks:
-        print_line(f"  {_WORDS[check.holds]:5}  {check.name:9} {check.text}")
-    result = verification.result
-    if result is not None and verification.holds:
-        print_line(
-            f"  so {result.label} has a robust accuracy of at most {percent(result.robust_acc)} on these "
-            f"{result.n:,} images under {result.threat.norm} {result.threat.eps}"
-        )
-    print_line()
 
 
 def _object(verification: Verification) -> dict[str, Any]:

@@ -5,9 +5,13 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 >>> result = harness.evaluate(model, x, y, threat="Linf:8/255", suite="autoattack")  # doctest: +SKIP
 """
 
+from harness.evaluation._curve import ascending, curve
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
 from harness.evaluation._forecast import Forecast, forecast
+from harness.evaluation.differing import differing_samples
+from harness.evaluation.distances import smallest_distances
 from harness.evaluation.estimation import StoredEstimate, Target, estimate
+from harness.evaluation.intake import Taken, take_in
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
 from harness.evaluation.sharding import StoredPart, obtain_part, shard_plan
@@ -22,8 +26,12 @@ __all__ = [
     "Stored",
     "StoredEstimate",
     "StoredPart",
+    "Taken",
     "Target",
     "Verification",
+    "ascending",
+    "curve",
+    "differing_samples",
     "estimate",
     "evaluate",
     "evaluate_checkpoint",
@@ -39,5 +47,7 @@ __all__ = [
     "plan_model",
     "run",
     "shard_plan",
+    "smallest_distances",
+    "take_in",
     "verify",
 ]

@@ -54,6 +54,15 @@ class Material:
             trust.check_trusted(sha256, file, f"the result {path}")
         return ThreatModel(norm, result.threat.eps)
 
+    def samples(self, result: Result) -> Dataset:
+        """The images of a result, where they come from a data set.
+
+        Raises:
+            UnknownName, InvalidInput: they are not there.
+        """
+        limit = result.n if result.partial else None
+        return self._loaded(self.dataset, result.dataset.name, result.dataset.split, limit, "--dataset")
+
     def target(self, result: Result) -> Target:
         """Model and samples of a result.
 
@@ -65,8 +74,7 @@ class Material:
             model, x, y = self.given
             return Target.plain(result.checkpoint, as_module(model), gathered(x, y))
         checkpoint = checkpoints.load(self.checkpoint or result.checkpoint, checkpoint_dir=self.checkpoint_dir)
-        limit = result.n if result.partial else None
-        samples = self._loaded(self.dataset, result.dataset.name, result.dataset.split, limit, "--dataset")
+        samples = self.samples(result)
         stated, data = result.model, None
         if stated.bn_stats in ("clean", "adversarial"):
             facts = stated.bn_stats_facts

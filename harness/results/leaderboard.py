@@ -11,7 +11,10 @@ The rules, all of them:
 - A record that was made anew of the verdicts of an earlier one, under the same name, takes its place: names, claims
   and flags are those of the last.
 - Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
-  the one with the most flags; the clean accuracy is the lowest of the results shown.
+  the one with the most flags; the clean accuracy is the lowest of the results shown. Results of one evaluation whose
+  figures differ are a flag.
+- A result that was retracted or superseded counts no longer, and its board shows the line of the history that says so,
+  even where no row is left.
 - Where there is no result of a suite that has a stand-in, such as ``autoattack-reference`` for ``autoattack``, that
   one's result is shown, and a flag says so.
 - Ranked by the strongest standard measure, then the next (AutoAttack, then PGD), then the measures that are not
@@ -40,7 +43,9 @@ import numpy as np
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results import formats, measures, stats
+from harness.results.curve import never_rising
 from harness.results.formats import CLEAN, Accuracy, Board, CurvePoint, Row
+from harness.results.history import Entry, result_key
 from harness.results.measures import Measure
 from harness.results.record import Result
 from harness.results.store import LeftOut, Survivors
@@ -58,7 +63,9 @@ def boards(
     standard: Mapping[str, Sequence[ThreatModel]] | None = None,
     *,
     left_out: Iterable[LeftOut] = (),
+    history: Iterable[Entry] = (),
     survivors: Callable[[Result], Survivors | None] = lambda result: None,
+    keeps_examples: Callable[[Result], bool] = lambda result: True,
 ) -> list[Board]:
     """Rank results into boards, sorted by name; the order of ``results`` does not matter.
 
@@ -66,14 +73,19 @@ def boards(
         standard: per data set the threat models whose board is called by the norm alone (``digits-Linf``);
             all others carry their eps (``digits-Linf-0.3``).
         left_out: files that hold no result to be trusted; every board names them.
+        history: of the results; those that were taken back are not ranked.
         survivors: which samples of a result survive, None where that is not known. Rows are then compared by
             their counts alone.
+        keeps_examples: whether the file of adversarial examples that a result names is there.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     at_all_radii: dict[str, list[Result]] = defaultdict(list)
+    lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
+    withdrawn = {line.result for line in lines if line.withdraws}
     for result in sorted(_latest(results), key=lambda result: (result.checkpoint, result.model_dump_json())):
         grouped[_key(result)].append(result)
-        at_all_radii[_curve_key(result)].append(result)
+        if result_key(result) not in withdrawn:
+            at_all_radii[_curve_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
     unused = tuple(sorted(left_out))
@@ -83,7 +95,10 @@ def boards(
         if shared[name] > 1:  # the same name for other data: both say which
             name += "-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         first = members[0]
-        found = measures.columns(result.suite for result in members if result.steps)
+        counting = [result for result in members if result_key(result) not in withdrawn]
+        found = measures.columns(result.suite for result in counting if result.steps)
+        rows = _rows(counting, measures.ranking(found), survivors)
+        differing = _differing(counting)
         made.append(
             Board(
                 name=name,
@@ -95,9 +110,14 @@ def boards(
                 partial=first.partial,
                 measures=found,
                 left_out=unused,
+                history=tuple(line for line in lines if line.is_about(first)),
                 rows=tuple(
-                    replace(row, curve=_curve(at_all_radii[_curve_key(row.deciding)]))
-                    for row in _rows(members, measures.ranking(found), survivors)
+                    replace(
+                        row,
+                        curve=_curve(at_all_radii[_curve_key(row.deciding)], survivors),
+                        flags=_flags({*row.flags, *_of_row(row, differing, keeps_examples)}),
+                    )
+                    for row in rows
                 ),
             )
         )
@@ -124,9 +144,11 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
 
 def _latest(results: Iterable[Result]) -> list[Result]:
     """Of the records that were made of one run under one name, the last."""
-    last: dict[tuple[str, str, str, str, float], Result] = {}
+    last: dict[tuple[object, ...], Result] = {}
     for result in results:
-        run = (result.checkpoint, result.suite, result.evaluation_id, result.started, result.seconds)
+        evaluated = (result.checkpoint, result.suite, result.evaluation_id)
+        # a record with other figures is not of the same run, whatever it says
+        run = (*evaluated, result.started, result.seconds, result.robust_acc, result.clean_acc)
         if run not in last or _age(last[run]) < _age(result):
             last[run] = result
     return list(last.values())
@@ -178,17 +200,31 @@ def _curve_key(result: Result) -> str:
     return json.dumps([_model(result), result.dataset.sha256, result.threat.norm, bool(result.steps), measure])
 
 
-def _curve(results: Iterable[Result]) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at every radius, of several results at one the lowest; none where nothing was attacked."""
+def _curve(results: Iterable[Result], survivors: Callable[[Result], Survivors | None]) -> tuple[CurvePoint, ...]:
+    """Robust accuracy at every radius, of several results at one the lowest; none where nothing was attacked.
+
+    What was broken at some radius counts as broken at every larger one, sample by sample where verdicts are known.
+    """
     lowest: dict[float, Result] = {}
     for result in results:
         radius = float(f"{result.threat.radius:.12g}")
         if result.steps and (radius not in lowest or result.robust_acc < lowest[radius].robust_acc):
             lowest[radius] = result
+    ordered = sorted(lowest.items())
+    counts = _never_rising([result for _, result in ordered], survivors) if len(ordered) > 1 else None
     return tuple(
-        CurvePoint(result.threat.eps, radius, _accuracy(result.robust_acc, result.n))
-        for radius, result in sorted(lowest.items())
+        CurvePoint(result.threat.eps, radius, _accuracy(counts[place] if counts else result.robust_acc, result.n))
+        for place, (radius, result) in enumerate(ordered)
     )
+
+
+def _never_rising(results: Sequence[Result], survivors: Callable[[Result], Survivors | None]) -> list[float]:
+    """Accuracies at ascending radii, on equal samples."""
+    known = [survivors(result) for result in results]
+    masks = [one.robust for one in known if one is not None]
+    if len(masks) < len(results):
+        return [float(value) for value in np.minimum.accumulate([result.robust_acc for result in results])]
+    return [float(mask.mean()) for mask in never_rising(masks)]
 
 
 def _rows(
@@ -300,7 +336,7 @@ def _row(results: list[Result]) -> Row:
         robust={measure.name: _accuracy(result.robust_acc, first.n) for measure, result in robust.items()},
         ranked_by=next((measure.name for measure in measures.ranking(found)), None),
         n=first.n,
-        flags=tuple(sorted(flags, key=lambda flag: (flag.text, flag.code))),
+        flags=_flags(flags),
         results=figures_of,
     )
 
@@ -315,6 +351,37 @@ def _spread(measure: Measure, results: list[Result]) -> set[Flag]:
     values = list(by_seed.values())
     mean, lowest, highest = (f"{100 * value:.1f} %" for value in (sum(values) / len(values), min(values), max(values)))
     return {kinds.SEVERAL_SEEDS(measure=measure.label, seeds=len(values), mean=mean, lowest=lowest, highest=highest)}
+
+
+def _differing(results: Iterable[Result]) -> dict[str, Flag]:
+    """A flag for every evaluation that was made more than once, with different figures, by its hash."""
+    by_evaluation: dict[str, dict[tuple[float, float], Result]] = defaultdict(dict)
+    for result in results:
+        by_evaluation[result.evaluation_id].setdefault((result.robust_acc, result.clean_acc), result)
+    return {
+        evaluation_id: kinds.RESULTS_DIFFER(
+            suite=next(iter(found.values())).suite,
+            figures=", ".join(
+                f"clean {100 * clean:.1f} %, robust {100 * robust:.1f} % ({result_key(result)[:12]})"
+                for (robust, clean), result in sorted(found.items(), key=lambda item: item[0])
+            ),
+        )
+        for evaluation_id, found in by_evaluation.items()
+        if len(found) > 1
+    }
+
+
+def _of_row(row: Row, differing: Mapping[str, Flag], keeps_examples: Callable[[Result], bool]) -> Iterator[Flag]:
+    """Flags of the results that a row shows, which these do not carry themselves."""
+    for result in row.results.values():
+        if result.evaluation_id in differing:
+            yield differing[result.evaluation_id]
+        if result.adversarial is not None and not keeps_examples(result):
+            yield kinds.EXAMPLES_MISSING(suite=result.suite, file=result.adversarial.file)
+
+
+def _flags(flags: Iterable[Flag]) -> tuple[Flag, ...]:
+    return tuple(sorted(flags, key=lambda flag: (flag.text, flag.code)))
 
 
 def _lower(robust: Mapping[Measure, Result]) -> set[Flag]:

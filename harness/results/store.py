@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,17 +30,23 @@ __all__ = [
     "Survivors",
     "find",
     "find_all",
+    "find_same",
     "read",
     "read_all",
     "read_survivors",
     "read_verdicts",
+    "safe_name",
     "save",
+    "take_in",
 ]
 
 _VERSION_1 = b'"schema_version": 1,'
 
 _LARGEST = 1 << 22
 """Bytes of a result file; usual ones have a thousandth of it."""
+
+_MOST_HEADER = 1 << 16
+"""Bytes of what a file of adversarial examples says of itself."""
 
 
 class LeftOut(NamedTuple):
@@ -90,7 +97,43 @@ def save(
     wrong = contradiction(result) or contradiction_of_verdicts(result, verdicts)
     if wrong:
         raise ResultError(f"this result cannot be stored, it contradicts itself or its verdicts: {wrong}")
-    stem, packed = _stem(result), _verdict_file.packed(verdicts)
+    return _save_free(result, _verdict_file.packed(verdicts), root, adversarial, force=force)
+
+
+def take_in(path: Path, root: Path) -> Path:
+    """Copy the result file ``path`` with the files beside it into the folder ``root``; returns its path there.
+
+    A result that is there already is not copied again. Where another result of the same evaluation has the names of its
+    files, it gets the next free ones, and with them another hash of its content, which names them.
+
+    Raises:
+        ResultError: it, or a file that it names, is missing, damaged or changed.
+        StorageError: the folder cannot be written.
+    """
+    result, verdicts = _checked(path)
+    examples = _example_content(path, result)
+    return find_same(root, result) or _save_free(result, verdicts, root, examples, force=True)
+
+
+def find_same(root: Path, result: Result) -> Path | None:
+    """The file in ``root`` that holds the same record of the same run, whatever its files are called; or None.
+
+    Raises:
+        ResultError: a file that is named like it is damaged.
+    """
+    wanted = _unnamed(result)
+    return next((path for path, known in find_all(root, result.evaluation_id) if _unnamed(known) == wanted), None)
+
+
+def _unnamed(result: Result) -> Result:
+    """A result without the names of its files and what follows from them."""
+    kept = result.adversarial and result.adversarial.model_copy(update={"file": ""})
+    return result.model_copy(update={"samples": None, "content_sha256": None, "adversarial": kept})
+
+
+def _save_free(result: Result, packed: bytes, root: Path, adversarial: bytes | None, *, force: bool) -> Path:
+    """Store a result under the first free name."""
+    stem = _stem(result)
     path, number = root / f"{stem}.json", 1
     while path.exists() or not _save_as(path, result, packed, adversarial):
         if not force and _ids(read(path)) == _ids(result):
@@ -151,7 +194,7 @@ def find_all(root: Path, evaluation_id: str) -> list[tuple[Path, Result]]:
     Raises:
         ResultError: a file that is named like one of them is damaged.
     """
-    named = root.glob(f"*__{_safe(evaluation_id[:12])}*.json")
+    named = root.glob(f"*__{safe_name(evaluation_id[:12])}*.json")
     found = [(path, read(path)) for path in sorted(named, key=lambda path: (len(path.name), path.name))]
     found = [(path, result) for path, result in found if result.evaluation_id == evaluation_id]
     # files of version 1 are named by a hash that was made otherwise
@@ -271,6 +314,29 @@ def _verdict_content(path: Path, result: Result) -> bytes:
         raise ResultError(f"the verdicts {result.samples} of the result {path} are damaged: {error}") from error
 
 
+def _example_content(path: Path, result: Result) -> bytes | None:
+    """The file of adversarial examples that a result names, unchanged; None where it names none."""
+    kept = result.adversarial
+    if kept is None:
+        return None
+    if Path(kept.file).name != kept.file:
+        raise ResultError(f"the result {path} names a file in another folder, got {kept.file!r}")
+    most = result.n * (8 * math.prod(result.dataset.shape) + 16) + _MOST_HEADER
+    try:
+        content = read_bounded(path.with_name(kept.file), most)
+    except OSError as error:
+        raise ResultError(
+            f"cannot read the adversarial examples {kept.file} of the result {path}: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise ResultError(f"the adversarial examples {kept.file} of the result {path} are damaged: {error}") from error
+    if hashlib.sha256(content).hexdigest() != kept.sha256:
+        raise ResultError(
+            f"the adversarial examples {kept.file} of the result {path} were changed after they were written"
+        )
+    return content
+
+
 def _unpacked(path: Path, result: Result, content: bytes) -> Verdicts:
     try:
         verdicts = _verdict_file.unpacked(content, result.n)
@@ -285,9 +351,10 @@ def _unpacked(path: Path, result: Result, content: bytes) -> Verdicts:
 def _stem(result: Result) -> str:
     threat = f"{result.threat.norm}-{result.threat.eps.replace('/', '-')}"
     parts = (result.checkpoint, result.suite, threat, result.evaluation_id[:12])
-    return "__".join(_safe(part) for part in parts)
+    return "__".join(safe_name(part) for part in parts)
 
 
-def _safe(text: str) -> str:
+def safe_name(text: str) -> str:
+    """A text as a part of a file's name."""
     # no separators, no leading dots, no control characters; long names would not fit into a file name
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).lstrip(".-")[:80] or "unnamed"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
+
+import numpy as np
 
 from harness.results import store
 from tests.cli.conftest import Harness
@@ -43,3 +47,42 @@ def test_what_cannot_be_compared(harness: Harness) -> None:
     harness("compare", "bn_ft", "natural", "--suite", "square", *SHIPPED).refused("no result of suite square")
     harness("compare", "bn_ft", "natural", "--results", "nowhere").refused("no results folder nowhere")
     harness("compare", "a.json", "b.json").refused("cannot read the result a.json")
+
+
+def test_figures_of_samples_that_differ(harness: Harness, folder: Path) -> None:
+    printed = json.loads(harness("compare", "bn_ft", "natural", *SHIPPED, "--figures", "figures", "--json").out)
+    (path,) = map(Path, printed["figures"])
+    assert path == folder / "figures" / "bn_ft__natural.png"
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    again = harness("compare", "bn_ft", "natural", *SHIPPED, "--figures", "figures")
+    assert "written figures/bn_ft__natural.png" in again.out
+    assert path.read_bytes() == content
+
+
+def test_what_is_drawn_is_what_was_stored() -> None:
+    from harness import evaluation
+    from harness.results.compare import compare
+
+    root = ROOT / "leaderboards" / "results"
+    files = [next(root.glob(f"{name}__autoattack__*.json")) for name in ("bn_ft", "natural")]
+    (pair,) = compare([(store.read(file), store.read_verdicts(file)) for file in files]).pairs
+    drawn = evaluation.differing_samples(pair, *files, most=8)
+    assert [sample.survives_in for sample in drawn] == ["bn_ft"] * 4 + ["natural"] * 2
+    assert [sample.index for sample in drawn[4:]] == [199, 365]
+    for sample in drawn:
+        delta = np.abs(sample.adversarial - sample.clean).max()
+        assert 0.01 < delta <= 0.15 + 1e-5
+        assert sample.true != sample.predicted
+
+
+def test_figures_need_the_examples_and_the_images(harness: Harness, folder: Path) -> None:
+    for file in (ROOT / "leaderboards" / "results").glob("*__autoattack__*"):
+        if file.suffix != ".safetensors":
+            shutil.copy(file, folder)
+    names = ("compare", "bn_ft", "natural", "--results", ".", "--figures", "figures")
+    harness(*names).refused("natural", ".safetensors", "missing")
+    (folder / "other.npz").write_bytes(b"")
+    np.savez(folder / "other.npz", x=np.zeros((500, 1, 8, 8), np.uint8), y=np.arange(500) % 10)
+    harness(*names, "--dataset", "other.npz").refused("not those that natural was evaluated on", "--dataset")
+    assert not (folder / "figures").exists()

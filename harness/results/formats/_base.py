@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING
 
 from harness.audit.flags import Flag
 from harness.errors import InvalidInput
+from harness.results.history import Entry, result_key
 from harness.results.measures import Measure, ranking
 from harness.results.record import Result
 from harness.results.store import LeftOut
@@ -111,6 +114,7 @@ class Board:
         measures: what robust accuracy was measured by, in the order of the columns.
         rows: in order of rank; in a partial board ranks restart for every set of samples.
         left_out: files of the folder that hold no result to be trusted.
+        history: what has happened to results of this board, in the order of time.
     """
 
     name: str
@@ -123,6 +127,24 @@ class Board:
     measures: tuple[Measure, ...]
     rows: tuple[Row, ...]
     left_out: tuple[LeftOut, ...] = ()
+    history: tuple[Entry, ...] = ()
+
+    @property
+    def withdrawn(self) -> tuple[Entry, ...]:
+        """The lines about results that count no longer."""
+        return tuple(entry for entry in self.history if entry.withdraws)
+
+    @cached_property
+    def _verified(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for entry in self.history:
+            if entry.action == "verified":
+                found.setdefault(entry.result, []).append(entry)
+        return found
+
+    def verified(self, result: Result) -> tuple[Entry, ...]:
+        """The lines that say that a result was verified."""
+        return tuple(self._verified.get(result_key(result), ()))
 
     @property
     def ranked_by(self) -> str:
@@ -159,13 +181,16 @@ class Board:
         """The rows as a table, indexed by rank, with the columns of `cells`."""
         import pandas as pd
 
-        return pd.DataFrame([self.cells(row) for row in self.rows]).set_index("rank")
+        rows = [self.cells(row) for row in self.rows]
+        return pd.DataFrame(rows).set_index("rank") if rows else pd.DataFrame(index=pd.Index([], name="rank"))
 
     def __repr__(self) -> str:
         return f"<Board {self.name}: {len(self.rows)} models, ranked by {self.ranked_by}>"
 
     def _repr_html_(self) -> str:
         """The board as a table, for notebooks."""
+        if not self.rows:
+            return f"<p>{escape(repr(self))}</p>"
         shown = ["checkpoint", "regime", "clean_acc", *(f"{m.name}_acc" for m in self.measures), "n", "flags"]
         return str(self.to_pandas()[shown].to_html(float_format="{:.1%}".format))
 

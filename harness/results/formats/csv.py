@@ -1,6 +1,6 @@
 """Comma-separated values: one header line, accuracies as fractions, empty where nothing is known.
 
-Files that were left out are the last lines: they have a name and a reason, and no rank.
+Results that were taken back and files that were left out are the last lines: a name and a reason, and no rank.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def _render(board: Board) -> str:
     rows = [board.cells(row) for row in board.rows]
     names = list(rows[0]) if rows else ["checkpoint", "flags"]
     lines.writerow(map(_cell, names))
+    rows += [{"checkpoint": line.label, "flags": line.text} for line in board.withdrawn]
     rows += [{"checkpoint": file, "flags": f"left out: {reason}"} for file, reason in board.left_out]
     for row in rows:
         lines.writerow(_cell(row.get(name)) for name in names)

@@ -33,6 +33,7 @@ def _render(board: Board) -> str:
         r"  \end{tabular}",
         r"\end{table}",
     ]
+    lines += [f"% taken back: {printable(line.text, longest=_LONGEST)}" for line in board.withdrawn]
     lines += [f"% left out: {printable(reason, longest=_LONGEST)}" for _, reason in board.left_out]
     return "\n".join([*lines, ""])
 

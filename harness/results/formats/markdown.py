@@ -39,6 +39,8 @@ def _render(board: Board) -> str:
         f"|{'|'.join('---' if name in _LEFT else '---:' for name in header)}|",
         *(f"| {' | '.join(_cells(board, row))} |" for row in board.rows),
     ]
+    if board.withdrawn:
+        lines += ["", "Taken back:", "", *(f"- {_text(line.text)}" for line in board.withdrawn)]
     if board.left_out:
         lines += ["", "Left out:", "", *(f"- {_text(reason)}" for _, reason in board.left_out)]
     return "\n".join([title, "", about, rule, "", *lines, ""])

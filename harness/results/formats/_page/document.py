@@ -71,7 +71,8 @@ def document(board: Board) -> str:
             id="more",
             hidden=True,
         ),
-        *_left_out(board),
+        *_listed("Taken back", "history", [line.text for line in board.withdrawn]),
+        *_listed("Left out", "left-out", [reason for _, reason in board.left_out]),
     )
     body = element(
         "body", main, element("script", data, id="evidence", type="application/json"), element("script", script)
@@ -152,8 +153,8 @@ def _about(board: Board) -> list[Child]:
     ]
 
 
-def _left_out(board: Board) -> list[Child]:
-    if not board.left_out:
+def _listed(title: str, name: str, texts: list[str]) -> list[Child]:
+    if not texts:
         return []
-    lines = (element("li", reason) for _, reason in board.left_out)
-    return [element("section", element("h2", "Left out"), element("ul", *lines), id="left-out")]
+    lines = (element("li", text) for text in texts)
+    return [element("section", element("h2", title), element("ul", *lines), id=name)]

@@ -116,7 +116,7 @@ def _row(row: Row, columns: tuple[Column, ...], texts: Texts, board: Board) -> d
         "sort": [texts.place(value) if isinstance(value, str) else value for value in values],
         "flags": [[texts.place(flag.severity), texts.place(flag.code), texts.place(flag)] for flag in row.flags],
         "facts": _written(_model(row, row.deciding), texts),
-        "results": [_result(labels[name], row.results[name], texts) for name in order if name in row.results],
+        "results": [_result(labels[name], row.results[name], board, texts) for name in order if name in row.results],
         "cite": texts.written(*bibtex(row, labels[deciding], row.deciding)),
     }
 
@@ -134,6 +134,9 @@ def _model(row: Row, result: Result) -> Iterator[tuple[str, str]]:
     if row.tied_with:
         others = "1 rank" if len(row.tied_with) == 1 else f"{len(row.tied_with):,} ranks"
         yield "Cannot be told apart from", f"{others}: {_short(runs(row.tied_with))}"
+    if len(row.curve) > 1:
+        points = ", ".join(f"{100 * point.accuracy.value:.1f} % at {point.eps}" for point in row.curve)
+        yield f"Robust accuracy by eps ({result.threat.norm})", points
     yield "Architecture", Shared(model.architecture)
     if model.arguments:
         yield "Its arguments", Shared(", ".join(f"{name}={value}" for name, value in sorted(model.arguments.items())))
@@ -161,13 +164,13 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_RUNS else f"{text[:_LONGEST_RUNS].rpartition(',')[0]}, ..."
 
 
-def _result(label: str, result: Result, texts: Texts) -> dict[str, Any]:
+def _result(label: str, result: Result, board: Board, texts: Texts) -> dict[str, Any]:
     return {
         "title": texts.written(
             Shared(f"{label}: "), f"{100 * result.robust_acc:.1f}", Shared(f" % of {result.n:,} images")
         ),
         "command": texts.written(*command(result)),
-        "facts": _written(_facts(result), texts),
+        "facts": _written([*_facts(result), *_witness(result, board)], texts),
         "steps": [_step(step, texts) for step in result.steps],
     }
 
@@ -178,9 +181,6 @@ def _facts(result: Result) -> Iterator[tuple[str, ...]]:
     if result.content_sha256:
         yield "Content of the result file, SHA-256", result.content_sha256
     yield "Images and labels, SHA-256", Shared(result.dataset.sha256)
-    if result.adversarial:
-        kept = Shared(f" ({result.adversarial.samples:,} samples; harness verify checks them)")
-        yield "Adversarial examples, SHA-256", result.adversarial.sha256, kept
     yield "Begun", result.started
     if result.overhead is None:
         yield "Took", f"{result.seconds:,.1f} s"
@@ -190,6 +190,20 @@ def _facts(result: Result) -> Iterator[tuple[str, ...]]:
     workers = "1 worker" if where.workers == 1 else f"{where.workers} workers"
     yield "On", Shared(f"{where.device}, {where.precision}, {workers}, {where.processor}")
     yield "With", Shared(", ".join(f"{name} {version}" for name, version in where.versions.items()))
+
+
+def _witness(result: Result, board: Board) -> Iterator[tuple[str, ...]]:
+    """Whether anyone can check what was broken, and whether anyone says that they did."""
+    if result.adversarial:
+        kept = Shared(f" ({result.adversarial.samples:,} samples; harness verify checks them)")
+        yield "Adversarial examples, SHA-256", result.adversarial.sha256, kept
+    elif result.robust_acc < result.clean_acc:
+        yield "Adversarial examples", Shared("none are kept, so that what was broken cannot be checked")
+    lines = board.verified(result)
+    for line in lines:
+        yield "Verified", line.at, Shared(f" by {line.by or 'somebody'}, robust-harness {line.harness_version}")
+    if not lines:
+        yield "Verified", Shared("by nobody on record")
 
 
 def _step(step: StepRecord, texts: Texts) -> list[int | float]:

@@ -1,0 +1,181 @@
+"""What has happened to the results in a folder since they were stored: verified, retracted, superseded.
+
+A line of JSON each in the file ``history.jsonl`` beside the results. Lines are only ever added: a result that was taken
+back stays where it is, and boards leave it out and say so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from harness._version import __version__
+from harness.errors import HarnessError, ResultError, StorageError
+from harness.results.record import Result
+from harness.threat import ThreatModel
+from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
+from harness.util.validation import Record, validate
+
+__all__ = ["FILE", "Action", "Entry", "add", "entry", "read", "result_key", "withdrawal"]
+
+FILE = "history.jsonl"
+"""Name of the file, beside the results."""
+
+Action = Literal["verified", "retracted", "superseded"]
+
+_LARGEST = 1 << 26
+_LONGEST = 2_000
+
+
+class Entry(Record):
+    """One line.
+
+    Attributes:
+        result: `result_key` of the result. file: that it was stored as.
+        label, suite, dataset, split, norm, eps, n, partial: of the result, which may be gone.
+        successor: `result_key` of the result that took its place.
+        by: who says so, in their own words; nobody checks it. at: when, UTC, ISO 8601.
+    """
+
+    action: Action
+    result: str = Field(max_length=200)
+    file: str = Field(max_length=500)
+    label: str
+    suite: str
+    dataset: str
+    split: str
+    norm: str
+    eps: str
+    n: int = Field(ge=1)
+    partial: bool
+    reason: str = Field(default="", max_length=_LONGEST)
+    successor: str | None = Field(default=None, max_length=200)
+    by: str = Field(default="", max_length=200)
+    at: str = Field(max_length=40)
+    harness_version: str = Field(max_length=40)
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether the result counts no longer."""
+        return self.action != "verified"
+
+    @property
+    def text(self) -> str:
+        """The line for people."""
+        by = f" by {self.by}" if self.by else ""
+        successor = f" in favour of result {self.successor[:12]}" if self.successor else ""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.at[:10]} {self.label}, {self.suite}, {self.action}{successor}{by}{reason} ({self.result[:12]})"
+
+    def is_about(self, result: Result) -> bool:
+        """Whether results like this one are on the same board: data set, norm, radius, and all images or fewer."""
+        threat = result.threat
+        return (self.dataset, self.split, self.norm, self.partial) == (
+            result.dataset.name,
+            result.dataset.split,
+            threat.norm,
+            result.partial,
+        ) and abs(ThreatModel("Linf", self.eps).radius - threat.radius) <= 1e-9 * threat.radius
+
+
+def result_key(result: Result) -> str:
+    """What a result is known by: the hash of its content, of its record where it is of version 1, which has none."""
+    return result.content_sha256 or result.record_id
+
+
+def entry(
+    action: Action, path: Path, result: Result, *, reason: str = "", successor: Result | None = None, by: str = ""
+) -> Entry:
+    """A line about the result in the file ``path``, now.
+
+    Raises:
+        ResultError: a reason or a name that is too long.
+    """
+    fields = {
+        "action": action,
+        "result": result_key(result),
+        "file": path.name,
+        "label": result.label,
+        "suite": result.suite,
+        "dataset": result.dataset.name,
+        "split": result.dataset.split,
+        "norm": result.threat.norm,
+        "eps": result.threat.eps,
+        "n": result.n,
+        "partial": result.partial,
+        "reason": reason,
+        "successor": None if successor is None else result_key(successor),
+        "by": by,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "harness_version": __version__,
+    }
+    return validate(Entry, fields, "the line for the history cannot be used", raises=ResultError)
+
+
+def add(folder: Path, line: Entry) -> Path:
+    """Add a line to the history of a folder; returns the file.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = folder / FILE
+    try:
+        with path.open("a+b") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # somebody's editor
+                    file.write(b"\n")
+            file.write(line.model_dump_json(exclude_defaults=True).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; make room or choose another folder") from error
+    return path
+
+
+def read(folder: Path) -> list[Entry]:
+    """The history of a folder, in the order in which it was written; empty where there is none.
+
+    Raises:
+        ResultError: a line cannot be read. A board without it might rank what was taken back.
+    """
+    path = folder / FILE
+    try:
+        content = read_bounded(path, _LARGEST)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise ResultError(f"cannot read the history {path}: {error}") from error
+    return [
+        _parsed(line, f"line {number} of the history {path} is damaged")
+        for number, line in enumerate(content.split(b"\n"), 1)
+        if line.strip()
+    ]
+
+
+def withdrawal(lines: Iterable[Entry], result: Result) -> Entry | None:
+    """The line that took a result back, if there is one."""
+    key = result_key(result)
+    return next((line for line in lines if line.withdraws and line.result == key), None)
+
+
+def _parsed(line: bytes, what: str) -> Entry:
+    try:
+        content = parse_json(line)
+    except ValueError as error:
+        raise ResultError(f"{what}: {printable(error)}") from error
+    if not isinstance(content, dict):
+        raise ResultError(f"{what}: expected a JSON object, got {type(content).__name__}")
+    parsed = validate(Entry, content, what, raises=ResultError, strict=True)
+    try:
+        ThreatModel("Linf", parsed.eps)
+    except HarnessError as error:
+        raise ResultError(f"{what}: {error}") from error
+    return parsed
