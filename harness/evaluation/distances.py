@@ -6,6 +6,7 @@ no sample leaves, and every walk goes on to the end, as in Croce & Hein 2020 (ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.evaluation.plan import Plan
 from harness.suites import Step
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
+from harness.util.images import cast
 from harness.util.torch_state import pinned
 
 __all__ = ["smallest_distances"]
@@ -45,10 +47,11 @@ def smallest_distances(plan: Plan, *, progress: Callable[[AttackProgress], None]
         return None
     target, device = plan.target, place(plan).device
     with pinned(device, dtype=target.dtype):
-        model, x, y = target.prepared(plan.threat, device), target.x.to(target.dtype), target.y
-        size = batch_size(plan.settings.batch_size, x[0].numel(), device)
+        model, x, y = target.prepared(plan.threat, device), cast(target.x, target.dtype), target.y
+        size = batch_size(plan.settings.batch_size, math.prod(x.shape[1:]), device)
         passes = Passes(model, None, size)
-        logits = torch.cat([passes.logits(part.to(device), "on clean images").cpu() for part in torch.split(x, size)])
+        parts = [slice(begin, begin + size) for begin in range(0, len(x), size)]
+        logits = torch.cat([passes.logits(x[part].to(device), "on clean images").cpu() for part in parts])
         # farther than any image is from another one
         corner = float(plan.threat.geometry.size(torch.ones_like(x[:1]))[0])
         box = ThreatModel(plan.threat.norm, f"{1.01 * corner:.6g}")
@@ -61,15 +64,15 @@ def smallest_distances(plan: Plan, *, progress: Callable[[AttackProgress], None]
         found = np.zeros(len(x))
         rows = (logits.argmax(dim=1) == y).nonzero().squeeze(1)
         found[rows.numpy()] = np.inf
-        parts = torch.split(rows, size)
-        for done, part in enumerate(parts):
+        batches = torch.split(rows, size)
+        for done, part in enumerate(batches):
             for step, attack in seeking:
                 walk = _Walk(plan, step, attack, passes, size, device)
                 found[part.numpy()] = np.minimum(
                     found[part.numpy()], walk.distances(x[part], y[part], logits[part], part)
                 )
                 if progress is not None:
-                    progress(AttackProgress(f"{step.name}, distances", (done + 1) / len(parts), len(rows), len(rows)))
+                    progress(AttackProgress(f"{step.name}, distances", (done + 1) / len(batches), len(rows), len(rows)))
     return found
 
 
