@@ -8,6 +8,7 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 from harness.evaluation._curve import ascending, curve
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
 from harness.evaluation._forecast import Forecast, forecast
+from harness.evaluation._material import Material
 from harness.evaluation.differing import differing_samples
 from harness.evaluation.distances import smallest_distances
 from harness.evaluation.estimation import StoredEstimate, Target, estimate
@@ -22,6 +23,7 @@ __all__ = [
     "Check",
     "Evaluation",
     "Forecast",
+    "Material",
     "Plan",
     "Stored",
     "StoredEstimate",

@@ -15,7 +15,7 @@ import torch
 
 from harness.errors import InvalidInput, UnknownName
 from harness.models import norm_layers
-from harness.models._base import Model, Network, Normalization, Shape
+from harness.models._base import Model, Network, Normalization, Recipe, Shape
 from harness.models._functions import Function, as_module
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "Network",
     "Normalization",
+    "Recipe",
     "Shape",
     "as_module",
     "build",
@@ -94,6 +95,7 @@ def build(
         arguments=given,
         call=built.call,
         usual_normalization=built.usual_normalization,
+        recipe=built.recipe,
     )
 
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import InvalidInput
 
-__all__ = ["Model", "Network", "Normalization", "Normalize", "Shape"]
+__all__ = ["Model", "Network", "Normalization", "Normalize", "Recipe", "Shape"]
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
+
+
+class Recipe(NamedTuple):
+    """How a network is made in Python without this package.
+
+    Attributes:
+        source: what comes before, such as imports and definitions. expression: what makes the network.
+    """
+
+    source: str
+    expression: str
 
 
 class Network(nn.Module):
@@ -92,6 +103,7 @@ class Model(nn.Module):
         arguments: of the architecture's constructor, beside the above.
         call: how that was called, as a sentence for errors; empty where nobody could have called it otherwise.
         usual_normalization: what the architecture's source does to images, where that is known.
+        recipe: how the network is made without this package, where its source says so.
     """
 
     def __init__(
@@ -107,6 +119,7 @@ class Model(nn.Module):
         arguments: Mapping[str, Any] | None = None,
         call: str = "",
         usual_normalization: Normalization | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         super().__init__()
         self.normalize = nn.Identity() if normalization is None else Normalize(normalization)
@@ -120,6 +133,7 @@ class Model(nn.Module):
         self.arguments = dict(arguments or {})
         self.call = call
         self.usual_normalization = usual_normalization
+        self.recipe = recipe
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.network(self.normalize(x))

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends", "boards", "suites"),
     ("batchnorm", "checkpoints", "engine", "representations"),
     ("contracts", "evaluation", "training"),
-    ("autoattack", "studies"),
+    ("autoattack", "publishing", "studies"),
     ("robustbench",),
     ("cli",),
     ("__main__",),

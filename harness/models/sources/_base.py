@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from harness.errors import HarnessError, InvalidInput, nearest
-from harness.models._base import Normalization
+from harness.models._base import Normalization, Recipe
 
 __all__ = ["OWN", "Foreign", "library", "need_colour", "similar"]
 
@@ -27,12 +27,14 @@ class Foreign(NamedTuple):
         norm_layer: the name of the one that it was built with.
         call: how its factory was called, for somebody whose weights do not fit; empty where that is of no use.
         usual_normalization: what its source does to images in [0, 1] first, unless it is told otherwise.
+        recipe: how it is made without this package.
     """
 
     network: nn.Module
     norm_layer: str = OWN
     call: str = ""
     usual_normalization: Normalization | None = None
+    recipe: Recipe | None = None
 
 
 def library(name: str) -> ModuleType:

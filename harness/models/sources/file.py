@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from harness.errors import InvalidInput
-from harness.models._base import Shape
+from harness.models._base import Recipe, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import OWN, Foreign
-from harness.models.sources._calls import call_of
+from harness.models.sources._calls import Call, call_of
+from harness.util.literals import listed_arguments
+from harness.util.trust import local_sources
 from harness.util.user_file import from_file, importable, one_line
 
 __all__ = ["file"]
@@ -46,4 +48,15 @@ def file(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arg
     if not isinstance(network, nn.Module):
         raise InvalidInput(f"{name} must return a torch.nn.Module, got {type(network).__name__}")
     given = call.arguments.get("norm_layer")
-    return Foreign(network, given.name if isinstance(given, NormLayer) else OWN, str(call))
+    norm_layer = given.name if isinstance(given, NormLayer) else OWN
+    return Foreign(network, norm_layer, str(call), recipe=_recipe(name, call))
+
+
+def _recipe(name: str, call: Call) -> Recipe | None:
+    """The file's own text; None where it needs modules beside it, or objects of this package."""
+    path, _, factory = name.rpartition(":")
+    sources = local_sources(path)
+    if len(sources) > 1 or any(isinstance(value, NormLayer) for value in call.arguments.values()):
+        return None
+    (text,) = sources.values()
+    return Recipe(text.decode("utf-8", "replace"), f"{factory}({listed_arguments(call.arguments)})")

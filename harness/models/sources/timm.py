@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UnknownName
-from harness.models._base import Normalization, Shape
+from harness.models._base import Normalization, Recipe, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, similar
+from harness.util.literals import listed_arguments
 
 __all__ = ["known_names", "timm"]
 
@@ -22,7 +23,8 @@ def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arg
     size = {"img_size": shape[1:]} if settings is not None and settings.fixed_input_size else {}
     chosen = {"num_classes": classes, "in_chans": shape[0]} | size | arguments
     network = package.create_model(name, pretrained=False, **chosen)
-    return Foreign(network, usual_normalization=_normalization(settings, shape[0]))
+    recipe = Recipe("import timm\n", f"timm.create_model({name!r}, {listed_arguments(chosen)})")
+    return Foreign(network, usual_normalization=_normalization(settings, shape[0]), recipe=recipe)
 
 
 def known_names() -> list[str]:

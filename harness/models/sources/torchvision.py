@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UnknownName
-from harness.models._base import Normalization, Shape
+from harness.models._base import Normalization, Recipe, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Foreign, library, need_colour, similar
+from harness.util.literals import listed_arguments
 
 __all__ = ["known_names", "torchvision"]
 
@@ -28,5 +29,7 @@ def torchvision(name: str, classes: int, shape: Shape, norm: NormLayer | None, /
     if name not in known:
         raise UnknownName("torchvision architecture", name, similar(name, known))
     need_colour(f"torchvision:{name}", shape[0])
-    network = models.get_model(name, weights=None, **{"num_classes": classes} | arguments)
-    return Foreign(network, usual_normalization=Normalization(*_IMAGENET))
+    chosen = {"num_classes": classes} | arguments
+    network = models.get_model(name, weights=None, **chosen)
+    recipe = Recipe("import torchvision\n", f"torchvision.models.get_model({name!r}, {listed_arguments(chosen)})")
+    return Foreign(network, usual_normalization=Normalization(*_IMAGENET), recipe=recipe)

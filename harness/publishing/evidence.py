@@ -1,0 +1,106 @@
+"""A stored result with everything that it is about, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from harness import checkpoints, evaluation
+from harness.audit.flags import unique
+from harness.checkpoints import Checkpoint
+from harness.errors import ResultError
+from harness.evaluation import Material, Verification
+from harness.evaluation.target import Target
+from harness.results import adversarial, store
+from harness.results.record import Result, Verdicts
+
+__all__ = ["Evidence", "doubts", "gather"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of a result.
+
+    Attributes:
+        path: the result's file.
+        target: the model and the images that it was made on. checkpoint: the model's.
+        adversarial: ``[n, ...]`` the adversarial example of each sample, the clean image where there is none; None
+            where the result keeps no examples, or they cannot be read.
+    """
+
+    path: Path
+    result: Result
+    verdicts: Verdicts
+    verification: Verification
+    checkpoint: Checkpoint
+    target: Target
+    adversarial: Tensor | None
+
+
+def gather(
+    path: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    device: str | torch.device | None = None,
+) -> Evidence:
+    """Verify a result of a registered checkpoint, and load what it is about.
+
+    Args:
+        path: the result's file. The others are those of `harness.verify`.
+
+    Raises:
+        ResultError: the result or its verdicts cannot be read, or were changed.
+        HarnessError: its checkpoint or its images are not there, or are others.
+    """
+    file = Path(path)
+    result, verdicts = store.read(file), store.read_verdicts(file)
+    point = checkpoints.load(checkpoint or result.checkpoint, checkpoint_dir=checkpoint_dir)
+    material = Material(None, checkpoint, dataset, None, checkpoint_dir, data_dir, download)
+    target = material.target(result)
+    verification = evaluation.verify(
+        file,
+        checkpoint=checkpoint,
+        checkpoint_dir=checkpoint_dir,
+        dataset=dataset,
+        data_dir=data_dir,
+        download=download,
+        device=device,
+    )
+    return Evidence(file, result, verdicts, verification, point, target, _adversarial(file, result, target))
+
+
+def doubts(evidence: Evidence) -> Iterator[str]:
+    """Why a result should not be published as it is, a clause each; none where nothing stands against it."""
+    result = evidence.result
+    if result.partial:
+        yield f"it is partial: {result.n:,} of {result.dataset.size:,} images"
+    for flag in unique([*result.flags, *evidence.target.flags]):
+        if flag.doubtful:
+            yield f"it has the flag {flag.code} ({flag})"
+    for check in evidence.verification.checks:
+        if not check.holds:
+            what = "is wrong" if check.holds is False else "could not be checked"
+            yield f"in its verification {check.name!r} {what} ({check.text})"
+
+
+def _adversarial(path: Path, result: Result, target: Target) -> Tensor | None:
+    clean = target.x[:].to(target.dtype)
+    if result.adversarial is None:
+        return None if result.clean_acc > result.robust_acc else clean
+    try:
+        stored = adversarial.unpack(
+            path.with_name(Path(result.adversarial.file).name), clean, result.adversarial.sha256
+        )
+    except ResultError:  # the verification says what is wrong with them
+        return None
+    points = clean.clone()
+    points[torch.from_numpy(stored.rows)] = stored.points.to(points.dtype)
+    return points
