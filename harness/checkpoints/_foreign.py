@@ -12,6 +12,7 @@ from harness import datasets, models
 from harness.checkpoints._building import build
 from harness.checkpoints._candidates import compare_normalizations
 from harness.checkpoints._constants import for_bytes, scaled
+from harness.checkpoints._hub import fetch_weights, is_on_hub
 from harness.checkpoints._manifest import build_manifest
 from harness.checkpoints._normalizations import NORMALIZATIONS, normalization_of
 from harness.checkpoints._registry import fill, load, save
@@ -51,8 +52,8 @@ def import_file(
     checkpoint_dir: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Register foreign weights as ``directory/NAME.pt``: a file of torch.save, a ``.safetensors`` file, or a folder
-    or index of several.
+    """Register foreign weights as ``directory/NAME.pt``: a file of torch.save, a ``.safetensors`` file, a folder
+    or index of several, or ``hf:ORG/REPO[@REVISION]``, of which only safetensors are fetched.
 
     The weights may lie in any entry of the file and behind any prefix. The registered copy is a plain state dict
     under the architecture's names; the manifest has the hash of the file it came from and all that had to be changed.
@@ -74,6 +75,9 @@ def import_file(
         CheckpointError: the file is damaged, holds code, or does not fit (what differs is listed).
         UnknownName, InvalidInput: an architecture, data set, threat model or normalisation that is not known.
     """
+    if is_on_hub(path):
+        path, resolved = fetch_weights(str(path))
+        source = source if source is not None else resolved
     path = Path(path).expanduser()
     where = str(path)
     with open_weights_or_shards(path) as file:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from harness.checkpoints._hub import fetch_checkpoint, is_on_hub
 from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
 from harness.errors import CheckpointError, UnknownName
 from harness.util import paths
@@ -41,12 +42,15 @@ def folders(checkpoint_dir: str | Path | None = None) -> tuple[Path, ...]:
 
 
 def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
-    """The weights file that ``name`` means: a path, or a file's name with or without its suffix.
+    """The weights file that ``name`` means: a path, a file's name with or without its suffix, or ``hf:ORG/REPO``, which
+    is fetched.
 
     Raises:
         CheckpointError: it looks like a path and there is no such file.
         UnknownName: no checkpoint of that name in any of `folders`.
     """
+    if is_on_hub(name):
+        return fetch_checkpoint(str(name))
     asked = Path(name).expanduser()
     is_path = asked.is_absolute() or len(asked.parts) > 1
     # a bare name means a file of the current folder only if it is one, suffix and all

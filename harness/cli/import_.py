@@ -145,7 +145,8 @@ def import_(
 ) -> None:
     """Register the weights in FILE as a checkpoint.
 
-    FILE is what torch.save wrote (.pt, .pth, ...), a .safetensors file, or a folder or index of several. The weights
+    FILE is what torch.save wrote (.pt, .pth, ...), a .safetensors file, a folder or index of several, or
+    hf:ORG/REPO[@REVISION], a repository of the Hugging Face Hub, of which only safetensors are fetched. The weights
     are found in any entry and behind any prefix, checked tensor by tensor against the architecture, and nothing in
     FILE is ever run as code.
 

@@ -176,7 +176,7 @@ def _model(target: Target, result: Result) -> Check:
 
 
 def _comparable(record: ModelRecord) -> dict[str, object]:
-    fields = record.model_dump(mode="json")
+    fields = record.model_dump(mode="json", exclude={"file_sha256"})  # the same weights may be packed in another file
     if record.source_sha256 is not None:
         fields["architecture"] = record.architecture.rpartition(":")[2]  # its file may lie elsewhere here
     return fields
