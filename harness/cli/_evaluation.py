@@ -20,6 +20,7 @@ from harness.util.files import check_writable
 if TYPE_CHECKING:
     from harness.checkpoints import Checkpoint, Manifest
     from harness.datasets import Dataset
+    from harness.engine.types import AttackProgress
     from harness.evaluation import Plan, Stored, StoredPart
     from harness.results.parts import Shard
 
@@ -69,6 +70,7 @@ class Request:
     deterministic: bool = False
     adversarial: bool = True
     force: bool = False
+    tracker: str | None = None
 
 
 def evaluate_all(names: list[str], request: Request) -> list[Stored]:
@@ -213,12 +215,26 @@ def run_plan(plan: Plan, request: Request, label: str = "", later: int = 0) -> S
     from harness import evaluation
     from harness.evaluation.display import displayed
     from harness.evaluation.time_left import TimeLeft
+    from harness.trackers import tracked
 
     time_left = TimeLeft.of(plan, later=later)
-    with displayed(f"{label}{plan.target.name}", plan.suite.name, time_left=time_left) as report:
+    target, threat = plan.target, plan.threat
+    run = f"{target.name} {plan.suite.name} {threat.norm} {threat.eps} seed {plan.settings.seed}"
+    about = plan.about | {"seed": plan.settings.seed, "evaluation_id": plan.evaluation_id}
+    with (
+        tracked(request.tracker, run, about, len(plan.samples[1])) as track,
+        displayed(f"{label}{target.name}", plan.suite.name, time_left=time_left) as report,
+    ):
+
+        def progress(done: AttackProgress) -> None:
+            track(done)
+            if report is not None:
+                report(done)
+
         stored = evaluation.obtain(
-            plan, request.root, adversarial=request.adversarial, force=request.force, progress=report
+            plan, request.root, adversarial=request.adversarial, force=request.force, progress=progress
         )
+        track.finish(stored.result)
     remove_empty(plan.settings.state_dir)
     return stored
 

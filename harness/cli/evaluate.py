@@ -68,7 +68,7 @@ _GROUPS: dict[str, list[str]] = {
         "--deterministic",
         "--shard",
     ],
-    "What comes out": ["--output", "--adversarial", "--json", "--strict", "--debug", "--help"],
+    "What comes out": ["--output", "--adversarial", "--json", "--tracker", "--strict", "--debug", "--help"],
 }
 """How ``--help`` shows the options; one that is in no group is shown last."""
 
@@ -215,6 +215,11 @@ _GROUPS: dict[str, list[str]] = {
     default=True,
     help="Whether to keep the adversarial example of every broken sample beside the result, for 'harness verify'; "
     "kept if not given.",
+)
+@click.option(
+    "--tracker",
+    metavar="NAME",
+    help="Also tell an experiment tracker: mlflow, tensorboard, trackio or wandb, each an extra of this package.",
 )
 @click.option("--force", is_flag=True, help="Run again what was evaluated before; the result is stored beside it.")
 @click.option("--strict", is_flag=True, help="Exit with code 3 if a result carries flags of severity warn or refuse.")

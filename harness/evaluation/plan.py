@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from harness import suites
@@ -154,6 +155,14 @@ class Plan:
             "dataset": self.target.dataset_record,
             "threat": _threat_record(self.threat),
             "suite": self.suite.name,
+        }
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was evaluated, as plain values."""
+        return {
+            name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            for name, value in self.description.items()
         }
 
     @cached_property

@@ -11,6 +11,7 @@ __all__ = [
     "data_root",
     "leaderboards_root",
     "results_root",
+    "runs_root",
     "studies_root",
     "user_root",
 ]
@@ -39,6 +40,11 @@ def leaderboards_root() -> Path:
 def results_root() -> Path:
     """Where results are stored."""
     return leaderboards_root() / "results"
+
+
+def runs_root() -> Path:
+    """Where trackers that write files write them."""
+    return _home() / "runs"
 
 
 def studies_root() -> Path:

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("attacks", "datasets", "models", "regimes", "results"),
     ("backends", "boards", "suites"),
     ("batchnorm", "checkpoints", "engine", "representations"),
-    ("contracts", "evaluation", "training"),
+    ("contracts", "evaluation", "trackers", "training"),
     ("autoattack", "publishing", "studies"),
     ("robustbench",),
     ("cli",),
