@@ -19,6 +19,7 @@ release = harness.__version__
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # "--" of an option must stay two characters
 exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
 html_title = f"robust-harness {release}"

@@ -31,6 +31,6 @@ def tensorboard(name: str, about: Mapping[str, str | int | float]) -> _Run:
     from torch.utils.tensorboard import SummaryWriter
 
     folder = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in printable(name))
-    writer: Any = SummaryWriter(str(paths.runs_root() / folder))  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(paths.runs_root() / folder))
     writer.add_text("evaluation", f"```json\n{json.dumps(dict(about), indent=2)}\n```")
     return _Run(writer)

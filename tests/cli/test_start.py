@@ -59,5 +59,23 @@ def test_a_leaderboard_needs_no_torch(tmp_path: Path) -> None:
     assert found & {"matplotlib", "pandas", "robustbench", "scipy", "sklearn", "torch"} == set()
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_are_given_completions(shell: str) -> None:
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    assert 'eval "$(_HARNESS_COMPLETE=bash_source harness)"' in quickstart
+    assert f"{shell}_source" in quickstart
+    assert "harness" in completed(_HARNESS_COMPLETE=f"{shell}_source")
+    words = {"COMP_WORDS": "harness evaluate --sui", "COMP_CWORD": "--sui" if shell == "fish" else "2"}
+    assert "--suite" in completed(_HARNESS_COMPLETE=f"{shell}_complete", **words)
+
+
+def completed(**environment: str) -> str:
+    """What the program answers a shell."""
+    script = "import sys; sys.argv = ['harness']; from harness.cli import main; main()"
+    variables = os.environ | {"PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_it_would_be_noticed() -> None:
     assert {"torch", "numpy"} <= imported("list", "architectures")
