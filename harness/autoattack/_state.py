@@ -11,8 +11,12 @@ from torch import Tensor
 
 from harness.errors import InvalidInput
 from harness.util.files import write_atomically
+from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
 
 __all__ = ["EvaluationState", "points_of"]
+
+_LARGEST = 1 << 26
 
 
 @dataclass
@@ -41,16 +45,19 @@ class EvaluationState:
             InvalidInput: no such file, or not a state.
         """
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            fields = parse_json(read_bounded(Path(path), _LARGEST))
+            flags = torch.tensor(fields["_robust_flags"], dtype=torch.float32)
+            if flags.dim() != 1:
+                raise ValueError(f"_robust_flags are a list of one flag a sample, got the shape {list(flags.shape)}")
             return cls(
-                frozenset(fields["_attacks_to_run"]),
-                frozenset(fields["_run_attacks"]),
-                torch.tensor(fields["_robust_flags"], dtype=torch.float32),
+                frozenset(map(str, fields["_attacks_to_run"])),
+                frozenset(map(str, fields["_run_attacks"])),
+                flags,
                 float(fields["_clean_accuracy"]),
                 str(fields.get("_evaluation_id", "")),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{path} is not a readable AutoAttack state: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise InvalidInput(f"{path} is not a readable AutoAttack state: {printable(error)}") from error
 
     def to_disk(self, path: Path | str) -> None:
         """Write the state; a reader sees the old file or the new one, never a part.

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.checkpoints.reading import StoredTensor, WeightsFile
 from harness.models import Normalization
+from harness.weights import StoredTensor, WeightsFile
 
 __all__ = ["constants_of", "for_bytes", "scaled"]
 

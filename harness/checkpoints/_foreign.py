@@ -18,11 +18,11 @@ from harness.checkpoints._normalizations import NORMALIZATIONS, normalization_of
 from harness.checkpoints._registry import fill, load, save
 from harness.checkpoints._tensors import some
 from harness.checkpoints._weights import Weights, find_weights
-from harness.checkpoints.reading import open_weights_or_shards, source_sha256
 from harness.errors import CheckpointError, InvalidInput
 from harness.models import Model, Normalization
 from harness.util.choices import FileFormat
 from harness.util.text import printable
+from harness.weights import open_weights_or_shards, source_sha256
 
 __all__ = ["import_file"]
 

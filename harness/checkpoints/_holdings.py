@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.checkpoints.reading import StoredTensor, Value, kind_of
 from harness.errors import CheckpointError
 from harness.util.text import printable
+from harness.weights import StoredTensor, Value, kind_of
 
 __all__ = ["Holdings", "holdings", "renamed"]
 

@@ -15,6 +15,7 @@ from harness.errors import CheckpointError, HarnessError
 from harness.models import OWN, Normalization
 from harness.threat import ThreatModel
 from harness.util.reading import read_toml
+from harness.util.user_file import is_in_file
 from harness.util.validation import Record, validate
 
 __all__ = [
@@ -90,8 +91,8 @@ class Manifest(Record):
     @classmethod
     def _name(cls, name: str) -> str:
         # names become file names; one with a path in it would be written outside of its folder
-        if not _NAME.fullmatch(name):
-            raise ValueError(_NAME_RULE)
+        if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+            raise ValueError(f"{_NAME_RULE}, at most {_LONGEST} of them")
         return name
 
     @field_validator("file")
@@ -127,6 +128,10 @@ class Manifest(Record):
     @field_validator("threat")
     @classmethod
     def _threat(cls, threat: str | None) -> str | None:
+        norm, _, eps = (threat or "").rpartition(":")
+        if is_in_file(norm):
+            # the norm is code, which no manifest makes run: it is looked up where the threat model is used
+            return f"{norm}:{ThreatModel('Linf', eps).eps}"
         return None if threat is None else str(ThreatModel.parse(threat))
 
     def to_toml(self) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 from harness.checkpoints._holdings import Holdings
 from harness.checkpoints._proposal import proposed_renames
 from harness.checkpoints._tensors import differences, is_counter, some
-from harness.checkpoints.reading import StoredTensor
 from harness.errors import CheckpointError
 from harness.util.text import printable
+from harness.weights import StoredTensor
 
 __all__ = ["Match", "find_matches"]
 

@@ -12,6 +12,8 @@ from harness.checkpoints._hub import fetch_checkpoint, is_on_hub
 from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
 from harness.errors import CheckpointError, UnknownName
 from harness.util import paths
+from harness.util.reading import read_lines
+from harness.util.text import printable
 
 __all__ = ["available", "find", "folders", "matching"]
 
@@ -83,7 +85,7 @@ def matching(names: Iterable[str], checkpoint_dir: str | Path | None = None) -> 
     return list(found)
 
 
-def _meant(name: str, checkpoint_dir: str | Path | None) -> list[str]:
+def _meant(name: str, checkpoint_dir: str | Path | None, *, listed: bool = False) -> list[str]:
     path = Path(name).expanduser()
     if path.is_dir():
         inside = [str(weights) for weights in _weights_in(path) if manifest_path(weights).is_file()]
@@ -91,14 +93,9 @@ def _meant(name: str, checkpoint_dir: str | Path | None) -> list[str]:
             raise CheckpointError(f"{path} holds no registered checkpoints ({_looked_at(path)})")
         return inside
     if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"cannot read the list of checkpoints {path}: {error}") from error
-        listed = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not listed:
-            raise CheckpointError(f"the list of checkpoints {path} is empty")
-        return [one for line in listed for one in _meant(line, checkpoint_dir)]
+        if listed:
+            raise CheckpointError(f"a list of checkpoints names no other lists, got {printable(name)!r}")
+        return [one for line in _lines(path) for one in _meant(line, checkpoint_dir, listed=True)]
     if not _PATTERN.search(name):
         return [name]
     places = [path.parent] if len(path.parts) > 1 else folders(checkpoint_dir)
@@ -113,7 +110,20 @@ def _meant(name: str, checkpoint_dir: str | Path | None) -> list[str]:
     raise UnknownName("checkpoint", name, {weights.stem for folder in places for weights in _weights_in(folder)})
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line for line in read_lines(path) if not line.startswith("#")]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read the list of checkpoints {path}: {error}") from error
+    if not lines:
+        raise CheckpointError(f"the list of checkpoints {path} is empty")
+    if len(lines) > _MOST_LISTED:
+        raise CheckpointError(f"a list of checkpoints has at most {_MOST_LISTED:,} lines, got {len(lines):,} in {path}")
+    return lines
+
+
 _PATTERN = re.compile(r"[*?[]")
+_MOST_LISTED = 10_000
 
 
 def available(checkpoint_dir: str | Path | None = None) -> list[Manifest]:

@@ -15,12 +15,12 @@ from harness.checkpoints._code import code_of, runnable
 from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
 from harness.checkpoints._places import find
 from harness.checkpoints._tensors import check_finite, differences, hash_tensors, pack, some
-from harness.checkpoints.reading import StoredTensor, WeightsFile, kind_of, open_regular, open_weights
 from harness.errors import CheckpointError, HarnessError
 from harness.models import Model
 from harness.util.choices import FileFormat
 from harness.util.files import write_together
 from harness.util.text import printable
+from harness.weights import StoredTensor, WeightsFile, kind_of, open_regular, open_weights
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
 

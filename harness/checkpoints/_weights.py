@@ -14,9 +14,9 @@ from harness.checkpoints._conversion import converted
 from harness.checkpoints._holdings import Holdings, holdings, renamed
 from harness.checkpoints._matching import Match, find_matches
 from harness.checkpoints._tensors import some
-from harness.checkpoints.reading import WeightsFile
 from harness.errors import CheckpointError
 from harness.models import Normalization
+from harness.weights import WeightsFile
 
 __all__ = ["Weights", "find_weights"]
 

@@ -11,6 +11,7 @@ from click.exceptions import Exit
 
 from harness.cli import _options as options
 from harness.util import choices, paths
+from harness.util.reading import read_lines
 
 if TYPE_CHECKING:
     from harness.cli._evaluation import Request
@@ -34,10 +35,9 @@ def _class_names(ctx: click.Context, parameter: click.Parameter, value: str | No
     if value is None:
         return None
     try:
-        lines = Path(value).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        names = tuple(read_lines(Path(value).expanduser()))
+    except (OSError, ValueError) as error:
         raise click.BadParameter(f"cannot read {value}: {error}") from None
-    names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < 2 or len(set(names)) < len(names):
         raise click.BadParameter(f"expected at least two names of classes in {value}, one a line and each once")
     return names

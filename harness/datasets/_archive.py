@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from harness.errors import InvalidInput
+from harness.util.arrays import read_arrays
+from harness.util.reading import open_bounded
+from harness.util.text import printable
 
 __all__ = ["read_archive"]
 
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+_LARGEST = 1 << 40
 
 
 def read_archive(
@@ -37,20 +28,21 @@ def read_archive(
     """
     if not path.is_file():
         raise InvalidInput(f"no such file: {path.absolute()}")
-    if not zipfile.is_zipfile(path):
-        raise InvalidInput(f"{path} is not an .npz archive, or it is cut short; write it with numpy.savez")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in required if name not in archive.files]
-            if missing:
-                raise InvalidInput(
-                    f"{path}: expected the arrays {', '.join(required)}, missing {', '.join(missing)} "
-                    f"(it holds {', '.join(archive.files) or 'nothing'}){hint}"
-                )
-            return {name: archive[name] for name in (*required, *optional) if name in archive.files}
-    except _DAMAGE as error:
-        if "allow_pickle" in str(error):
+        with open_bounded(path, _LARGEST) as (stream, _):
+            if not zipfile.is_zipfile(stream):
+                raise InvalidInput(f"{path} is not an .npz archive, or it is cut short; write it with numpy.savez")
+            arrays, held = read_arrays(stream, (*required, *optional))
+    except (OSError, ValueError) as error:
+        if "Python objects" in str(error):
             raise InvalidInput(
                 f"{path} holds Python objects, which could run code when opened; store plain arrays of numbers or text"
             ) from error
-        raise InvalidInput(f"{path} is damaged or cut short ({' '.join(str(error).split())})") from error
+        raise InvalidInput(f"{path} is damaged or cut short ({printable(error, longest=300)})") from error
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise InvalidInput(
+            f"{path}: expected the arrays {', '.join(required)}, missing {', '.join(missing)} "
+            f"(it holds {printable(', '.join(held) or 'nothing')}){hint}"
+        )
+    return arrays

@@ -8,6 +8,8 @@ from harness.errors import InvalidInput
 
 __all__ = ["checked_images", "checked_labels", "in_turn", "to_nchw"]
 
+_LARGEST_FLOAT = 8  # bytes; torch knows no longer ones
+
 
 def in_turn(y: np.ndarray) -> np.ndarray:
     """Positions that take images in turn from each class (the first of every class, then the second, ...).
@@ -56,7 +58,7 @@ def checked_images(x: np.ndarray, where: str) -> np.ndarray:
         raise InvalidInput(f"{where}: x holds no images (shape {list(x.shape)})")
     if x.dtype == np.uint8:
         return x
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" or x.itemsize > _LARGEST_FLOAT:
         raise InvalidInput(f"{where}: x must be uint8, or float in [0, 1], got {x.dtype}")
     low, high = float(x.min()), float(x.max())
     if not (np.isfinite(low) and np.isfinite(high)):

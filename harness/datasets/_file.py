@@ -21,6 +21,8 @@ from harness.util.user_file import is_in_file
 
 __all__ = ["kin", "load_file"]
 
+_MOST_CLASSES = 1_000_000
+
 
 def kin(path: Path, names: Sequence[str]) -> str | None:
     """The registered name that a file's name begins with, as whole words; the longest if several."""
@@ -55,6 +57,8 @@ def load_file(
     x, y, where = arrays["x"], arrays["y"], str(path)
     size = len(x) if x.ndim else 0
     checked_labels(y, size, None, where)
+    if size and int(y.max()) >= _MOST_CLASSES:
+        raise InvalidInput(f"{where}: labels must be below {_MOST_CLASSES:,}, got {int(y.max())}")
     x = checked_images(to_nchw(x[:limit], where) if x.ndim else x, where)
 
     if "classes" in arrays:
@@ -85,7 +89,7 @@ def _slug(path: Path) -> str:
 def _classes(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim == 1 and array.dtype.kind == "U" and len(array) > 1:
         return tuple(str(name) for name in array)
-    if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < 10**6:
+    if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < _MOST_CLASSES:
         return tuple(str(label) for label in range(int(array)))
     raise InvalidInput(
         f"{where}: classes must be at least two names (text), or their number, got {array.dtype} {list(array.shape)}"

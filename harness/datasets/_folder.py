@@ -8,6 +8,7 @@ class, then the second of every class, ...), so that a limit takes a fair share 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from harness.datasets._check import in_turn
 from harness.datasets._form import AS_THEY_ARE, Form
 from harness.datasets._pictures import Picture, decoded
 from harness.errors import InvalidInput, did_you_mean
+from harness.util.reading import read_bounded
+from harness.util.text import printable
 
 __all__ = ["load_folder", "ordered_classes"]
 
+_LARGEST = 1 << 28
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 
 
@@ -47,6 +51,10 @@ def load_folder(
     """
     root, split = _root(path, split)
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    within = (root.resolve(), *root.resolve().parents)
+    circle = next((folder for folder in folders if folder.is_symlink() and folder.resolve() in within), None)
+    if circle is not None:
+        raise InvalidInput(f"{printable(circle, longest=400)} is a link to a folder that it lies in itself")
     if len(folders) < 2:
         raise InvalidInput(
             f"{root}: expected one subfolder of images a class, at least two, got {len(folders)} subfolder"
@@ -59,7 +67,7 @@ def load_folder(
     labels = np.array([label for _, label in listed], dtype=np.int64)
     chosen = in_turn(labels)[:limit]
     files = [listed[i][0] for i in chosen]
-    x, y = decoded([Picture(str(file), file.read_bytes) for file in files], form), labels[chosen]
+    x, y = decoded([Picture(str(file), partial(_content, file)) for file in files], form), labels[chosen]
     about = About(names, (x.shape[1], x.shape[2], x.shape[3]))
     return Dataset.of(path.absolute().name, split, x, y, about=about, size=len(listed))
 
@@ -98,6 +106,13 @@ def ordered_classes(
     return tuple(sorted(found))
 
 
+def _content(file: Path) -> bytes:
+    try:
+        return read_bounded(file, _LARGEST)
+    except ValueError as error:
+        raise InvalidInput(f"the image {printable(file, longest=400)} cannot be read: {error}") from error
+
+
 def _root(path: Path, split: str) -> tuple[Path, str]:
     """The folder of a split, and what it is called."""
     # ImageNet calls val what everybody tests on
@@ -113,5 +128,5 @@ def _root(path: Path, split: str) -> tuple[Path, str]:
 def _images(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
     if not files:
-        raise InvalidInput(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
+        raise InvalidInput(f"{printable(folder, longest=400)} holds no images ({', '.join(sorted(_SUFFIXES))})")
     return files

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from harness.errors import InvalidInput
 from harness.util import paths
 from harness.util.files import write_atomically
 from harness.util.images import StoredImages, fits_into_memory
+from harness.util.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +30,10 @@ __all__ = ["Picture", "decoded"]
 
 Made = TypeVar("Made")
 
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow would also hand PostScript to the program that runs it."""
+
+_MOST_PIXELS = 1 << 26
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
 
@@ -105,9 +111,11 @@ def _opened(picture: Picture, use: Callable[[Image], Made]) -> Made:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(picture.read())) as image:
+        with Image.open(io.BytesIO(picture.read()), formats=_FORMATS) as image:
+            if math.prod(image.size) > _MOST_PIXELS:
+                raise InvalidInput(f"{picture.name} has {image.width}x{image.height} pixels, at most {_MOST_PIXELS:,}")
             if image.mode not in _GREY | _COLOUR:
                 raise InvalidInput(f"{picture.name} has pixels of mode {image.mode}; expected 8 bits a channel")
             return use(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{picture.name} is not a readable image ({error})") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{picture.name} is not a readable image ({printable(error)})") from error

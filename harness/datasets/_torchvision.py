@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from harness.errors import InvalidInput
 
 __all__ = ["reader"]
 
+_LARGEST = 1 << 28
+"""Bytes of a file; those of CIFAR-100 have 155 million."""
+
 
 def reader(name: str) -> Callable[[Request], tuple[np.ndarray, np.ndarray, int]]:
     """A function that reads torchvision's class ``name`` (MNIST, CIFAR10, ...) as it lies in its folder."""
@@ -21,9 +25,11 @@ def reader(name: str) -> Callable[[Request], tuple[np.ndarray, np.ndarray, int]]
         from torchvision import datasets
 
         factory: Any = getattr(datasets, name)
+        _check_files(request.data_dir / getattr(factory, "base_folder", name))
         try:
             stored = factory(request.data_dir, train=request.split == "train", download=request.download)
-        except (OSError, RuntimeError) as error:
+        # a file that is cut short or says something else of itself is an assertion that fails, a missing key, ...
+        except (OSError, RuntimeError, ValueError, AssertionError, LookupError, TypeError) as error:
             if request.download:
                 raise InvalidInput(
                     f"downloading {name} into {request.data_dir} failed ({' '.join(str(error).split())}); "
@@ -37,3 +43,12 @@ def reader(name: str) -> Callable[[Request], tuple[np.ndarray, np.ndarray, int]]
         return to_nchw(x[: request.limit], name), y[: request.limit], len(y)
 
     return read
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what torchvision would wait for, or read whole before it looks at it."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and not path.is_file():
+            raise InvalidInput(f"{path} is no plain file")
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            raise InvalidInput(f"{path} is larger than any file of this data set: {path.stat().st_size:,} bytes")

@@ -17,6 +17,7 @@ from harness.datasets._base import About, Member, Request
 from harness.datasets._check import in_turn
 from harness.datasets.cifar10 import cifar10
 from harness.errors import InvalidInput
+from harness.util.text import printable
 
 __all__ = ["cifar10_jpeg"]
 
@@ -30,11 +31,14 @@ def _read(request: Request) -> tuple[np.ndarray, np.ndarray, int]:
         )
     arrays = read_archive(path, required=("jpeg", "offset", "y"))
     jpeg, offset, y = arrays["jpeg"], arrays["offset"], arrays["y"]
-    if jpeg.dtype != np.uint8 or jpeg.ndim != 1 or offset.dtype.kind not in "iu" or offset.shape != (len(y) + 1,):
+    numbers = offset.dtype.kind in "iu" and y.dtype.kind in "iu" and y.ndim == 1
+    if jpeg.dtype != np.uint8 or jpeg.ndim != 1 or not numbers or offset.shape != (len(y) + 1,):
         raise InvalidInput(
             f"{path}: expected jpeg uint8 [bytes] and offset [n+1] for y [n], got jpeg {jpeg.dtype} "
             f"{list(jpeg.shape)}, offset {offset.dtype} {list(offset.shape)}, y {list(y.shape)}"
         )
+    if offset[0] < 0 or offset[-1] > len(jpeg) or bool((np.diff(offset) < 0).any()):
+        raise InvalidInput(f"{path}: the offsets must ascend from 0 to the {len(jpeg)} bytes of jpeg")
     if len(y) == 0:
         raise InvalidInput(f"{path} holds no images")
     chosen = in_turn(y)[: request.limit]
@@ -51,8 +55,8 @@ def _decode(data: bytes, where: str) -> np.ndarray:
             if image.size != (width, height):
                 raise InvalidInput(f"{where} is {image.size[0]}x{image.size[1]}, expected {width}x{height}")
             pixels = np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise InvalidInput(f"{where} is not a readable JPEG ({error})") from error
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{where} is not a readable JPEG ({printable(error)})") from error
     return pixels.transpose(2, 0, 1)[:channels]
 
 

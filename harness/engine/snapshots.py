@@ -17,14 +17,15 @@ removed by whoever has stored the result.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,9 @@ import torch
 
 from harness.backends.passes import Tally
 from harness.engine.types import Assignment, Index, Snapshot, Task, TaskResult
+from harness.errors import CheckpointError, StorageError
 from harness.util.files import write_atomically
+from harness.weights import read_plain
 
 __all__ = ["CleanLogits", "Part", "State"]
 
@@ -132,7 +135,7 @@ class State:
 
     def clean(self) -> CleanLogits | None:
         """What is known of the output on clean images."""
-        found = [content for path in self._files("clean-*.pt") if (content := _read(path)) is not None]
+        found = [content for path in self._files("clean-*.pt") if (content := _read(path, _CLEAN)) is not None]
         if not found:
             return None
         index = np.concatenate([content["index"].numpy() for content in found])
@@ -142,15 +145,30 @@ class State:
 
     def pool(self) -> dict[str, Any] | None:
         """The last saved pool state, if there is one that can be read."""
-        return None if self.folder is None else _read(self.folder / "pool.pt")
+        return None if self.folder is None else _read(self.folder / "pool.pt", _POOL)
 
     def parts(self, step: int, first_run: int) -> list[Part]:
         """The tasks of a round in flight that were saved; those of other rounds are removed."""
         for path in self._files("part-*.pt"):
             if not path.name.startswith(f"{_round(step, first_run)}-"):
                 path.unlink(missing_ok=True)
-        found = (_read(path) for path in self._files("part-*.pt"))
-        return [_unpacked(task) for content in found if content is not None for task in content["tasks"]]
+        found = (_read(path, {"tasks": list}) for path in self._files("part-*.pt"))
+        tasks = [task for content in found if content is not None for task in content["tasks"]]
+        return [_unpacked(task) for task in tasks if _fits(task, _TASK)]
+
+    def check_own(self) -> None:
+        """Find out before a run that the state is another user's, who could have put anything into it.
+
+        Raises:
+            StorageError: it is.
+        """
+        if self.folder is None or not self.folder.exists() or not hasattr(os, "getuid"):
+            return
+        owners = {path.stat().st_uid for path in (self.folder, *self._files("*.pt"))}
+        if owners - {os.getuid()}:
+            raise StorageError(
+                f"the saved state {self.folder} is another user's: remove it, or choose another folder with --output"
+            )
 
     def clear_if_older(self, result: Path) -> None:
         """Remove the state of a run whose result was stored, and which was killed before it could remove it.
@@ -251,10 +269,34 @@ def _unpacked(content: dict[str, Any]) -> Part:
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, kinds: Mapping[str, type | UnionType]) -> dict[str, Any] | None:
+    """The fields of a file, if all are there and of their types; a file of another version, or damaged, is no state."""
     try:
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-        # no state, or one cut short by a crash of the machine: the evaluation begins anew
+        content = read_plain(path)
+    except CheckpointError:
         return None
-    return content if content.get("version") == _VERSION else None
+    return content if type(content) is dict and content.get("version") == _VERSION and _fits(content, kinds) else None
+
+
+def _fits(content: object, kinds: Mapping[str, type | UnionType]) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(content.get(name, _MISSING), kind) for name, kind in kinds.items()
+    )
+
+
+_MISSING = object()
+_TASK: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("step", "first_run", "parallel_runs", "iteration", "rejected", "judged"), int),
+    **dict.fromkeys(("index", "runs", "forward", "backward", "flat", "mended"), torch.Tensor),
+    **dict.fromkeys(("stop_at", "model_seconds", "seconds"), float | int),
+    **dict.fromkeys(("chunks", "broken", "predicted", "broken_at"), list),
+    "points": torch.Tensor | None,
+}
+_POOL: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("logits", "broken", "points", "broken_by", "adv_pred", "forward", "backward"), torch.Tensor),
+    **dict.fromkeys(("records", "flags", "backend", "plain_from"), str),
+    **dict.fromkeys(("seconds", "position"), list),
+    "micro_batch": int,
+    "open": dict,
+}
+_CLEAN: Mapping[str, type | UnionType] = {"index": torch.Tensor, "logits": torch.Tensor, "seconds": float | int}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from harness.engine.types import AttackProgress
 from harness.errors import InvalidInput
 from harness.evaluation import _evaluate, reference
 from harness.evaluation.plan import Plan
+from harness.evaluation.stored import running_alone
 from harness.results import parts
 from harness.results.parts import Part, PartRecord, Shard
 
@@ -77,8 +79,22 @@ def obtain_part(
     path = parts.path_of(root, plan.evaluation_id, shard)
     if path.exists():
         cut.state.clear_if_older(path)
-    if path.exists() and not force:
-        return StoredPart(path, parts.read(path))
+    with nullcontext() if path.exists() and not force else running_alone(cut, root):
+        # another process may have stored it while this one waited
+        if path.exists() and not force:
+            return StoredPart(path, parts.read(path))
+        return _run(plan, cut, shard, root, force=force, progress=progress)
+
+
+def _run(
+    plan: Plan,
+    cut: Plan,
+    shard: Shard,
+    root: Path,
+    *,
+    force: bool,
+    progress: Callable[[AttackProgress], None] | None,
+) -> StoredPart:
     done = _evaluate.run(cut, progress=progress, keep_state=True)
     record = PartRecord(
         number=shard.number,
@@ -94,4 +110,5 @@ def obtain_part(
     broken = done.verdicts.broken_by >= 0
     parts.save(Part(record, done.verdicts, done.points[broken].numpy()), root, replace=force)
     done.state.clear()
+    path = parts.path_of(root, plan.evaluation_id, shard)
     return StoredPart(path, parts.read(path), ran=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +20,9 @@ from harness.results import store
 from harness.results.adversarial import packed_examples
 from harness.results.record import Result
 from harness.util.images import Images
+from harness.util.locks import alone
 
-__all__ = ["Stored", "find", "keep", "obtain"]
+__all__ = ["Stored", "find", "keep", "obtain", "running_alone"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def obtain(
         force: run it, whatever is stored.
 
     Raises:
-        ResultError: the folder cannot be written, or holds a damaged result of this evaluation.
+        ResultError: the folder holds a damaged result of this evaluation.
+        StorageError: it cannot be written.
     """
     try:
         known = find(plan, root)
@@ -91,18 +95,46 @@ def obtain(
         if not force:
             raise
         known = None
-    if known is not None:
-        plan.state.clear_if_older(known.path)
     if known is None or force:
-        done = _evaluate.run(plan, progress=progress, keep_state=True)
-        path = keep(done, plan.target.x, root, adversarial=adversarial, force=force)
-        done.state.clear()
-        return Stored(path, store.read(path), ran=True)
+        with running_alone(plan, root):
+            # another process may have stored it while this one waited
+            known = None if force else find(plan, root)
+            if known is None:
+                done = _evaluate.run(plan, progress=progress, keep_state=True)
+                path = keep(done, plan.target.x, root, adversarial=adversarial, force=force)
+                done.state.clear()
+                return Stored(path, store.read(path), ran=True)
+    plan.state.clear_if_older(known.path)
     if known.result.record_id == plan.record_id and not _unrecorded(plan, known):
         return known
     # forced, because an older record may say the same, and the last one counts
     path = store.save(_recorded_anew(plan, known), store.read_verdicts(known.path), root, force=True)
     return Stored(path, store.read(path))
+
+
+@contextmanager
+def running_alone(plan: Plan, root: Path) -> Iterator[None]:
+    """Within it no other process runs the evaluation of a plan with results under ``root``; one that does is waited
+    for, which a warning says.
+
+    Raises:
+        StorageError: the folder of saved states cannot be written, or what lies there is another user's.
+    """
+    plan.state.check_own()
+    folder = plan.settings.state_dir or root / ".harness-state"
+    part = "" if plan.part is None else f"-{plan.part.label}"
+
+    def waiting(owner: str) -> None:
+        warnings.warn(
+            f"{plan.target.name} under {plan.suite.name} is evaluated by another process ({owner}): waiting for it",
+            stacklevel=1,
+        )
+
+    with alone(folder / f"{plan.evaluation_id[:24]}{part}.lock", waiting=waiting):
+        yield
+    if plan.settings.state_dir is None:
+        with suppress(OSError):  # states of others are there
+            folder.rmdir()
 
 
 def _unrecorded(plan: Plan, known: Stored) -> list[Flag]:

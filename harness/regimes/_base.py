@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from harness.errors import InvalidInput
+from harness.util import trust
 from harness.util.choices import CraftingMethod, CraftingStart, Initializer, ScheduleName
 from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
@@ -224,6 +225,7 @@ def read(path: str | Path) -> Regime:
         raise InvalidInput(f"cannot read the regime {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(f"the regime {path} is not valid TOML: {error}") from error
+    trust.check_named_in(table, f"the regime {path}")
     table.setdefault("name", path.stem.lower().replace("_", "-"))
     table.setdefault("summary", f"from {path.name}")
     return validate(Regime, table, f"the regime {path}")

@@ -21,6 +21,8 @@ from harness.threat import ThreatModel
 
 __all__ = ["content_sha256", "contradiction", "contradiction_of_verdicts"]
 
+_MOST_CLASSES = 1_000_000
+
 
 def content_sha256(content: Mapping[str, Any]) -> str:
     """Hash of all fields of a result file but this one."""
@@ -45,7 +47,7 @@ def _figures(result: Result) -> Iterator[str]:
         yield f"clean_acc and robust_acc are no fractions of {n} samples"
     if n > dataset.size:
         yield f"{n} samples of a split of {dataset.size} were evaluated"
-    if any(side < 1 for side in dataset.shape) or dataset.classes < 1:
+    if any(side < 1 for side in dataset.shape) or not 1 <= dataset.classes <= _MOST_CLASSES:
         yield f"images of shape {dataset.shape} and {dataset.classes} classes"
     try:
         radius = _radius(result.threat.eps)

@@ -10,6 +10,7 @@ from harness.audit.flags import Flag, FlagKind
 
 __all__ = ["upgraded"]
 
+_LONGEST_TEXT, _MOST_DIGITS = 2000, 18
 _STEP = r"(?:(?P<step>[^\s:]+): )?"
 _TEXTS_OF_VERSION_1: tuple[tuple[str, FlagKind], ...] = (
     (r"the model is randomised.*", kinds.RANDOMISED),
@@ -44,7 +45,7 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     if content.get("schema_version") != 1:
         return content
     flags, steps = content.get("flags"), content.get("steps")
-    if isinstance(flags, list) and all(isinstance(text, str) for text in flags):
+    if isinstance(flags, list) and all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in flags):
         flags = [_flag(text).model_dump() for text in flags]
     if isinstance(steps, list):
         steps = [_step(step, content) if isinstance(step, dict) else step for step in steps]
@@ -66,5 +67,7 @@ def _flag(text: str) -> Flag:
         match = re.fullmatch(pattern, text, flags=re.DOTALL)
         if match:
             found = {name: value for name, value in match.groupdict().items() if value is not None}
-            return kind.saying(text, **{n: int(v) if v.isdecimal() else v for n, v in found.items()})
+            return kind.saying(
+                text, **{n: int(v) if v.isdecimal() and len(v) <= _MOST_DIGITS else v for n, v in found.items()}
+            )
     return kinds.LEGACY.saying(text or "(no words)")

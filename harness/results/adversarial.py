@@ -23,10 +23,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
-from harness.errors import ResultError
+from harness.errors import InvalidInput, ResultError
 from harness.results.record import Result, Verdicts
 from harness.util.images import Images, cast
-from harness.util.validation import Record
+from harness.util.reading import parse_json
+from harness.util.text import printable
+from harness.util.validation import Record, validate
 
 __all__ = ["AdversarialFacts", "AdversarialPoints", "pack", "packed_examples", "unpack"]
 
@@ -126,8 +128,8 @@ def unpack(path: Path, clean: Images, sha256: str | None = None) -> AdversarialP
         return _unpacked(header, tensors, clean)
     except FileNotFoundError as error:
         raise ResultError(f"the adversarial examples {path} are missing") from error
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise ResultError(f"the adversarial examples {path} are damaged: {error}") from error
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, zlib.error, InvalidInput) as error:
+        raise ResultError(f"the adversarial examples {path} are damaged: {printable(error, longest=300)}") from error
 
 
 def _written(tensors: dict[str, np.ndarray[Any, Any]], metadata: dict[str, str]) -> bytes:
@@ -161,14 +163,14 @@ def _sha256(path: Path) -> str:
 def _unpacked(header: dict[str, str], tensors: dict[str, np.ndarray[Any, Any]], clean: Images) -> AdversarialPoints:
     if header.get("version") != str(_VERSION):
         raise ValueError(f"expected version {_VERSION}, got {header.get('version')!r}")
-    facts = AdversarialFacts.model_validate_json(header["facts"])
+    facts = validate(AdversarialFacts, parse_json(header["facts"].encode()), "its facts")
     rows, dtype = tensors["rows"], header["dtype"]
     if rows.dtype != np.int64 or rows.ndim != 1 or dtype not in _BITS:
         raise ValueError(f"expected int64 rows and float32 or float64 points, got {rows.dtype} and {dtype!r}")
     if len(rows) and (rows[0] < 0 or rows[-1] >= len(clean) or bool((np.diff(rows) <= 0).any())):
         raise ValueError(f"expected ascending rows below {len(clean)}")
     shape = (len(rows), *clean.shape[1:])
-    if json.loads(header["shape"]) != list(shape):
+    if header["shape"] != json.dumps(list(shape)):
         raise ValueError(f"expected points of shape {list(shape)}, got {header['shape']}")
     images = cast(clean, getattr(torch, dtype))
     if header.get("encoding") == "plain":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +20,10 @@ from harness.audit.flags import Flag
 from harness.errors import ResultError
 from harness.results._evidence import content_sha256
 from harness.results.record import DatasetRecord, Environment, ModelRecord, ThreatRecord
+from harness.util.arrays import read_arrays
 from harness.util.files import write_together
 from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
 from harness.util.validation import Record, validate
 
 __all__ = ["FOLDER", "EstimateRecord", "Seen", "path_of", "read", "save"]
@@ -118,12 +119,12 @@ def read(path: Path) -> tuple[EstimateRecord, Seen]:
         content = parse_json(read_bounded(path, _LARGEST))
         record = validate(EstimateRecord, content, f"the estimate {path} is damaged", raises=ResultError, strict=True)
         samples = read_bounded(path.with_suffix(".npz"), 64 * (record.n + 1024))
-        with np.load(io.BytesIO(samples), allow_pickle=False) as arrays:
-            seen = Seen(arrays["alive"], arrays["order"], arrays["broken"])
+        arrays, _ = read_arrays(io.BytesIO(samples), ("alive", "order", "broken"))
+        seen = Seen(arrays["alive"], arrays["order"], arrays["broken"])
     except OSError as error:
         raise ResultError(f"cannot read the estimate {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ResultError(f"the estimate {path} is damaged: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultError(f"the estimate {path} is damaged: {printable(error, longest=300)}") from error
     hashed = content_sha256(content), hashlib.sha256(samples).hexdigest()
     counted = len(seen.alive), len(seen.order), len(seen.broken), int(seen.broken.sum())
     told = record.n, record.survivors, record.attacked, record.broken

@@ -23,7 +23,8 @@ from harness.errors import InvalidInput, ResultError
 from harness.results._evidence import contradiction, contradiction_of_verdicts
 from harness.results.record import Result, Verdicts
 from harness.util.files import write_atomically
-from harness.util.reading import parse_json
+from harness.util.reading import open_bounded, parse_json
+from harness.util.text import printable
 from harness.util.validation import Record, validate
 
 __all__ = ["FOLDER", "Part", "PartRecord", "Selection", "Shard", "folder_of", "path_of", "read", "save"]
@@ -33,6 +34,7 @@ FOLDER = "shards"
 
 _VERSION = "1"
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
+_LARGEST = 16 << 30
 # a record has a few thousand characters
 _MOST_HEADER = 1 << 20
 
@@ -180,8 +182,8 @@ def read(path: Path) -> Part:
         ResultError: it is missing, damaged or changed, or contradicts itself.
     """
     try:
-        with path.open("rb") as file:
-            if int.from_bytes(file.read(8), "little") > _MOST_HEADER:
+        with open_bounded(path, _LARGEST) as (stream, _):
+            if int.from_bytes(stream.read(8), "little") > _MOST_HEADER:
                 raise ValueError("its header is too long")
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
@@ -194,7 +196,7 @@ def read(path: Path) -> Part:
     except FileNotFoundError as error:
         raise ResultError(f"the part {path} is missing") from error
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, InvalidInput) as error:
-        raise ResultError(f"the part {path} is damaged: {error}") from error
+        raise ResultError(f"the part {path} is damaged: {printable(error, longest=300)}") from error
     if header.get("sha256") != _sha256(header["record"], {**tensors, "points": points}):
         raise ResultError(f"the part {path} was changed after it was written: its content does not have its hash")
     record = validate(PartRecord, table, f"the part {path} is damaged", raises=ResultError)
@@ -207,11 +209,15 @@ def read(path: Path) -> Part:
 
 def _contradiction(part: Part) -> str | None:
     result, verdicts = part.record.result, part.verdicts
+    if any(array.dtype.kind not in "biu" for array in verdicts.arrays().values()):
+        return "its verdicts are no whole numbers"
     wrong = contradiction(result) or contradiction_of_verdicts(result, verdicts)
     if wrong:
         return wrong
-    if part.record.total < part.record.count or len(part.rows) != len(verdicts):
-        return f"it holds {len(verdicts)} samples, which is not shard {part.record.shard} of {part.record.total}"
+    shard, total = part.record.shard, part.record.total
+    # counted without listing them: a file can say any number
+    if not shard.number <= shard.count <= total or len(range(shard.number - 1, total, shard.count)) != len(verdicts):
+        return f"it holds {len(verdicts)} samples, which is not shard {shard} of {total}"
     if len(part.points) != int((verdicts.broken_by >= 0).sum()):
         return f"it holds {len(part.points)} adversarial examples for other than so many broken samples"
     return None

@@ -129,8 +129,8 @@ class Result(Record):
     n: int = Field(ge=1)
     clean_acc: float = Field(ge=0, le=1)
     robust_acc: float = Field(ge=0, le=1)
-    steps: list[StepRecord]
-    flags: list[Flag] = Field(description="reasons to doubt the figures; empty is good")
+    steps: list[StepRecord] = Field(max_length=1000)
+    flags: list[Flag] = Field(max_length=1000, description="reasons to doubt the figures; empty is good")
     environment: Environment
     evaluation_id: str = Field(description="hash of all that decides the verdicts")
     record_id: str = Field(description="hash of evaluation_id, names, claims and flags known before the attack")

@@ -22,6 +22,7 @@ from harness.results.identity import identified
 from harness.results.record import SCHEMA_VERSION, AdversarialRecord, Result, Verdicts
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
 from harness.util.validation import validate
 
 __all__ = [
@@ -302,10 +303,11 @@ def _checked(path: Path) -> tuple[Result, bytes]:
 
 
 def _verdict_content(path: Path, result: Result) -> bytes:
-    if result.samples is None or Path(result.samples).name != result.samples:
-        raise ResultError(f"the result {path} names no verdicts beside it, got {result.samples!r}")
+    name = result.samples or ""
+    if not name or Path(name).name != name or printable(name) != name:
+        raise ResultError(f"the result {path} names no verdicts beside it, got {printable(name)!r}")
     try:
-        return read_bounded(path.with_name(result.samples), _verdict_file.largest(result.n))
+        return read_bounded(path.with_name(name), _verdict_file.largest(result.n))
     except OSError as error:
         raise ResultError(
             f"cannot read the verdicts {result.samples} of the result {path}: {error.strerror}"

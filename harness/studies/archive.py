@@ -25,6 +25,7 @@ from harness.results.record import Result
 from harness.studies.measurements import Bits, Measurement, Measurements, Network
 from harness.studies.planning import Measure, Plan
 from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
 from harness.util.validation import Record, validate
 
 __all__ = ["NAME", "notes", "packed", "read"]
@@ -32,7 +33,7 @@ __all__ = ["NAME", "notes", "packed", "read"]
 NAME = "measurements.tar.xz"
 
 _NOTES = ("run.json", "registration.json", "search.json")
-_MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 28, 100_000
+_MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 27, 100_000
 
 
 class _Evaluation(Record):
@@ -105,8 +106,8 @@ def read(path: Path, plan: Plan) -> Measurements:
                             f"{expected}"
                         )
                     networks.setdefault(member.label, {})[seed] = network
-    except (ValueError, HarnessError) as error:
-        raise ResultError(f"the measurements {path} cannot be used: {error}") from error
+    except (ValueError, TypeError, AttributeError, HarnessError) as error:
+        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
     if not networks:
         raise ResultError(f"the measurements {path} hold none of the networks of the study {plan.study.name}")
     return Measurements(plan, networks)
@@ -116,7 +117,7 @@ def _files(path: Path) -> dict[str, bytes]:
     try:
         return dict(_members(read_bounded(path, _MOST_PACKED)))
     except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        raise ResultError(f"the measurements {path} cannot be used: {error}") from error
+        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
 
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -125,7 +126,8 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"they hold more than {_MOST_CONTENT:,} bytes")
     with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
         for number, about in enumerate(tar):
-            file = tar.extractfile(about) if about.isreg() else None
+            plain = about.isreg() and not about.issparse() and 0 <= about.size <= len(unpacked)
+            file = tar.extractfile(about) if plain else None
             if file is None or number >= _MOST_FILES:
                 raise ValueError(f"{about.name!r} is no regular file, or one too many")
             yield about.name, file.read()

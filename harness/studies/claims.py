@@ -20,12 +20,14 @@ two sides count as equal.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, cast, get_args
 
 from harness.errors import InvalidInput
+from harness.util.text import printable
 
 __all__ = ["Claim", "Quantity", "Relation", "Term", "parse"]
 
@@ -108,14 +110,21 @@ def parse(text: str, *, labels: Sequence[str], about: str = "") -> Claim:
     reader.end()
     claim = Claim(text, about, (*left, *right), relation, margin)
     if not claim.quantities:
-        raise InvalidInput(f"the claim {text!r} speaks of no entry: use robust(LABEL), clean(LABEL) or params(LABEL)")
+        raise InvalidInput(
+            f"the claim {_quoted(text)} speaks of no entry: use robust(LABEL), clean(LABEL) or params(LABEL)"
+        )
     if relation == "==" and margin is None:
         raise InvalidInput(
-            f"the claim {text!r} says that two sides are equal, but not how nearly: add a margin in points, as in +- 2"
+            f"the claim {_quoted(text)} says that two sides are equal, but not how nearly: add a margin in points, as "
+            "in +- 2"
         )
     if margin is not None and (relation not in ("==", "!=") or margin <= 0):
-        raise InvalidInput(f"the claim {text!r}: a margin is positive, and goes with == and != only")
+        raise InvalidInput(f"the claim {_quoted(text)}: a margin is positive, and goes with == and != only")
     return claim
+
+
+def _quoted(text: str) -> str:
+    return repr(printable(text, longest=300))
 
 
 class _Reader:
@@ -127,7 +136,7 @@ class _Reader:
     def fail(self, expected: str) -> NoReturn:
         rest = self.text[self.at :].strip()
         got = repr(rest[:20]) if rest else "its end"
-        raise InvalidInput(f"the claim {self.text!r}: expected {expected} at character {self.at + 1}, got {got}")
+        raise InvalidInput(f"the claim {_quoted(self.text)}: expected {expected} at character {self.at + 1}, got {got}")
 
     def skip(self) -> None:
         space = _SPACE.match(self.text, self.at)
@@ -160,6 +169,8 @@ class _Reader:
 
     def term(self, factor: float) -> Term:
         if number := self.found(_NUMBER):
+            if not math.isfinite(float(number[0])):
+                self.fail("a number that is finite")
             return Term(factor * float(number[0]), None)
         self.skip()
         start = self.at
@@ -179,7 +190,8 @@ class _Reader:
         if label not in self.labels:
             self.at = start
             raise InvalidInput(
-                f"the claim {self.text!r} speaks of {label!r}, which the study lacks: it has {', '.join(self.labels)}"
+                f"the claim {_quoted(self.text)} speaks of {label!r}, which the study lacks: it has "
+                f"{', '.join(self.labels)}"
             )
         options: dict[str, str] = {}
         while self.found(","):

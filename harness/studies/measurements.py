@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,12 @@ from harness.results.record import Result
 from harness.studies.jobs import Folders, find_result, load
 from harness.studies.planning import Measure, Member, Plan
 from harness.training.health import Health, assess
+from harness.util.reading import read_bounded
+from harness.util.text import printable
 
 __all__ = ["Measurement", "Measurements", "Network", "collect", "is_trained"]
+
+_LARGEST_LOG = 1 << 24
 
 Bits = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -134,8 +139,8 @@ def _network(plan: Plan, member: Member, seed: int, folders: Folders) -> Network
 
 def _log(path: Path) -> tuple[dict[str, float], ...]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = read_bounded(path, _LARGEST_LOG).decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
         return tuple({name: float(value) for name, value in row.items() if value} for row in rows)
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidInput(f"the training log {path} cannot be read: {error}") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InvalidInput(f"the training log {path} cannot be read: {printable(error, longest=300)}") from error

@@ -6,20 +6,22 @@ A report is made of results and of these notes, so that it comes out the same wh
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import ResultError
 from harness.util.files import write_atomically
+from harness.util.reading import parse_json, read_bounded
+from harness.util.text import printable
+from harness.util.validation import Record
 
 __all__ = ["Session", "begin", "note", "read"]
 
 _NAME = "run.json"
+_LARGEST = 1 << 24
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(Record):
     """One time that the study was run and something was missing.
 
     Attributes:
@@ -49,15 +51,16 @@ def read(output: Path) -> tuple[Session, ...]:
     if not path.exists():
         return ()
     try:
-        return tuple(Session(**entry) for entry in json.loads(path.read_text(encoding="utf-8")))
+        return tuple(Session(**entry) for entry in parse_json(read_bounded(path, _LARGEST)))
     except (OSError, ValueError, TypeError) as error:
-        raise ResultError(f"the notes {path} are damaged ({error}): delete them, nothing else is lost") from error
+        reason = printable(" ".join(str(error).split()), longest=300)
+        raise ResultError(f"the notes {path} are damaged ({reason}): delete them, nothing else is lost") from error
 
 
 def begin(output: Path, *, command: str | None, device: str, workers: int) -> Session:
     """Note that a session begins."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    session = Session(command, started, device, workers)
+    session = Session(command=command, started=started, device=device, workers=workers)
     _write(output, (*read(output), session))
     return session
 
@@ -65,10 +68,11 @@ def begin(output: Path, *, command: str | None, device: str, workers: int) -> Se
 def note(output: Path, *, jobs: int, seconds: float, cpu_seconds: float, ended: bool = False) -> None:
     """Note how far the session at work has come."""
     *earlier, last = read(output)
-    come = replace(last, jobs=jobs, seconds=round(seconds, 1), cpu_seconds=round(cpu_seconds, 1), ended=ended)
+    changed = {"jobs": jobs, "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1), "ended": ended}
+    come = last.model_copy(update=changed)
     _write(output, (*earlier, come))
 
 
 def _write(output: Path, sessions: tuple[Session, ...]) -> None:
-    text = json.dumps([asdict(session) for session in sessions], indent=2)
+    text = json.dumps([session.model_dump() for session in sessions], indent=2)
     write_atomically(output / _NAME, (text + "\n").encode())

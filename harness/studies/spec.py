@@ -9,11 +9,15 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import InvalidInput
 from harness.training import Settings
+from harness.util import trust
 from harness.util.choices import BnStatisticsKind
 from harness.util.reading import read_toml
 from harness.util.validation import Record, validate
 
 __all__ = ["LABEL", "ClaimText", "Curve", "Entry", "Search", "Study", "quick", "read"]
+
+_MOST = 1000
+_LARGEST_SEED = (1 << 62) - 1
 
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -55,7 +59,7 @@ class Entry(Record):
 class Curve(Record):
     """Robust accuracy against eps, by a suite that is cheap enough to run at every radius."""
 
-    eps: tuple[Eps, ...] = Field(min_length=1)
+    eps: tuple[Eps, ...] = Field(min_length=1, max_length=_MOST)
     suite: str = "pgd-20"
 
 
@@ -75,8 +79,11 @@ class Search(Record):
 
     @model_validator(mode="after")
     def _several(self) -> Self:
-        if max(len(self.learning_rate), 1) * max(len(self.weight_decay), 1) < 2:
-            raise ValueError("expected at least two combinations: list several learning_rate or weight_decay")
+        combinations = max(len(self.learning_rate), 1) * max(len(self.weight_decay), 1)
+        if not 2 <= combinations <= _MOST:
+            raise ValueError(
+                f"expected at least two combinations, and at most {_MOST}: list several learning_rate or weight_decay"
+            )
         return self
 
 
@@ -117,8 +124,8 @@ class Study(Record):
     test_dataset: str | None = None
     architecture: str | None = None
     threat: str | None = None
-    regimes: tuple[str, ...] = ()
-    entry: tuple[Entry, ...] = ()
+    regimes: tuple[str, ...] = Field(default=(), max_length=_MOST)
+    entry: tuple[Entry, ...] = Field(default=(), max_length=_MOST)
     seeds: int | tuple[int, ...] = 3
     training: dict[str, Any] = Field(default_factory=dict)
     keep: Literal["last", "best"] = "last"
@@ -127,7 +134,7 @@ class Study(Record):
     bn_stats: tuple[BnStatisticsKind, ...] = Field(default=("stored",), min_length=1)
     limit: int | None = Field(default=None, ge=1)
     train_limit: int | None = Field(default=None, ge=2)
-    claim: tuple[ClaimText, ...] = ()
+    claim: tuple[ClaimText, ...] = Field(default=(), max_length=_MOST)
     minimal_effect: float = Field(default=0.0, ge=0)
     search: Search | None = None
 
@@ -140,9 +147,11 @@ class Study(Record):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, seeds: int | tuple[int, ...]) -> tuple[int, ...]:
+        if (seeds if isinstance(seeds, int) else len(seeds)) > _MOST:
+            raise ValueError(f"expected at most {_MOST} seeds")
         listed = tuple(range(seeds)) if isinstance(seeds, int) else seeds
-        if not listed or min(listed) < 0 or len(set(listed)) != len(listed):
-            raise ValueError("expected how many seeds, or a list of different ones, none below 0")
+        if not listed or not 0 <= min(listed) <= max(listed) <= _LARGEST_SEED or len(set(listed)) != len(listed):
+            raise ValueError(f"expected how many seeds, or a list of different ones, from 0 to {_LARGEST_SEED}")
         return listed
 
     def entries(self) -> tuple[Entry, ...]:
@@ -168,6 +177,7 @@ def read(path: str | Path) -> Study:
         raise InvalidInput(f"cannot read the study {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(f"the study {path} is not valid TOML: {error}") from error
+    trust.check_named_in(table, f"the study {path}")
     table.setdefault("name", path.stem)
     return _beside(validate(Study, table, f"the study {path}"), path.parent)
 

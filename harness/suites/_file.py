@@ -7,10 +7,13 @@ from typing import Any
 
 from harness.errors import InvalidInput
 from harness.suites._base import Step, Suite
+from harness.util import trust
 from harness.util.reading import read_toml
 from harness.util.user_file import is_in_file
 
 __all__ = ["read"]
+
+_MOST_STEPS = 1000
 
 
 def read(path: Path) -> Suite:
@@ -26,8 +29,11 @@ def read(path: Path) -> Suite:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read the suite {path}: {error}") from error
     tables = content.get("step")
+    trust.check_named_in(content, f"the suite {path}", path.parent)
     if set(content) != {"step"} or not isinstance(tables, list) or not tables:
         raise InvalidInput(f"the suite {path} must consist of [[step]] tables, got {sorted(content) or 'nothing'}")
+    if len(tables) > _MOST_STEPS or not all(isinstance(table, dict) for table in tables):
+        raise InvalidInput(f"the suite {path} must consist of at most {_MOST_STEPS} [[step]] tables")
     steps: list[Step] = []
     for position, table in enumerate(tables):
         step = _step(dict(table), path, position)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput
 from harness.threat import norms
+from harness.util.text import printable
 from harness.util.user_file import is_in_file
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ _LEVELS = 255
 def _value(eps: str) -> float:
     parts = eps.split("/")
     if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
-        raise InvalidInput(f"eps must be a number or fraction such as 8/255, 0 or more, got {eps!r}")
+        raise InvalidInput(f"eps must be a number or fraction such as 8/255, 0 or more, got {printable(eps)!r}")
     try:
         value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(eps)
     except OverflowError:

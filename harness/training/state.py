@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +10,13 @@ from typing import Any
 
 import torch
 
-from harness.errors import InvalidInput
+from harness.errors import CheckpointError, InvalidInput
 from harness.util.files import write_atomically
+from harness.weights import read_plain
 
 __all__ = ["StateFile"]
+
+_NAMES = {"epoch", "model", "average", "best", "best_epoch", "best_score", "optimizers", "log"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class StateFile:
         if self.path is None or not self.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            state = read_plain(self.path)
+        except CheckpointError as error:
             raise InvalidInput(f"the training state {self.path} is damaged; delete it to begin anew") from error
+        if type(state) is not dict or not state.keys() >= _NAMES:
+            raise InvalidInput(f"the training state {self.path} is damaged; delete it to begin anew")
         return state
 
     def save(self, state: dict[str, Any]) -> None:

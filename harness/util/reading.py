@@ -7,13 +7,36 @@ import math
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parse_json", "read_bounded", "read_toml"]
+__all__ = ["open_bounded", "parse_json", "read_bounded", "read_lines", "read_toml"]
 
 _LARGEST_INTEGER = 1 << 64
 _MOST_DOTS = 100
+
+
+@contextmanager
+def open_bounded(path: Path, most: int) -> Iterator[tuple[BufferedReader, int]]:
+    """A regular file of at most ``most`` bytes, and its size.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or a pipe, a device or a folder.
+    """
+    # without waiting for the other end of a pipe
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        raise ValueError("it is no regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        if about.st_size > most:
+            raise ValueError(f"it has {about.st_size:,} bytes, at most {most:,} are expected")
+        yield file, about.st_size
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -23,18 +46,22 @@ def read_bounded(path: Path, most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is larger, or a pipe, a device or a folder.
     """
-    # without waiting for the other end of a pipe
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("it is no regular file")
-        if about.st_size > most:
-            raise ValueError(f"it has {about.st_size:,} bytes, at most {most:,} are expected")
+    with open_bounded(path, most) as (file, _):
         content = file.read(most + 1)
     if len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return content
+
+
+def read_lines(path: Path, *, most: int = 1 << 22) -> list[str]:
+    """The lines of a text in UTF-8, without spaces around them and without the empty ones.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than ``most`` bytes, no regular file, or no such text.
+    """
+    lines = (line.strip() for line in read_bounded(path, most).decode("utf-8").splitlines())
+    return [line for line in lines if line]
 
 
 def parse_json(content: bytes, *, deepest: int = 32) -> Any:

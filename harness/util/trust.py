@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -25,6 +26,7 @@ from harness.util.source_text import source_files, source_sha256
 from harness.util.text import printable
 
 __all__ = [
+    "check_named_in",
     "check_trusted",
     "local_sources",
     "named_path",
@@ -33,6 +35,9 @@ __all__ = [
     "trust",
     "trusting",
 ]
+
+_CODE = re.compile(r"(\S+\.py):\w+(:\S+)?")
+"""``FILE.py:NAME``, or a threat model of a norm of that form."""
 
 _LARGEST_STORE = 4 << 20
 _LARGEST_SOURCE = 1 << 20
@@ -115,6 +120,29 @@ def check_trusted(sha256: str, file: str | Path, named_by: str) -> None:
         )
 
 
+def check_named_in(table: object, named_by: str, folder: Path = Path()) -> None:
+    """Find out before code is run that a file names some, anywhere, which the user has not named.
+
+    Args:
+        table: what the file holds. folder: where paths in it begin.
+
+    Raises:
+        InvalidInput: as `check_trusted`.
+    """
+    level = [table]
+    while level:
+        inner: list[object] = []
+        for part in level:
+            if isinstance(part, dict):
+                inner += part.values()
+            elif isinstance(part, list | tuple):
+                inner += part
+            elif isinstance(part, str) and (named := _CODE.fullmatch(part)):
+                file = folder / Path(named[1]).expanduser()
+                check_trusted(sources_sha256(file), file, named_by)
+        level = inner
+
+
 @contextmanager
 def trusting() -> Iterator[None]:
     """Within it all code may be run that anything names, and is remembered."""
@@ -128,11 +156,10 @@ def trusting() -> Iterator[None]:
 def _stored() -> dict[str, str]:
     path = store()
     try:
-        facts = path.stat()
-        if facts.st_size > _LARGEST_STORE or (hasattr(os, "getuid") and facts.st_uid != os.getuid()):
+        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
             return {}
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_bounded(path, _LARGEST_STORE).decode("utf-8").splitlines()
+    except (OSError, ValueError):
         return {}
     pairs = (line.partition("  ") for line in lines)
     return {entry: where for entry, _, where in pairs if where}

@@ -16,8 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import InvalidInput, UnknownName
+from harness.util.reading import read_bounded
+from harness.util.text import printable
 
 __all__ = ["from_file", "importable", "is_in_file", "load_file", "one_line"]
+
+_LARGEST = 1 << 24
 
 _FOLDERS: set[Path] = set()
 """Folders whose modules may be in the module table."""
@@ -55,7 +59,8 @@ def load_file(file: str | Path) -> ModuleType:
     Raises:
         InvalidInput: no such file, or it fails to run.
     """
-    path, source = Path(file).expanduser().resolve(), _source(file)
+    source = _source(file)
+    path = Path(file).expanduser().resolve()
     # a name of its own, so that `if __name__ == "__main__"` and installed modules stay out of it; with the content in
     # the name an edited file is run again
     name = f"_user_file_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
@@ -76,11 +81,13 @@ def load_file(file: str | Path) -> ModuleType:
 
 def _source(file: str | Path) -> bytes:
     try:
-        return Path(file).expanduser().read_bytes()
+        return read_bounded(Path(file).expanduser(), _LARGEST)
     except FileNotFoundError as error:
         raise InvalidInput(f"there is no file {file}") from error
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InvalidInput(f"cannot read {file}: {error}") from error
 
 
 class _Loader(SourceLoader):
@@ -130,4 +137,4 @@ def _hide(folder: Path) -> dict[str, ModuleType]:
 
 def one_line(error: BaseException) -> str:
     """Kind and text of somebody else's error, without line breaks."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()), longest=1000)

@@ -39,6 +39,8 @@ def validate(
     Raises:
         HarnessError: the first problem: an unknown field with the nearest known one, or a wrong value.
     """
+    if not isinstance(table, Mapping):
+        raise raises(f"{what}: expected a table of fields, got a value of type {type(table).__name__}")
     try:
         return kind.model_validate(dict(table), strict=strict or None)
     except ValidationError as error:

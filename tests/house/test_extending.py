@@ -24,6 +24,7 @@ from harness.models.sources import forms
 from harness.results import formats, leaderboard, store
 from harness.threat import ThreatModel
 from harness.util import plugins
+from harness.util.trust import trusting
 from tests.house._tree import ROOT
 from tests.results.records import make_result, make_verdicts
 from tests.support import linear_model
@@ -126,7 +127,8 @@ class TestPage:
 def test_attack(named: Named, files: Path) -> None:
     attack = named("harness.attacks")
     (files / "mine.toml").write_text(f'[[step]]\nattack = "{attack}"\ntries = 30\n')
-    result = evaluated(suite="mine.toml", threat="Linf:0.3")
+    with trusting():
+        result = evaluated(suite="mine.toml", threat="Linf:0.3")
     (step,) = result.steps
     assert step.name == "random-points"
     assert 0 < step.after < step.before
@@ -136,7 +138,8 @@ def test_attack(named: Named, files: Path) -> None:
 
 def test_attack_in_several_processes(files: Path) -> None:
     (files / "mine.toml").write_text('[[step]]\nattack = "random_points.py:random_points"\ntries = 30\n')
-    one, two = (evaluated(suite="mine.toml", threat="Linf:0.3", workers=workers) for workers in (1, 2))
+    with trusting():
+        one, two = (evaluated(suite="mine.toml", threat="Linf:0.3", workers=workers) for workers in (1, 2))
     assert one.robust_acc == two.robust_acc < 1
 
 
@@ -151,7 +154,8 @@ def test_suite_in_toml(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # the attack's file is found beside the suite, wherever the command is given
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    suite = suites.get(str(files / "random_then_pgd.toml"), ThreatModel("Linf", "0.1"))
+    with trusting():  # which is remembered
+        suite = suites.get(str(files / "random_then_pgd.toml"), ThreatModel("Linf", "0.1"))
     assert [(step.name, step.parameters) for step in suite.steps] == [
         ("random-points", {"tries": 100}),
         ("pgd", {"steps": 20, "restarts": 1}),

@@ -14,7 +14,7 @@ from tests.house._tree import ROOT, imported, modules, parse, room
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors"),
     ("settings", "util"),
-    ("threat",),
+    ("threat", "weights"),
     ("audit",),
     ("attacks", "datasets", "models", "regimes", "results"),
     ("backends", "boards", "suites"),

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from harness.checkpoints.reading import Other, StoredTensor, open_weights, open_weights_or_shards, source_sha256
 from harness.errors import CheckpointError
+from harness.weights import Other, StoredTensor, open_weights, open_weights_or_shards, source_sha256
 
 ROW = torch.arange(12.0).reshape(3, 4)
 

@@ -7,9 +7,10 @@ second copies of a network cost nothing.
 
 from __future__ import annotations
 
-from harness.checkpoints.reading._file import WeightsFile, open_regular, open_weights
-from harness.checkpoints.reading._shards import open_weights_or_shards, source_sha256
-from harness.checkpoints.reading._values import Other, StoredTensor, Value, kind_of
+from harness.weights._file import WeightsFile, open_regular, open_weights
+from harness.weights._plain import read_plain
+from harness.weights._shards import open_weights_or_shards, source_sha256
+from harness.weights._values import Other, StoredTensor, Value, kind_of
 
 __all__ = [
     "Other",
@@ -20,5 +21,6 @@ __all__ = [
     "open_regular",
     "open_weights",
     "open_weights_or_shards",
+    "read_plain",
     "source_sha256",
 ]

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.reading._file import WeightsFile, open_regular, open_weights
-from harness.checkpoints.reading._opcodes import Unpickled
-from harness.checkpoints.reading._values import Storage, StoredTensor
 from harness.errors import CheckpointError
 from harness.util.text import printable
+from harness.weights._file import LARGEST, WeightsFile, open_regular, open_weights
+from harness.weights._opcodes import Unpickled
+from harness.weights._values import Storage, StoredTensor
 
 __all__ = ["open_weights_or_shards", "source_sha256", "weights_files"]
 
@@ -94,7 +94,7 @@ def source_sha256(path: Path) -> str:
     """SHA-256 of a file; of several, of the list of their hashes and names."""
     hashes = {}
     for file in weights_files(path):
-        with file.open("rb") as stream:
+        with open_regular(file, largest=LARGEST) as (stream, _):
             hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
     if len(hashes) == 1:
         return next(iter(hashes.values()))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.checkpoints.reading._values import DTYPES, Other, Storage, StoredTensor, Value
+from harness.weights._values import DTYPES, Other, Storage, StoredTensor, Value
 
 __all__ = ["KNOWN", "Broken", "Global", "TypedStorage", "rebuilt", "storage_of"]
 

@@ -7,9 +7,9 @@ import zipfile
 from io import BytesIO
 from typing import IO
 
-from harness.checkpoints.reading._opcodes import Unpickled, follow
-from harness.checkpoints.reading._rebuild import Broken
-from harness.checkpoints.reading._values import Storage
+from harness.weights._opcodes import Unpickled, follow
+from harness.weights._rebuild import Broken
+from harness.weights._values import Storage
 
 __all__ = ["ARCHIVE", "Archive"]
 

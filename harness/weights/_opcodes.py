@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from harness.checkpoints.reading._rebuild import KNOWN, Broken, Global, TypedStorage, rebuilt, storage_of
-from harness.checkpoints.reading._values import Other, Storage, Value
+from harness.weights._rebuild import KNOWN, Broken, Global, TypedStorage, rebuilt, storage_of
+from harness.weights._values import Other, Storage, Value
 
 __all__ = ["Unpickled", "follow"]
 

@@ -8,15 +8,16 @@ from typing import IO, Any
 
 import torch
 
-from harness.checkpoints.reading._opcodes import Unpickled
-from harness.checkpoints.reading._rebuild import Broken
-from harness.checkpoints.reading._values import Storage, StoredTensor
+from harness.weights._opcodes import Unpickled
+from harness.weights._rebuild import Broken
+from harness.weights._values import Storage, StoredTensor
 
 __all__ = ["Safetensors"]
 
 _LARGEST_HEADER = 10 << 20
 _LENGTH = 8
 _MOST_DIMENSIONS = 64
+_MOST_TENSORS = 20_000
 _METADATA = "__metadata__"
 _DTYPES = {
     "BOOL": torch.bool,
@@ -62,6 +63,8 @@ class Safetensors:
         if type(header) is not dict:
             raise Broken("a damaged file (its header is no table)")
         metadata = header.pop(_METADATA, {})
+        if len(header) > _MOST_TENSORS:
+            raise Broken(f"a file of {len(header):,} tensors, more than the {_MOST_TENSORS:,} that are read")
         self.metadata: dict[str, Any] = metadata if type(metadata) is dict else {}
         self._stream = stream
         self._begin = _LENGTH + length

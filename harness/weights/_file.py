@@ -14,18 +14,18 @@ from typing import IO, Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.checkpoints.reading._archive import ARCHIVE, Archive
-from harness.checkpoints.reading._legacy import Legacy
-from harness.checkpoints.reading._opcodes import Unpickled
-from harness.checkpoints.reading._rebuild import Broken
-from harness.checkpoints.reading._safetensors import Safetensors
-from harness.checkpoints.reading._values import Storage, StoredTensor, Value
 from harness.errors import CheckpointError
 from harness.util.text import printable
+from harness.weights._archive import ARCHIVE, Archive
+from harness.weights._legacy import Legacy
+from harness.weights._opcodes import Unpickled
+from harness.weights._rebuild import Broken
+from harness.weights._safetensors import Safetensors
+from harness.weights._values import Storage, StoredTensor, Value
 
-__all__ = ["WeightsFile", "open_regular", "open_weights"]
+__all__ = ["LARGEST", "WeightsFile", "open_regular", "open_weights"]
 
-_LARGEST = 16 << 30
+LARGEST = 16 << 30
 """A larger file is refused before anything of it is read."""
 
 _METADATA = "harness"
@@ -101,10 +101,11 @@ def open_regular(path: Path, *, largest: int) -> Iterator[tuple[BufferedReader, 
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"{path} is no file but a folder, pipe or device")
     with os.fdopen(descriptor, "rb") as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise CheckpointError(f"{path} is no file but a folder, pipe or device")
         if facts.st_size == 0:
             raise CheckpointError(f"{path} is empty")
         if facts.st_size > largest:
@@ -124,7 +125,7 @@ def open_weights(path: Path, *, safetensors_format: bool | None = None) -> Itera
     """
     if safetensors_format is None:
         safetensors_format = path.suffix == ".safetensors"
-    with open_regular(path, largest=_LARGEST) as (stream, size):
+    with open_regular(path, largest=LARGEST) as (stream, size):
         try:
             source, metadata = _opened(stream, size, safetensors_format)
         except Broken as error:

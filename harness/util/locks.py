@@ -1,0 +1,81 @@
+"""One process at a time: a lock that a file stands for, and that whoever holds it gives up however it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness.errors import StorageError, system_error
+
+__all__ = ["alone"]
+
+
+@contextmanager
+def alone(path: Path, *, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Wait until no other process is within it for the same ``path``; the file is there only meanwhile.
+
+    The system gives the lock up when its owner ends, so that a killed process blocks nobody. Where a file system or
+    machine has no such locks, nothing is waited for.
+
+    Args:
+        waiting: called once with the process number of the owner, if it has to be waited for.
+
+    Raises:
+        StorageError: the file cannot be made.
+    """
+    descriptor = _acquired(path, waiting)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before it is given up, so that whoever waits for it sees that it is another file now
+        os.close(descriptor)
+
+
+def _acquired(path: Path, waiting: Callable[[str], object]) -> int:
+    told = False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot write {path.parent}: {system_error(error)}; choose another folder") from error
+        try:
+            if not _lock(descriptor, wait=told):
+                waiting(os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown")
+                told = True
+                _lock(descriptor, wait=True)
+            if _is_still(descriptor, path):
+                with suppress(OSError):  # a full disk is no reason not to have the lock
+                    os.truncate(descriptor, 0)
+                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether the lock was taken, or there are no locks here."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the file that was opened is the one at ``path``; its owner may have removed it meanwhile."""
+    with suppress(OSError):
+        opened, there = os.fstat(descriptor), path.stat()
+        return (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
+    return False
