@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
+from harness import models
 from harness.checkpoints._hub import fetch_checkpoint, is_on_hub
 from harness.checkpoints._manifest import SUFFIXES, Manifest, manifest_path, read_manifest
 from harness.errors import CheckpointError, UnknownName
@@ -45,7 +46,7 @@ def folders(checkpoint_dir: str | Path | None = None) -> tuple[Path, ...]:
 
 def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
     """The weights file that ``name`` means: a path, a file's name with or without its suffix, or ``hf:ORG/REPO``, which
-    is fetched.
+    is fetched. A name of a network that comes with its weights (`harness.models.is_complete`) is returned as it is.
 
     Raises:
         CheckpointError: it looks like a path and there is no such file.
@@ -53,6 +54,8 @@ def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
     """
     if is_on_hub(name):
         return fetch_checkpoint(str(name))
+    if models.is_complete(str(name)):
+        return Path(name)
     asked = Path(name).expanduser()
     is_path = asked.is_absolute() or len(asked.parts) > 1
     # a bare name means a file of the current folder only if it is one, suffix and all

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from harness import models
 from harness.checkpoints._building import build
 from harness.checkpoints._code import code_of, runnable
 from harness.checkpoints._manifest import Manifest, Parent, build_manifest, manifest_path, read_manifest
@@ -20,6 +23,7 @@ from harness.models import Model
 from harness.util.choices import FileFormat
 from harness.util.files import write_together
 from harness.util.text import printable
+from harness.util.user_file import one_line
 from harness.weights import StoredTensor, WeightsFile, kind_of, open_regular, open_weights
 
 __all__ = ["Checkpoint", "fill", "load", "save", "weights_sha256"]
@@ -71,6 +75,9 @@ def weights_sha256(model: nn.Module) -> str:
 def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: str = "cpu") -> Checkpoint:
     """Load a checkpoint by path or name (`find`), checked against its manifest in every respect.
 
+    A network that comes with its weights (``onnx:FILE``, ``FILE.pt2``, ``timm:NAME``, ``torchvision:NAME``) is taken as
+    it is, without being registered.
+
     Where its architecture is a user's own file, that code is run only if it is trusted (`harness.util.trust`).
 
     Raises:
@@ -78,6 +85,8 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
         CheckpointError: no manifest, another hash, a damaged file, objects in it, code that has changed or is not
             trusted, or tensors that do not fit the architecture (the error lists what differs).
     """
+    if models.is_complete(str(name)):
+        return _as_it_comes(str(name), device)
     path = find(name, checkpoint_dir)
     beside = manifest_path(path)
     if not beside.is_file():
@@ -115,6 +124,52 @@ def load(name: str | Path, *, checkpoint_dir: str | Path | None = None, device: 
     if parameters != manifest.parameters:
         raise CheckpointError(f"{path} has {parameters} parameters, its manifest says {manifest.parameters}")
     return Checkpoint(path, manifest, model.eval().to(device))
+
+
+def _as_it_comes(name: str, device: str) -> Checkpoint:
+    """A checkpoint of a network that comes with its weights; its manifest is what registering it would write."""
+    made = models.complete(name)
+    source = (
+        name if made.file is None else f"{name.partition(':')[0]}:{made.file.name}" if ":" in name else made.file.name
+    )
+    model = Model(
+        made.network,
+        architecture=source,
+        classes=made.classes,
+        shape=made.shape,
+        norm_layer=models.OWN,
+        normalization=made.normalization,
+    ).eval()
+    _check_answers(model, name)
+    label = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(name.rpartition(":")[2]).name).strip("-.") or "model"
+    fields: dict[str, Any] = {
+        "name": label,
+        "file": f"{label}.safetensors",
+        "sha256": hashlib.sha256(pack(model.network, {}, safetensors_format=True)).hexdigest(),
+        "weights_sha256": weights_sha256(model),
+        "architecture": source,
+        "classes": made.classes,
+        "shape": made.shape,
+        "normalization": made.normalization,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "source": source,
+        "source_sha256": None if made.file is None else _file_sha256(made.file),
+    }
+    check_finite(model.network.state_dict(), name)
+    return Checkpoint(Path(name), build_manifest(f"cannot use {name}", fields), model.to(device))
+
+
+def _check_answers(model: Model, name: str) -> None:
+    """Refuse a network that does not return logits for batches of any size."""
+    for images in (1, 3):
+        try:
+            with torch.no_grad():
+                found = model(torch.zeros(images, *model.shape))
+        except Exception as error:  # a network of anybody's
+            raise CheckpointError(f"{name} fails on {images} images: {one_line(error)}") from error
+        if tuple(found.shape) != (images, model.classes):
+            expected = [images, model.classes]
+            raise CheckpointError(f"{name} returned {list(found.shape)} for {images} images, expected {expected}")
 
 
 def _file_sha256(path: Path) -> str:

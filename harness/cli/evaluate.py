@@ -86,7 +86,8 @@ _GROUPS: dict[str, list[str]] = {
     required=True,
     metavar="NAME",
     help="A path or a registered name, such as bn_ft.pt; a pattern ('bn_*'), a folder, or a .txt file that lists "
-    "them. May be given several times.",
+    "them; a network with its weights: hf:ORG/REPO, timm:NAME, torchvision:NAME, onnx:FILE, FILE.pt2. May be given "
+    "several times.",
 )
 @options.checkpoint_dir
 @options.trust_code

@@ -19,7 +19,17 @@ from harness.models._base import Model, Network, Normalization, Recipe, Shape
 from harness.models._functions import Function, as_module
 from harness.models._groups import in_group, layer_groups
 from harness.models.norm_layers import NormLayer
-from harness.models.sources import OWN, Foreign, foreign, forms, found_elsewhere, is_foreign, own_arguments
+from harness.models.sources import (
+    OWN,
+    Foreign,
+    complete,
+    foreign,
+    forms,
+    found_elsewhere,
+    is_complete,
+    is_foreign,
+    own_arguments,
+)
 from harness.util import plugins
 from harness.util.literals import checked_arguments
 from harness.util.source_text import source_sha256
@@ -34,8 +44,10 @@ __all__ = [
     "Shape",
     "as_module",
     "build",
+    "complete",
     "forms",
     "in_group",
+    "is_complete",
     "layer_groups",
     "names",
 ]

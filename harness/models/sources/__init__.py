@@ -1,7 +1,8 @@
 """Networks from elsewhere, all with fresh weights: one file a source, called by its name before the colon.
 
 A source is a function ``(name, classes, shape, norm) -> Foreign``: the network, and the name of the norm layer that it
-was given where it takes one. A source whose networks have arguments of their own takes them as ``**arguments``.
+was given where it takes one. A source whose networks have arguments of their own takes them as ``**arguments``. A
+source of networks with weights has a function ``complete``, from the name to a `Complete`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness.errors import HarnessError, InvalidInput, UnknownName
 from harness.models._base import Shape
 from harness.models.norm_layers import NormLayer
-from harness.models.sources._base import OWN, Foreign
+from harness.models.sources._base import OWN, Complete, Foreign
 from harness.models.sources._calls import own_arguments
 from harness.util import plugins
 from harness.util.literals import listed_arguments
 from harness.util.user_file import is_in_file, one_line
 
-__all__ = ["OWN", "Foreign", "foreign", "forms", "found_elsewhere", "is_foreign", "own_arguments"]
+__all__ = [
+    "OWN",
+    "Complete",
+    "Foreign",
+    "complete",
+    "foreign",
+    "forms",
+    "found_elsewhere",
+    "is_complete",
+    "is_foreign",
+    "own_arguments",
+]
 
 _FILE = "file"
+_SUFFIXES = {".onnx": "onnx", ".pt2": "pt2"}
+"""Files that are known by their names -> the source that reads them."""
 
 
 def forms() -> dict[str, str]:
@@ -54,6 +68,37 @@ def found_elsewhere(name: str) -> list[str]:
 def is_foreign(architecture: str) -> bool:
     """Whether the name says where a network comes from."""
     return ":" in architecture or architecture.endswith(".py")
+
+
+def is_complete(name: str) -> bool:
+    """Whether a name means a network together with its weights: ``onnx:FILE``, ``FILE.pt2``, ``timm:NAME``, ..."""
+    return _source_of(name) is not None
+
+
+def complete(name: str) -> Complete:
+    """The network with weights that a name means.
+
+    Raises:
+        UnknownName, InvalidInput: it is not there, or cannot be used.
+        HarnessError: a package is missing, or weights cannot be fetched.
+    """
+    found = _source_of(name)
+    if found is None:
+        raise InvalidInput(f"{name} names no network with its weights")
+    source, rest = found
+    made: Complete = importlib.import_module(f"{__name__}.{source}").complete(rest)
+    return made
+
+
+def _source_of(name: str) -> tuple[str, str] | None:
+    """The source of complete networks that a name begins with, or that reads files of its suffix, and the rest."""
+    source, colon, rest = name.partition(":")
+    by_suffix = next((known for suffix, known in _SUFFIXES.items() if name.endswith(suffix)), None)
+    if not colon and by_suffix is not None:
+        return by_suffix, name
+    if not colon or not plugins.is_own(__name__, source):
+        return None
+    return (source, rest) if hasattr(importlib.import_module(f"{__name__}.{source}"), "complete") else None
 
 
 def foreign(

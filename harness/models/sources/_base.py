@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from torch import nn
 
 from harness.errors import HarnessError, InvalidInput, nearest
-from harness.models._base import Normalization, Recipe
+from harness.models._base import Normalization, Recipe, Shape
 
-__all__ = ["OWN", "Foreign", "library", "need_colour", "similar"]
+__all__ = ["OWN", "Complete", "Foreign", "agreeing", "fetching", "library", "need_colour", "similar"]
 
 OWN = "own"
 """Stands for the norm layers that an architecture has by itself."""
@@ -37,6 +39,35 @@ class Foreign(NamedTuple):
     recipe: Recipe | None = None
 
 
+class Complete(NamedTuple):
+    """A network that comes with its weights, and says what it takes and returns.
+
+    Attributes:
+        classes: how many it knows. shape: of its images. normalization: what has to be done to images in [0, 1] first.
+        file: where it was read from; None where it is no file of the user's.
+    """
+
+    network: nn.Module
+    classes: int
+    shape: Shape
+    normalization: Normalization | None
+    file: Path | None = None
+
+
+def agreeing(complete: Complete, architecture: str, classes: int, shape: Shape) -> Foreign:
+    """A complete network as one that was asked for.
+
+    Raises:
+        InvalidInput: another number of classes or another image shape was asked for.
+    """
+    if (complete.classes, tuple(complete.shape)) != (classes, tuple(shape)):
+        raise InvalidInput(
+            f"{architecture} knows {complete.classes} classes of images of shape {list(complete.shape)}, not {classes} "
+            f"of {list(shape)}"
+        )
+    return Foreign(complete.network)
+
+
 def library(name: str) -> ModuleType:
     """The module ``name`` of a package that may be missing.
 
@@ -49,6 +80,23 @@ def library(name: str) -> ModuleType:
         package = name.partition(".")[0]
         raise HarnessError(
             f"{package} could not be imported ({error}); install it with: pip install {package}"
+        ) from error
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Whatever keeps a library from getting weights, as one sentence.
+
+    Raises:
+        HarnessError: anything that was raised inside.
+    """
+    try:
+        yield
+    except Exception as error:  # errors of the library, of its transport and of the system
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise HarnessError(
+            f"the weights of {name} are not on this machine and could not be fetched ({reason}): register a file of "
+            f"them with 'harness import FILE --name NAME --architecture {name}'"
         ) from error
 
 

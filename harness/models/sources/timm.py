@@ -7,10 +7,10 @@ from typing import Any
 from harness.errors import UnknownName
 from harness.models._base import Normalization, Recipe, Shape
 from harness.models.norm_layers import NormLayer
-from harness.models.sources._base import Foreign, library, similar
+from harness.models.sources._base import Complete, Foreign, fetching, library, similar
 from harness.util.literals import listed_arguments
 
-__all__ = ["known_names", "timm"]
+__all__ = ["complete", "known_names", "timm"]
 
 
 def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
@@ -25,6 +25,19 @@ def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arg
     network = package.create_model(name, pretrained=False, **chosen)
     recipe = Recipe("import timm\n", f"timm.create_model({name!r}, {listed_arguments(chosen)})")
     return Foreign(network, usual_normalization=_normalization(settings, shape[0]), recipe=recipe)
+
+
+def complete(name: str) -> Complete:
+    """The model ``name`` with the weights that timm has for it, which are fetched where they are not there."""
+    package = library("timm")
+    if not package.is_model(name):
+        raise UnknownName("timm architecture", name, similar(name, package.list_models()))
+    with fetching(f"timm:{name}"):
+        network = package.create_model(name, pretrained=True)
+    settings = network.pretrained_cfg
+    channels, height, width = settings["input_size"]
+    normalization = Normalization(tuple(settings["mean"]), tuple(settings["std"]))
+    return Complete(network, int(network.num_classes), (channels, height, width), normalization)
 
 
 def known_names() -> list[str]:
