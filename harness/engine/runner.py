@@ -25,7 +25,7 @@ from harness.backends.equivalence import chosen
 from harness.backends.passes import Tally
 from harness.engine import executors, preflight
 from harness.engine.executors import Executor
-from harness.engine.malloc import keep_freed_memory
+from harness.engine.malloc import keep_freed_memory, return_freed_memory
 from harness.engine.points import points_of
 from harness.engine.scheduling import parallel_runs, rebalance, shares, split, stop_points
 from harness.engine.snapshots import CleanLogits, Part, State
@@ -97,8 +97,11 @@ def run(
     dtype = dtype if dtype == torch.float64 else torch.float32
     x = cast(x, dtype)
     pool = Pool(x, y, sample_keys(x), names)
-    # many images are read one batch after the other; a heap that gives nothing back grows with all of them
-    kept = device.type == "cpu" and not isinstance(x, StoredImages) and keep_freed_memory()
+    kept = False
+    if isinstance(x, StoredImages):
+        return_freed_memory()
+    elif device.type == "cpu":
+        kept = keep_freed_memory()
     state = State(folder)
     saved = state.pool()
     pinned = None if saved is None else (saved["backend"], saved["micro_batch"])
@@ -404,6 +407,12 @@ class _SuiteRun:
             self.open.rejected += result.rejected
             self.open.busy_seconds += result.seconds
             self.open.last |= result.last
+        if self.prepared.machine.rows_at_once is not None:
+            # of all tasks together, those of no more samples than of one
+            surviving = self.surviving
+            rows = np.array([row for row in self.open.last if surviving[row]], dtype=np.int64)
+            kept = rows[chosen(self.pool.keys[rows])].tolist()
+            self.open.last = {row: self.open.last[row] for row in kept}
 
     def _close(self, step: Step, attack: attacks.Attack) -> None:
         """Write the record of a finished step."""
