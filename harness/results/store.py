@@ -46,6 +46,9 @@ _VERSION_1 = b'"schema_version": 1,'
 _LARGEST = 1 << 22
 """Bytes of a result file; usual ones have a thousandth of it."""
 
+_LONGEST_NAME = 255
+"""Characters of a file's name."""
+
 _MOST_HEADER = 1 << 16
 """Bytes of what a file of adversarial examples says of itself."""
 
@@ -304,7 +307,7 @@ def _checked(path: Path) -> tuple[Result, bytes]:
 
 def _verdict_content(path: Path, result: Result) -> bytes:
     name = result.samples or ""
-    if not name or Path(name).name != name or printable(name) != name:
+    if not name or Path(name).name != name or printable(name, longest=_LONGEST_NAME) != name:
         raise ResultError(f"the result {path} names no verdicts beside it, got {printable(name)!r}")
     try:
         return read_bounded(path.with_name(name), _verdict_file.largest(result.n))

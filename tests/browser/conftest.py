@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.results import formats, leaderboard
+from harness.results.history import Entry
 from harness.results.record import Result
 from tests.browser.chromium import executable, launched
 
@@ -41,8 +42,10 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     wrong: list[str] = []
     pages: list[tuple[Page, bool]] = []
 
-    def open_page(*results: Result, scripted: bool = True, fragment: str = "", **context: Any) -> Page:
-        boards = leaderboard.boards(results)
+    def open_page(
+        *results: Result, history: Sequence[Entry] = (), scripted: bool = True, fragment: str = "", **context: Any
+    ) -> Page:
+        boards = leaderboard.boards(results, history=history)
         path = tmp_path / "board.html"
         path.write_text(formats.get("html").render(boards[0]), encoding="utf-8")
         page = browser.new_context(java_script_enabled=scripted, **context).new_page()

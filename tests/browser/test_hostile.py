@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from harness.results.history import Entry, entry
 from harness.results.record import Result
 from harness.util.text import printable
 from tests.browser.conftest import Open
@@ -105,9 +108,25 @@ def everywhere(text: str) -> Result:
     return made.model_copy(update=update)
 
 
+def lines(text: str, result: Result) -> list[Entry]:
+    """What a history says of a result, with the text in every field that is free."""
+    made = [entry(action, Path("a.json"), result) for action in ("verified", "retracted")]  # type: ignore[arg-type]
+    said = {
+        "by": text[:200],
+        "reason": text,
+        "label": text,
+        "suite": text,
+        "at": text[:40],
+        "harness_version": text[:40],
+    }
+    other = {"result": text[:200], "successor": text[:200]}
+    return [made[0].model_copy(update=said), made[1].model_copy(update=said | other)]
+
+
 def elements(texts: tuple[str, ...], opened: Open) -> list[str]:
     """The kinds of elements of a page with these texts, after everything on it was used."""
-    page = opened(*(everywhere(text).model_copy(update={"record_id": f"{i:064}"}) for i, text in enumerate(texts)))
+    results = [everywhere(text).model_copy(update={"record_id": f"{i:064}"}) for i, text in enumerate(texts)]
+    page = opened(*results, history=[line for pair in zip(texts, results, strict=True) for line in lines(*pair)])
     for button in page.locator("#board thead button").all():
         if button.is_visible():  # a narrow window shows fewer columns
             button.click()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.audit import kinds
+from harness.results.history import Entry, entry
 from harness.results.record import Result
 from tests.browser.conftest import Open
 from tests.results.records import make_result
@@ -28,6 +30,15 @@ def results() -> list[Result]:
         make_result("natural", robust=3, regime="natural", parent=None, architecture="resnet20"),
         make_result("natural", robust=9, suite="pgd", regime="natural", parent=None, architecture="resnet20"),
         make_result("bn_head_ft", robust=42, clean=99, regime="bn-head-ft"),
+    ]
+
+
+def history() -> list[Entry]:
+    """One result verified, another retracted."""
+    verified, retracted = results()[2], results()[3]
+    return [
+        entry("verified", Path("a.json"), verified, by="a colleague"),
+        entry("retracted", Path("b.json"), retracted, by="its author", reason="trained on the test images"),
     ]
 
 
@@ -194,11 +205,36 @@ def test_nothing_is_cut_off(opened: Open, width: int) -> None:
     assert page.evaluate("document.querySelector('.scroll').scrollWidth") <= width
 
 
+def test_what_was_taken_back_and_who_verified_what(opened: Open) -> None:
+    page = opened(*results(), history=history())
+    assert "natural" in names(page)  # its other result is left
+    assert "retracted by its author: trained on the test images" in page.locator("#history").inner_text()
+    page.locator("th button", has_text="bn_ft").click()
+    assert "by a colleague" in page.locator("tr.evidence").inner_text()
+    page.locator("th button", has_text="bn_head_ft").click()
+    assert "by nobody on record" in page.locator("tr.evidence").first.inner_text()
+
+
+def test_a_curve_in_plot_and_evidence(opened: Open) -> None:
+    radii = [make_result("bn_ft", robust=90 - i, threat=f"Linf:{eps}") for i, eps in enumerate(("0.01", "0.02"))]
+    page = opened(*radii)
+    assert page.locator("figcaption", has_text="Robust accuracy against eps").count() == 1
+    page.locator("th button", has_text="bn_ft").click()
+    assert "90.0 % at 0.01, 89.0 % at 0.02" in page.locator("tr.evidence").inner_text()
+
+
+def test_a_board_without_rows(opened: Open) -> None:
+    taken_back = results()[2]
+    page = opened(taken_back, history=[entry("retracted", Path("a.json"), taken_back, reason="wrong")])
+    assert page.locator("#count").inner_text() == "0 models"
+    assert "wrong" in page.locator("#history").inner_text()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_axe_finds_nothing(opened: Open, scheme: Any, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra browser is not installed")
-    page = opened(*results(), viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = opened(*results(), history=history(), viewport={"width": width, "height": 844}, color_scheme=scheme)
     page.locator("summary").click()
     page.locator("th button", has_text="bn_ft").click()
     found = axe.Axe().run(page).response["violations"]

@@ -12,7 +12,8 @@ from harness.results import store
 from tests.cli.conftest import Harness
 from tests.house._tree import ROOT
 
-SHIPPED = ("--results", str(ROOT / "leaderboards" / "results"))
+SHIPPED_RESULTS = ROOT / "leaderboards" / "results"
+SHIPPED = ("--results", str(SHIPPED_RESULTS))
 
 
 def test_a_pair_of_shipped_checkpoints(harness: Harness) -> None:
@@ -74,6 +75,19 @@ def test_what_is_drawn_is_what_was_stored() -> None:
         delta = np.abs(sample.adversarial - sample.clean).max()
         assert 0.01 < delta <= 0.15 + 1e-5
         assert sample.true != sample.predicted
+
+
+def test_what_is_wrong_without_attack_is_not_drawn() -> None:
+    from harness import evaluation
+    from harness.results.compare import compare
+
+    files = [next(SHIPPED_RESULTS.glob(f"{name}__autoattack__*.json")) for name in ("bn_ft", "bn_scratch")]
+    (pair,) = compare([(store.read(file), store.read_verdicts(file)) for file in files]).pairs
+    verdicts = store.read_verdicts(files[1])
+    wanted = np.intersect1d(pair.first_indices, verdicts.index[verdicts.broken_by >= 0]).tolist()
+    drawn = evaluation.differing_samples(pair, *files, most=1000)
+    assert [sample.index for sample in drawn] == wanted
+    assert len(wanted) < len(pair.first_indices)
 
 
 def test_figures_need_the_examples_and_the_images(harness: Harness, folder: Path) -> None:

@@ -83,6 +83,18 @@ def test_what_cannot_be_verified_is_taken_in_without_that_line(harness: Harness,
     assert len(store.read_all(folder / "board").results) == 1
 
 
+def test_examples_of_a_result_that_cannot_be_verified_are_its_own(harness: Harness, folder: Path) -> None:
+    made = identified(make_result("nobody_has_it"))
+    path = store.save(made, make_verdicts(made), folder / "mine", adversarial=b"some points")
+    path.with_suffix(".safetensors").write_bytes(b"other points")
+    harness("add", str(path), "--results", "board").refused(path.name, "changed after they were written")
+    path.with_suffix(".safetensors").write_bytes(b"x" * (1 << 20))
+    harness("add", str(path), "--results", "board").refused(path.name, "are damaged", "bytes")
+    path.with_suffix(".safetensors").unlink()
+    harness("add", str(path), "--results", "board").refused(path.name, "No such file")
+    assert not (folder / "board").exists()
+
+
 def test_another_result_of_the_same_evaluation_gets_names_of_its_own(harness: Harness, folder: Path) -> None:
     for name, robust in (("a", 40), ("b", 41)):
         path = handed_in(folder / name, robust)
