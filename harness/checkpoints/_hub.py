@@ -63,11 +63,13 @@ def fetch_checkpoint(name: str) -> Path:
         HarnessError: the Hub cannot be reached, or has no such repository or revision.
     """
     repo, revision = _parsed(name)
-    if revision and _COMMIT.fullmatch(revision):
-        for there in sorted(_folder(repo, revision).glob("*.toml")):
-            if read_manifest(there).source == f"hf:{repo}@{revision}":
-                return there.with_suffix(_WEIGHTS)
+    here = _fetched(repo, revision) if revision and _COMMIT.fullmatch(revision) else None
+    if here is not None:
+        return here
     found = _resolved(name, repo, revision)
+    here = _fetched(repo, found.commit)
+    if here is not None:
+        return here
     names = [file for file in found.files if "/" not in file and file.endswith(".toml")]
     names = [file for file in names if f"{file.removesuffix('.toml')}{_WEIGHTS}" in found.files]
     if len(names) != 1:
@@ -121,6 +123,14 @@ def _parsed(name: str) -> tuple[str, str | None]:
 
 def _folder(repo: str, commit: str) -> Path:
     return paths.checkpoints_root() / "hub" / f"{repo.replace('/', '--')}--{commit[:16]}"
+
+
+def _fetched(repo: str, commit: str) -> Path | None:
+    """The weights file of a commit that was fetched before, if it was."""
+    for manifest in sorted(_folder(repo, commit).glob("*.toml")):
+        if read_manifest(manifest).source == f"hf:{repo}@{commit}":
+            return manifest.with_suffix(_WEIGHTS)
+    return None
 
 
 def _resolved(name: str, repo: str, revision: str | None) -> _Repository:

@@ -33,6 +33,7 @@ class Hub:
         self.folder = folder
         self.asked: list[tuple[str, str | None]] = []
         self.pushed: list[Any] = []
+        self.fetched = 0
         self.fails: Exception | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -51,6 +52,7 @@ class Hub:
     def hf_hub_download(self, *, repo_id: str, filename: str, revision: str, local_dir: Path) -> str:
         self._fail()
         assert (repo_id, revision) == (REPO, COMMIT), "everything is fetched from the commit"
+        self.fetched += 1
         path = Path(local_dir) / filename
         path.parent.mkdir(parents=True, exist_ok=True)
         return str(shutil.copy(self.folder / filename, path))
@@ -97,6 +99,9 @@ def test_the_folder_and_the_way_back(evidence: Evidence, hub: Hub) -> None:
 
     point = checkpoints.load(f"hf:{REPO}@main")
     assert hub.asked == [(REPO, "main")]
+    fetched = hub.fetched
+    assert checkpoints.find(f"hf:{REPO}") == point.path
+    assert hub.fetched == fetched, "a commit is fetched once"
     assert point.manifest.source == f"hf:{REPO}@{COMMIT}"
     assert point.manifest.weights_sha256 == evidence.checkpoint.manifest.weights_sha256
     same = ("name", "regime", "training", "threat", "dataset", "normalization")
@@ -105,6 +110,12 @@ def test_the_folder_and_the_way_back(evidence: Evidence, hub: Hub) -> None:
     assert checkpoints.load(f"hf:{REPO}@{COMMIT}").path == point.path, "a commit that is here needs no network"
     verification = harness.verify(hub.folder / "results" / result.name, checkpoint=f"hf:{REPO}@{COMMIT}")
     assert [check for check in verification.checks if not check.holds] == []
+
+
+def test_what_nobody_could_load_is_not_published(evidence: Evidence, hub: Hub) -> None:
+    taken = replace(evidence, checkpoint=replace(evidence.checkpoint, path=Path("net.pt2")))
+    with pytest.raises(InvalidInput, match=r"net\.pt2 is no registered checkpoint"):
+        publish(taken, hub.folder)
 
 
 def test_flags_are_told(evidence: Evidence, hub: Hub) -> None:

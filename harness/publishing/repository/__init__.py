@@ -54,13 +54,18 @@ def publish(
 
     Raises:
         ResultError: the verification of the result found something wrong.
-        InvalidInput: the folder is not empty.
+        InvalidInput: the folder is not empty, or the checkpoint is not a registered one.
         HarnessError: the package huggingface_hub is not installed.
         StorageError: the folder cannot be written.
     """
     target = Path(folder).expanduser()
     if target.is_dir() and any(target.iterdir()):
         raise InvalidInput(f"the folder {target} is not empty: name another with --to, or empty it")
+    if not checkpoints.manifest_path(evidence.checkpoint.path).is_file():
+        raise InvalidInput(
+            f"{evidence.checkpoint.path} is no registered checkpoint, so that nobody could load it: register its "
+            "weights with 'harness import', and evaluate that"
+        )
     found = [f"{check.name}: {check.text}" for check in evidence.verification.checks if check.holds is False]
     if found:
         raise ResultError(f"{evidence.path} cannot be published, as its verification fails: {'; '.join(found)}")
@@ -97,7 +102,7 @@ def _results(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
     examples = result.adversarial.file if result.adversarial is not None else None
     for file in (path.name, result.samples, examples):
         if file is not None:
-            yield f"results/{file}", path.with_name(file).read_bytes()
+            yield f"results/{Path(file).name}", path.with_name(Path(file).name).read_bytes()
 
 
 def _checkpoint(point: Checkpoint) -> Iterator[tuple[str, bytes]]:

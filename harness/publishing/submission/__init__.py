@@ -179,7 +179,7 @@ class _Parts:
         examples = None if self.evidence.adversarial is None or result.adversarial is None else result.adversarial.file
         for file in (path.name, result.samples, examples):
             if file is not None:
-                yield f"result/{file}", path.with_name(file).read_bytes()
+                yield f"result/{Path(file).name}", path.with_name(Path(file).name).read_bytes()
 
 
 def _json(information: Mapping[str, Any]) -> str:
