@@ -9,7 +9,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 # how many evaluations test-durability kills
-KILLS ?= 6
+KILLS ?= 4
 
 .PHONY: help demo test test-browser test-durability check docs clean
 

@@ -90,8 +90,18 @@ class Subject:
 
     @cached_property
     def at_points(self) -> Tensor:
-        """The answers at `points`, ``[n, k]``."""
-        return self.ask(self.points)
+        """The answers at `points`, ``[n, k]``, in the full batch."""
+        rows, answers = self.full_batch
+        nearby = rows >= len(self.x)
+        return torch.empty_like(self.logits).index_copy(0, rows[nearby] - len(self.x), answers[nearby])
+
+    @cached_property
+    def full_batch(self) -> tuple[Tensor, Tensor]:
+        """A batch as large as those of an attack, of `x` and `points` in reversed order: int64 ``[m]`` positions among
+        both, one after the other, and the answers ``[m, k]``."""
+        size = 2 * len(self.x)
+        rows = torch.arange(max(size, self.working_rows), device=self.x.device).flip(0) % size
+        return rows, self.ask(torch.cat([self.x, self.points])[rows])
 
     @cached_property
     def reach(self) -> float:

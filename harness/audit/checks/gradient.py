@@ -15,6 +15,7 @@ from harness.audit.subject import FEW, Slope, Subject, apart, spread
 __all__ = ["gradient"]
 
 _SAME = 0.99
+_REPEATED = 4
 _VANISHES = 1e-4
 _CHANGE = 8 / 255
 
@@ -50,10 +51,13 @@ def _vanishing(subject: Subject, slopes: tuple[Slope, Slope], gradients: list[Te
 
 
 def _random(subject: Subject, first: Slope) -> Iterator[Flag]:
-    again = subject.slope_at(first.points).gradient
-    if subject.expects_random or again is None or first.gradient is None:
+    if subject.expects_random or first.gradient is None:
         return
-    one, two = (part.flatten(1).double().nan_to_num(0.0, 0.0, 0.0) for part in (first.gradient, again))
+    again = subject.slope_at(first.points[:_REPEATED]).gradient
+    if again is None:
+        return
+    parts = (first.gradient[:_REPEATED], again)
+    one, two = (part.flatten(1).double().nan_to_num(0.0, 0.0, 0.0) for part in parts)
     largest = one.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     cosine = F.cosine_similarity(one / largest, two / largest, dim=1)[(one != 0).any(dim=1)]
     if len(cosine) and float(cosine.min()) < _SAME:
