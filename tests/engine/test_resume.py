@@ -168,7 +168,7 @@ def test_work_is_not_lost_because_a_round_before_was_short(
 
 def test_tasks_that_were_split_are_saved_beside_each_other(model: Counted, tmp_path: Path) -> None:
     """Killed when one half has come further and the other has not been saved since."""
-    suite = Suite("one", (Step("pgd", "pgd", {"steps": 60, "restarts": 1, "step_size": 0.0005}),))
+    suite = Suite("one", (Step("pgd", "pgd", {"steps": 60, "restarts": 1, "step_size": 2e-5}),))
     whole, rows = attack(model, tmp_path / "whole", 1, suite=suite)
     assert whole is not None
     assert whole.verdicts.robust.sum() > N / 2
