@@ -132,6 +132,7 @@ def _as_it_comes(name: str, device: str) -> Checkpoint:
     source = (
         name if made.file is None else f"{name.partition(':')[0]}:{made.file.name}" if ":" in name else made.file.name
     )
+    file_sha256 = None if made.file is None else _file_sha256(made.file)
     model = Model(
         made.network,
         architecture=source,
@@ -139,6 +140,7 @@ def _as_it_comes(name: str, device: str) -> Checkpoint:
         shape=made.shape,
         norm_layer=models.OWN,
         normalization=made.normalization,
+        source_sha256=file_sha256,  # the file's operators decide verdicts as much as its weights do
     ).eval()
     _check_answers(model, name)
     label = re.sub(r"[^A-Za-z0-9._+-]+", "-", Path(name.rpartition(":")[2]).name).strip("-.") or "model"
@@ -153,7 +155,7 @@ def _as_it_comes(name: str, device: str) -> Checkpoint:
         "normalization": made.normalization,
         "parameters": sum(p.numel() for p in model.parameters()),
         "source": source,
-        "source_sha256": None if made.file is None else _file_sha256(made.file),
+        "source_sha256": file_sha256,
     }
     check_finite(model.network.state_dict(), name)
     return Checkpoint(Path(name), build_manifest(f"cannot use {name}", fields), model.to(device))
@@ -167,6 +169,8 @@ def _check_answers(model: Model, name: str) -> None:
                 found = model(torch.zeros(images, *model.shape))
         except Exception as error:  # a network of anybody's
             raise CheckpointError(f"{name} fails on {images} images: {one_line(error)}") from error
+        if not isinstance(found, torch.Tensor):
+            raise CheckpointError(f"{name} returned {type(found).__name__}, expected logits as one tensor")
         if tuple(found.shape) != (images, model.classes):
             expected = [images, model.classes]
             raise CheckpointError(f"{name} returned {list(found.shape)} for {images} images, expected {expected}")

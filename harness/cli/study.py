@@ -275,7 +275,11 @@ def _read(file: Path, where: dict[str, Any]) -> Study:
     from harness import studies
 
     study = studies.read(file)
-    return studies.quick(study) if where["quick"] else study
+    if not where["quick"]:
+        return study
+    if where["seeds"] is not None or where["limit"] is not None:
+        raise click.UsageError("--quick means one seed and 100 images: leave --seeds and --limit out")
+    return studies.quick(study)
 
 
 def _places(where: dict[str, Any]) -> dict[str, Any]:

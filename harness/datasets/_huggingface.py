@@ -51,7 +51,11 @@ def load_saved(
     label = _column(kinds, "ClassLabel", path)
     found = [str(name) for name in table.features[label].names]
     names = ordered_classes(found, classes, known_classes, path, keep_order=True)
-    labels = np.asarray(table[label], dtype=np.int64)
+    table = table.with_format(None)
+    stated = list(table[label])
+    if None in stated:
+        raise InvalidInput(f"{path}: image {stated.index(None)} has no class in the column {label!r}")
+    labels = np.asarray(stated, dtype=np.int64)
     if len(labels) == 0:
         raise InvalidInput(f"{path} holds no images")
     checked_labels(labels, len(labels), len(found), str(path))
@@ -60,7 +64,7 @@ def load_saved(
     chosen = (in_turn(labels) if sorted_by_class else np.arange(len(labels)))[:limit]
     import datasets as huggingface
 
-    encoded = table.cast_column(image, huggingface.Image(decode=False)).with_format(None)
+    encoded = table.cast_column(image, huggingface.Image(decode=False))
     pictures = [_picture(encoded, row, image, path) for row in chosen.tolist()]
     x = decoded(pictures, form)
     about = About(names, (x.shape[1], x.shape[2], x.shape[3]))
@@ -101,7 +105,10 @@ def _picture(table: Any, row: int, column: str, path: Path) -> Picture:
     name = f"{path}: image {row}"
 
     def read() -> bytes:
-        content: bytes | None = table[row][column]["bytes"]
+        stored = table[row][column]
+        if stored is None:
+            raise InvalidInput(f"{name} is missing: take the row out of the data set and save it again")
+        content: bytes | None = stored["bytes"]
         if content is None:
             raise InvalidInput(f"{name} is no image but the path of one: save the data set again with its images")
         return content

@@ -20,6 +20,7 @@ from harness.engine.types import Assignment, Index, Machine, Pool, TaskResult
 from harness.errors import InvalidInput
 from harness.util import pool as processes
 from harness.util.pool import Progress, WorkerPool, can_fork
+from harness.util.torch_state import backward_runs_in_a_fork
 
 __all__ = ["Executor", "InProcess", "ProcessPool", "count", "executor"]
 
@@ -65,31 +66,12 @@ def count(workers: int | str, device: torch.device) -> int:
     able = device.type == "cpu" and can_fork() and not torch.cuda.is_available()
     if workers == "auto":
         cores = len(os.sched_getaffinity(0)) if able and hasattr(os, "sched_getaffinity") else 1
-        return cores if cores == 1 or _backward_runs_in_a_fork() else 1
+        return cores if cores == 1 or backward_runs_in_a_fork() else 1
     if not isinstance(workers, int) or workers < 1:
         raise InvalidInput(f"workers must be 'auto' or a positive number, got {workers!r}")
     if workers > 1 and not able:
         raise InvalidInput(f"{workers} workers need a CPU device and a system without a GPU that can fork; use 1")
-    return workers if workers == 1 or _backward_runs_in_a_fork() else 1
-
-
-def _backward_runs_in_a_fork() -> bool:
-    _backward()  # begins the threads that the first backward pass of an attack would begin
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            _backward()
-            code = 0
-        finally:
-            # nothing of what the parent has open may be flushed or tidied up here
-            os._exit(code)
-    return os.waitpid(child, 0)[1] == 0
-
-
-def _backward() -> None:
-    with torch.enable_grad(), torch.inference_mode(False):
-        torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+    return workers if workers == 1 or backward_runs_in_a_fork() else 1
 
 
 def executor(size: int, pool: Pool, machine: Machine, state: State) -> Executor:

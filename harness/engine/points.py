@@ -35,6 +35,10 @@ class Points(Protocol):
         """What `restore` needs to know of the samples ``rows``, which were replaced."""
         ...
 
+    def fits(self, saved: Tensor) -> bool:
+        """Whether `restore` can use what was saved: images may have been elsewhere then, and its file may be gone."""
+        ...
+
     def restore(self, rows: Tensor, saved: Tensor) -> None:
         """Continue with what was saved."""
         ...
@@ -62,6 +66,9 @@ class _InMemory:
 
     def saved(self, rows: Tensor) -> Tensor:
         return self._found[rows]
+
+    def fits(self, saved: Tensor) -> bool:
+        return saved.dtype == self._found.dtype and saved.shape[1:] == self._found.shape[1:]
 
     def restore(self, rows: Tensor, saved: Tensor) -> None:
         self._found[rows] = saved
@@ -107,6 +114,22 @@ class _InFile:
             os.fsync(self._file.fileno())
         return torch.tensor([self._place_of[row] for row in rows.tolist()], dtype=torch.int64)
 
+    def fits(self, saved: Tensor) -> bool:
+        if saved.dtype != torch.int64 or saved.dim() != 1:
+            return False
+        if not len(saved):
+            return True
+        try:
+            there = 0 if self._path is None else self._path.stat().st_size
+        except OSError:
+            return False
+        return there >= (int(saved.max()) + 1) * self._bytes
+
+    @property
+    def _bytes(self) -> int:
+        """Of one point."""
+        return int(np.prod(self._clean.one)) * self._clean.dtype.itemsize
+
     def restore(self, rows: Tensor, saved: Tensor) -> None:
         if not len(rows):
             return
@@ -114,7 +137,7 @@ class _InFile:
         self._written = int(saved.max()) + 1
         file = self._opened("r+b")
         # what was found after the state was saved is found again
-        file.seek(self._written * int(np.prod(self._clean.one)) * self._clean.dtype.itemsize)
+        file.seek(self._written * self._bytes)
 
     def _opened(self, mode: str) -> IO[bytes]:
         folder = paths.cache_root() if self._path is None else self._path.parent

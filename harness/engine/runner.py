@@ -149,8 +149,11 @@ class _SuiteRun:
 
     def run(self, saved: dict[str, Any] | None) -> None:
         """Run the suite to its end, from the saved state if there is one."""
-        if saved is not None and self.prepared.changed(saved["logits"]):
-            # the same name and weights but other code around them: the state is that of another model
+        if saved is not None and (
+            self.prepared.changed(saved["logits"]) is not None or not self.points.fits(saved["points"])
+        ):
+            # the same name and weights but other code around them: the state is that of another model; or the images
+            # were held elsewhere when it was saved
             saved = None
         if saved is None:
             self._clean()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from harness.datasets import Dataset
 from harness.engine.types import AttackProgress
 from harness.errors import InvalidInput
 from harness.evaluation import _evaluate
 from harness.evaluation.display import displayed
 from harness.evaluation.distances import smallest_distances
 from harness.evaluation.plan import Plan, plan_any
+from harness.evaluation.samples import gathered
 from harness.evaluation.stored import obtain
 from harness.results import store
 from harness.results.curve import Curve, curve_of
@@ -58,6 +60,10 @@ def curve(
         ModelError: the model misbehaved.
     """
     threats = [_threat(one, norm, model, x) for one in eps]
+    if y is None and not isinstance(x, Dataset):
+        # read once: a loader may give another order the next time, and an iterator nothing
+        samples = gathered(x)
+        x, y = samples.x, samples.y
     plans = [plan_any(model, x, y, threat=threat, suite=suite, name=name, **settings) for threat in ascending(threats)]
     evaluations = []
     for plan in plans:

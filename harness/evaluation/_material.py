@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness import checkpoints, datasets
 from harness.batchnorm.statistics import BnStatistics
 from harness.datasets import Dataset
-from harness.errors import InvalidInput
+from harness.errors import CheckpointError, InvalidInput
 from harness.evaluation.samples import gathered
 from harness.evaluation.target import Target
 from harness.models import as_module
@@ -63,6 +63,23 @@ class Material:
         limit = result.n if result.partial else None
         return self._loaded(self.dataset, result.dataset.name, result.dataset.split, limit, "--dataset")
 
+    def name(self, result: Result) -> str | Path:
+        """The checkpoint that was named here, or else the registered one of the result's name.
+
+        Raises:
+            InvalidInput: the result names something else, such as a file or what would be fetched.
+        """
+        if self.checkpoint is not None:
+            return self.checkpoint
+        try:
+            checkpoints.check_name(result.checkpoint)
+        except CheckpointError as error:
+            stated = printable(result.checkpoint)
+            raise InvalidInput(
+                f"the result is of {stated!r}, which is no name of a registered checkpoint: name it with --checkpoint"
+            ) from error
+        return result.checkpoint
+
     def target(self, result: Result) -> Target:
         """Model and samples of a result.
 
@@ -73,7 +90,7 @@ class Material:
         if self.given is not None:
             model, x, y = self.given
             return Target.plain(result.checkpoint, as_module(model), gathered(x, y))
-        checkpoint = checkpoints.load(self.checkpoint or result.checkpoint, checkpoint_dir=self.checkpoint_dir)
+        checkpoint = checkpoints.load(self.name(result), checkpoint_dir=self.checkpoint_dir)
         samples = self.samples(result)
         stated, data = result.model, None
         if stated.bn_stats in ("clean", "adversarial"):

@@ -76,8 +76,8 @@ def _broken(
     return [
         DifferingSample(
             index=int(verdicts.index[row]),
-            true=data.classes[int(verdicts.y[row])],
-            predicted=data.classes[int(verdicts.adv_pred[row])],
+            true=_name(data, int(verdicts.y[row])),
+            predicted=_name(data, int(verdicts.adv_pred[row])),
             survives_in=survives_in,
             broken_in=broken_in,
             clean=data.x[row].numpy(),
@@ -85,6 +85,11 @@ def _broken(
         )
         for row, place in zip(rows.tolist(), places.tolist(), strict=True)
     ]
+
+
+def _name(data: Dataset, label: int) -> str:
+    # a model may know more classes than the data set
+    return data.classes[label] if 0 <= label < len(data.classes) else f"class {label}"
 
 
 def _images(result: Result, material: Material) -> Dataset:

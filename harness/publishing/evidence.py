@@ -15,7 +15,7 @@ from harness.checkpoints import Checkpoint
 from harness.errors import ResultError
 from harness.evaluation import Material, Verification
 from harness.evaluation.target import Target
-from harness.results import adversarial, store
+from harness.results import adversarial, history, store
 from harness.results.record import Result, Verdicts
 
 __all__ = ["Evidence", "doubts", "gather"]
@@ -62,8 +62,8 @@ def gather(
     """
     file = Path(path)
     result, verdicts = store.read(file), store.read_verdicts(file)
-    point = checkpoints.load(checkpoint or result.checkpoint, checkpoint_dir=checkpoint_dir)
     material = Material(None, checkpoint, dataset, None, checkpoint_dir, data_dir, download)
+    point = checkpoints.load(material.name(result), checkpoint_dir=checkpoint_dir)
     target = material.target(result)
     verification = evaluation.verify(
         file,
@@ -80,6 +80,9 @@ def gather(
 def doubts(evidence: Evidence) -> Iterator[str]:
     """Why a result should not be published as it is, a clause each; none where nothing stands against it."""
     result = evidence.result
+    taken_back = history.withdrawal(history.read(evidence.path.parent), result)
+    if taken_back is not None:
+        yield f"it was taken back ({taken_back.text})"
     if result.partial:
         yield f"it is partial: {result.n:,} of {result.dataset.size:,} images"
     for flag in unique([*result.flags, *evidence.target.flags]):

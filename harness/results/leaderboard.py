@@ -81,10 +81,11 @@ def boards(
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     at_all_radii: dict[str, list[Result]] = defaultdict(list)
     lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
-    withdrawn = {line.result for line in lines if line.withdraws}
-    for result in sorted(_latest(results), key=lambda result: (result.checkpoint, result.model_dump_json())):
+    listed = list(results)
+    gone = _gone(listed, lines)
+    for result in sorted(_latest(listed), key=lambda result: (result.checkpoint, result.model_dump_json())):
         grouped[_key(result)].append(result)
-        if result_key(result) not in withdrawn:
+        if not gone(result):
             at_all_radii[_curve_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
@@ -95,7 +96,7 @@ def boards(
         if shared[name] > 1:  # the same name for other data: both say which
             name += "-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         first = members[0]
-        counting = [result for result in members if result_key(result) not in withdrawn]
+        counting = [result for result in members if not gone(result)]
         found = measures.columns(result.suite for result in counting if result.steps)
         rows = _rows(counting, measures.ranking(found), survivors)
         differing = _differing(counting)
@@ -142,13 +143,27 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
     return paths
 
 
+def _gone(results: Iterable[Result], lines: Iterable[Entry]) -> Callable[[Result], bool]:
+    """Whether a result was taken back, itself or as another record or another file of the same run."""
+    withdrawn = {line.result for line in lines if line.withdraws}
+    successors = {line.successor for line in lines if line.withdraws} - withdrawn
+    keys = [(result_key(result), _run(result)) for result in results]
+    runs = {run for key, run in keys if key in withdrawn} - {run for key, run in keys if key in successors}
+    return lambda result: result_key(result) in withdrawn or _run(result) in runs
+
+
+def _run(result: Result) -> tuple[object, ...]:
+    """Equal for all records that were made of the verdicts of one run."""
+    figures = (result.robust_acc, result.clean_acc)
+    return (result.suite, result.evaluation_id, result.started, result.seconds, *figures)
+
+
 def _latest(results: Iterable[Result]) -> list[Result]:
     """Of the records that were made of one run under one name, the last."""
     last: dict[tuple[object, ...], Result] = {}
     for result in results:
-        evaluated = (result.checkpoint, result.suite, result.evaluation_id)
         # a record with other figures is not of the same run, whatever it says
-        run = (*evaluated, result.started, result.seconds, result.robust_acc, result.clean_acc)
+        run = (result.checkpoint, *_run(result))
         if run not in last or _age(last[run]) < _age(result):
             last[run] = result
     return list(last.values())
@@ -240,7 +255,7 @@ def _rows(
     for _, models in sorted(subsets.items()):
         known = _best_known((result for members in models.values() for result in members), survivors)
         made = [
-            (replace(_row(members), best_known=known.get(_network(members[0]))), members[0].model.sha256)
+            (replace(_row(members), best_known=_lowest(known, members)), members[0].model.sha256)
             for _, members in sorted(models.items())
         ]
         times = Counter(row.checkpoint for row, _ in made)
@@ -271,6 +286,12 @@ def _best_known(results: Iterable[Result], survivors: Callable[[Result], Survivo
         network: _accuracy(float(left.robust.sum()) / len(left.robust), len(left.robust))
         for network, left in standing.items()
     }
+
+
+def _lowest(known: Mapping[str, Accuracy], members: Iterable[Result]) -> Accuracy | None:
+    """Of a row, whose results may be of other source text each."""
+    found = [known[network] for network in map(_network, members) if network in known]
+    return min(found, key=lambda accuracy: accuracy.value, default=None)
 
 
 def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:

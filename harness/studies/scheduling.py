@@ -17,6 +17,7 @@ import torch
 
 from harness.errors import HarnessError, system_error
 from harness.util.pool import Failure, Progress, Report, WorkerPool, can_fork
+from harness.util.torch_state import backward_runs_in_a_fork
 
 __all__ = ["Event", "Job", "JobProgress", "JobResult", "can_isolate", "schedule"]
 
@@ -80,8 +81,8 @@ JobProgress = Callable[[Event], None]
 
 
 def can_isolate(device: torch.device) -> bool:
-    """Whether jobs can have processes of their own: on a CPU, where processes can be forked."""
-    return can_fork() and device.type == "cpu"
+    """Whether jobs can have processes of their own: on a CPU, where forked processes can make backward passes."""
+    return device.type == "cpu" and can_fork() and backward_runs_in_a_fork()
 
 
 def schedule(jobs: Sequence[Job], *, workers: int, isolated: bool, progress: JobProgress) -> dict[str, JobResult]:

@@ -62,6 +62,7 @@ class Choice(Record):
 class _Searched(Record):
     search: Search
     choices: dict[str, Choice]
+    study: str = ""  # a quick variant searches with fewer epochs
 
 
 def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) -> list[Summary]:
@@ -94,7 +95,7 @@ def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) 
         for label, named in trials.items():
             found = [networks[trial][study.search.seed] for trial in named]
             choices[label] = choose(planned.member(named[0]), found, keep=study.keep)
-    noted = _Searched(search=study.search, choices=choices)
+    noted = _Searched(search=study.search, choices=choices, study=study.name)
     write_atomically(output / NAME, (json.dumps(noted.model_dump(mode="json"), indent=2) + "\n").encode())
     return summaries
 
@@ -151,9 +152,10 @@ def read(study: Study, output: Path) -> Mapping[str, Choice]:
         raise ResultError(
             f"{path} cannot be read ({error}): delete it and search again, no training is lost"
         ) from error
-    if found.search != study.search:
+    if found.search != study.search or found.study not in ("", study.name):
         raise InvalidInput(
-            f"{path} was made from another [search] than the study's: run 'harness study search FILE' again"
+            f"{path} was made from another [search] than the study's, or by another variant of it: run 'harness study "
+            "search FILE' again"
         )
     return found.choices
 

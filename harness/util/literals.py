@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvalidInput
+from harness.util.text import printable
 
 __all__ = ["checked_arguments", "listed_arguments", "parse_arguments"]
 
@@ -37,8 +39,12 @@ def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments in the form in which a manifest holds them: tuples become lists.
 
     Raises:
-        InvalidInput: a value that is no text, finite number, truth value, list or table of such.
+        InvalidInput: a value that is no text, finite number, truth value, list or table of such, or a name that no
+            argument can have.
     """
+    wrong = next((name for name in arguments if not name.isidentifier() or keyword.iskeyword(name)), None)
+    if wrong is not None:
+        raise InvalidInput(f"no argument can have the name {printable(wrong)!r}: expected letters, digits and _")
     return {name: _plain(name, value) for name, value in arguments.items()}
 
 

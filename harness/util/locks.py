@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import StorageError, system_error
+from harness.util.text import printable
 
 __all__ = ["alone"]
+
+_LONGEST = 20
+"""Bytes of a process number."""
 
 
 @contextmanager
@@ -39,23 +44,41 @@ def _acquired(path: Path, waiting: Callable[[str], object]) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            descriptor = _opened(path)
         except OSError as error:
             raise StorageError(f"cannot write {path.parent}: {system_error(error)}; choose another folder") from error
         try:
             if not _lock(descriptor, wait=told):
-                waiting(os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown")
+                waiting(printable(os.read(descriptor, _LONGEST).decode("ascii", "replace")).strip() or "unknown")
                 told = True
                 _lock(descriptor, wait=True)
             if _is_still(descriptor, path):
-                with suppress(OSError):  # a full disk is no reason not to have the lock
-                    os.truncate(descriptor, 0)
-                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                if _is_a_lock(descriptor):
+                    with suppress(OSError):  # a full disk is no reason not to have the lock
+                        os.truncate(descriptor, 0)
+                        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """The file, made if it is not there; never what a link leads to."""
+    flags = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | flags)  # another user's, which can be waited for all the same
+
+
+def _is_a_lock(descriptor: int) -> bool:
+    """Whether a file may be written: one that has no other name and holds no more than a process number."""
+    about = os.fstat(descriptor)
+    return stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_size <= _LONGEST
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:

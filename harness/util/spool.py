@@ -94,4 +94,6 @@ def _levels(images: Tensor) -> Tensor | None:
     if images.dtype != torch.float32:
         return None
     levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
-    return levels if torch.equal(levels.to(torch.float32).div_(255), images) else None
+    same = levels.to(torch.float32).div_(255).view(torch.int32)
+    # of bits, as -0.0 equals 0.0
+    return levels if torch.equal(same, images.contiguous().view(torch.int32)) else None

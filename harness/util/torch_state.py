@@ -6,13 +6,14 @@ float32 answers in bfloat16, and a changed default dtype changes every constant.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-__all__ = ["default_dtype", "float32_precision", "pinned", "threads"]
+__all__ = ["backward_runs_in_a_fork", "default_dtype", "float32_precision", "pinned", "threads"]
 
 
 @contextmanager
@@ -89,3 +90,24 @@ def threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def backward_runs_in_a_fork() -> bool:
+    """Whether a forked process could make backward passes: not once torch has begun threads of its own here, as
+    torch.compile and torch.export do."""
+    _backward()  # begins the threads that the first backward pass of an attack would begin
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _backward()
+            code = 0
+        finally:
+            # nothing of what the parent has open may be flushed or tidied up here
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _backward() -> None:
+    with torch.enable_grad(), torch.inference_mode(False):
+        torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]

@@ -87,7 +87,8 @@ def _filled(tensor: StoredTensor, content: bytearray, begin: int) -> Tensor:
     start, stop = tensor.span
     numbers = torch.frombuffer(content, dtype=torch.uint8)[start - begin : stop - begin]
     view = numbers.clone().view(tensor.dtype)
-    return view.as_strided(tensor.shape, tensor.stride).clone(memory_format=torch.contiguous_format)
+    # in the layout that it was saved in: arithmetic rounds otherwise in another one
+    return view.as_strided(tensor.shape, tensor.stride).clone(memory_format=torch.preserve_format)
 
 
 @contextmanager

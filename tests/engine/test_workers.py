@@ -142,9 +142,10 @@ def test_threads_of_autograd_leave_one_worker() -> None:
     script = (
         "import torch\n"
         "from harness.engine import executors\n"
+        "from harness.studies.scheduling import can_isolate\n"
         "cpu = torch.device('cpu')\n"
         "torch.compile(torch.nn.Linear(2, 2), backend='eager')(torch.ones(1, 2))\n"
-        "print(executors.count(2, cpu), executors.count('auto', cpu))\n"
+        "print(executors.count(2, cpu), executors.count('auto', cpu), can_isolate(cpu))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "1"]
+    assert done.stdout.split() == ["1", "1", "False"]

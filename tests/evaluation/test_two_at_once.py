@@ -122,3 +122,15 @@ def test_a_disk_that_is_full_when_a_file_is_synced(tmp_path: Path, monkeypatch: 
             evaluation.obtain(planned(tmp_path), tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
     assert store.read(evaluation.obtain(planned(tmp_path), tmp_path).path).n == 20
+
+
+def test_a_lock_that_leads_elsewhere_writes_nothing_there(tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("words")
+    (tmp_path / "linked.lock").symlink_to(precious)
+    with pytest.raises(StorageError, match="cannot write"), alone(tmp_path / "linked.lock", waiting=lambda owner: None):
+        pass
+    os.link(precious, tmp_path / "second-name.lock")
+    with alone(tmp_path / "second-name.lock", waiting=lambda owner: None):
+        pass
+    assert precious.read_text() == "words"

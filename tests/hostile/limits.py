@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["bounded"]
+__all__ = ["TooMuch", "bounded"]
 
 _MEMORY = 1 << 30
 _SECONDS = 5.0
 _HANGS = 60.0
 
 
+class TooMuch(BaseException):
+    """More than reading may cost; no error that what is tested would take for one of the file's."""
+
+
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Raise `MemoryError` or `TimeoutError` within it where reading takes too much, or waits for a pipe."""
+    """Raise `MemoryError` or `TooMuch` within it where reading takes too much, or waits for a pipe."""
     statistics = Path("/proc/self/statm")
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if statistics.is_file():
@@ -37,4 +41,4 @@ def bounded() -> Iterator[None]:
 
 
 def _stop(number: int, frame: object) -> None:
-    raise TimeoutError(f"more than {_SECONDS:g} s of processor time, or waiting for something that never comes")
+    raise TooMuch(f"more than {_SECONDS:g} s of processor time, or waiting for something that never comes")

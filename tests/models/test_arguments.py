@@ -126,3 +126,10 @@ def test_libraries_and_own_architectures() -> None:
     with pytest.raises(InvalidInput, match="digits-resnet has no argument 'width', it takes none"):
         build("digits-resnet", shape=(1, 8, 8), width=1)
     assert isinstance(build("torchvision:resnet18", zero_init_residual=True).network, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["a=open('x', 'w'), b", "", "class", "a b", "a\nb"])
+def test_names_that_no_argument_can_have_are_refused(name: str) -> None:
+    """They would be written into the code of a submission."""
+    with pytest.raises(InvalidInput, match="no argument can have the name"):
+        models.build("resnet20", classes=10, shape=(3, 32, 32), arguments={name: 1})

@@ -149,6 +149,64 @@ class TestExported:
         agrees(checkpoints.load(only_inputs), small[0])
         assert not marker.exists()
 
+    def test_operators_are_part_of_the_identity(self, small: tuple[nn.Module, Path], tmp_path: Path) -> None:
+        """Equal weights in another graph are another model."""
+
+        def spaced(name: str, content: bytes) -> bytes:
+            return content + b" " if name.endswith("models/model.json") else content
+
+        other = checkpoints.load(rewritten(small[1], tmp_path / "small.pt2", spaced))
+        one = checkpoints.load(small[1])
+        assert one.manifest.weights_sha256 == other.manifest.weights_sha256
+        ids = {
+            harness.evaluate(point.model, X, torch.zeros(5).long(), threat="Linf:0.3", suite="clean").evaluation_id
+            for point in (one, other)
+        }
+        assert len(ids) == 2
+
+    def test_more_elements_than_the_file_holds_are_refused(self, small: tuple[nn.Module, Path], tmp_path: Path) -> None:
+        def changed(name: str, content: bytes) -> bytes:
+            if not name.endswith("weights_config.json"):
+                return content
+            listed = json.loads(content)
+            about = next(iter(listed["config"].values()))["tensor_meta"]
+            about["sizes"] = [{"as_int": 1 << 14}] * 2
+            about["strides"] = [{"as_int": 0}] * 2
+            return json.dumps(listed).encode()
+
+        with pytest.raises(InvalidInput, match="elements, and the file"):
+            checkpoints.load(rewritten(small[1], tmp_path / "large.pt2", changed))
+
+    def test_a_view_of_the_networks_own_tensors_is_not_changed_in_place(self, tmp_path: Path) -> None:
+        class Adds(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("total", torch.zeros(1, 10))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x.flatten(1)[:, :10] + self.total.view(1, 10).neg()
+
+        def changed(name: str, content: bytes) -> bytes:
+            return content.replace(b"aten.neg.default", b"aten.neg_.default")
+
+        path = exported(Adds(), tmp_path / "adds.pt2")
+        checkpoints.load(path)
+        with pytest.raises(InvalidInput, match="changes its own tensors"):
+            checkpoints.load(rewritten(path, tmp_path / "changed.pt2", changed))
+
+    def test_a_damaged_stream_is_one_sentence(self, small: tuple[nn.Module, Path], tmp_path: Path) -> None:
+        path = tmp_path / "damaged.pt2"
+        with zipfile.ZipFile(small[1]) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in archive.namelist():
+                packed.writestr(name, archive.read(name))
+            first = packed.getinfo(next(name for name in archive.namelist() if name.endswith("models/model.json")))
+        content = bytearray(path.read_bytes())
+        begin = first.header_offset + 30 + len(first.filename) + 20
+        content[begin : begin + 40] = b"\xff" * 40
+        path.write_bytes(content)
+        with pytest.raises(InvalidInput, match="can be read"):
+            checkpoints.load(path)
+
     def test_what_is_no_such_file(self, tmp_path: Path) -> None:
         (tmp_path / "text.pt2").write_text("no archive")
         with zipfile.ZipFile(tmp_path / "empty.pt2", "w"):

@@ -264,3 +264,10 @@ class TestGroups:
         assert models.in_group("layer1.0.weight", ("layer1",))
         assert not models.in_group("layer10.weight", ("layer1",))
         assert models.in_group("token", ("token",))
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained", "pretrained_cfg", "cache_dir"])
+def test_arguments_of_timm_that_read_files_are_refused(argument: str) -> None:
+    """timm unpickles what ``checkpoint_path`` names, and a manifest may be a stranger's."""
+    with pytest.raises(InvalidInput, match=f"takes its weights from the checkpoint alone: leave out {argument}"):
+        models.build("timm:resnet10t", classes=10, shape=(3, 32, 32), arguments={argument: "evil.bin"})

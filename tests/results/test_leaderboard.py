@@ -404,3 +404,18 @@ def test_seeds_are_shown_with_their_spread() -> None:
     assert row.robust["autoattack"].value == 0.40
     assert [str(flag) for flag in row.flags] == ["AutoAttack with 3 seeds: mean 42.0 %, from 40.0 % to 44.0 %"]
     assert leaderboard.boards(results[:1])[0].rows[0].flags == ()
+
+
+def test_the_best_known_figure_is_never_above_one_of_its_row() -> None:
+    weights = "5" * 64
+    results = [
+        (make_result(weights=weights, robust=90, source_sha256="b" * 64), known(*range(10))),
+        (make_result(weights=weights, suite="pgd", robust=97, source_sha256="a" * 64), known(1, 2, 3)),
+    ]
+    by_result = {result.model_dump_json(): standing for result, standing in results}
+    (board,) = leaderboard.boards(
+        (result for result, _ in results), survivors=lambda result: by_result[result.model_dump_json()]
+    )
+    for row in board.rows:
+        assert row.best_known is not None
+        assert row.best_known.value <= min(accuracy.value for accuracy in row.robust.values())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InvalidInput, ResultError, UnknownName
-from harness.studies import Event, Plan, Study, plan, write_report
+from harness.studies import Event, Plan, Study, plan, quick, write_report
 from harness.studies import search as searching
 from harness.studies.measurements import Network
 from harness.studies.search import Choice, Trial, applied, choose, read, search
@@ -164,3 +164,14 @@ def test_a_search_without_a_validation_split_is_refused() -> None:
     plain = network("bn-ft", 0, [])
     with pytest.raises(InvalidInput, match="validation above 0"):
         choose(planned().member("bn-ft"), [plain], keep="last")
+
+
+def test_choices_of_a_quick_variant_are_none_of_the_study(tmp_path: Path) -> None:
+    whole = study(search={"learning_rate": [0.1, 0.01]})
+    short = quick(whole)
+    assert short.search is not None
+    noted = searching._Searched(search=short.search, choices={}, study=short.name)
+    (tmp_path / searching.NAME).write_text(noted.model_dump_json(), encoding="utf-8")
+    assert read(short, tmp_path) == {}
+    with pytest.raises(InvalidInput, match="another variant"):
+        read(whole, tmp_path)

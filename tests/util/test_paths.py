@@ -10,7 +10,7 @@ from harness.util import paths
 
 
 def test_everything_lies_under_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {"checkpoints", "data", "leaderboards", "leaderboards/results", "study-runs"}
+    expected = {"cache", "checkpoints", "data", "leaderboards", "leaderboards/results", "runs", "study-runs"}
     roots = [getattr(paths, name) for name in paths.__all__ if name != "user_root"]
     monkeypatch.delenv("HARNESS_HOME", raising=False)
     assert {str(root()) for root in roots} == expected

@@ -7,8 +7,11 @@ operators of torch's ``aten`` library that do nothing but compute.
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,20 @@ from torch import Tensor, nn
 
 from harness.errors import InvalidInput
 from harness.models._base import Shape
-from harness.util.reading import parse_json
+from harness.util.reading import open_bounded, parse_json
 from harness.util.text import printable
 
 __all__ = ["Exported", "read_exported"]
 
 _LARGEST = 8 << 30
 _LARGEST_TEXT = 64 << 20
+_LARGEST_PACKED = 1 << 20
 _DEEPEST = 64
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError,
+    OverflowError, MemoryError, RuntimeError,
+)  # fmt: skip
+_SOMETIMES_VIEWS = frozenset(("reshape", "flatten", "contiguous", "to", "_to_copy", "reshape_as", "type_as"))
 
 # the numbers of torch's own schema for files
 _DTYPES = {
@@ -71,7 +80,12 @@ class Exported(nn.Module):
             )
         self._input, self._output = inputs[0], outputs[0]
         kept = {*self._held, self._input}
-        self._steps = [_step(node, kept, where) for node in graph["nodes"]]
+        self._steps: list[_Step] = []
+        for node in graph["nodes"]:
+            step = _step(node, kept, where)
+            self._steps.append(step)
+            if _may_share_memory(step[0]) and _tensor_names(node["inputs"]) & kept:
+                kept.update(step[3])  # a view of what is kept
         self.image, self.classes = _facts(graph["tensor_values"], inputs[0], outputs[0], where)
 
     def _held_or_input(self, spec: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> list[str]:
@@ -116,7 +130,7 @@ def read_exported(path: Path) -> Exported:
     """
     where = str(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_bounded(path, _LARGEST) as (stream, _), zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
             graphs = [name for name in names if name.partition("/")[2].startswith("models/") and name.endswith(".json")]
             if len(graphs) != 1:
@@ -132,13 +146,17 @@ def read_exported(path: Path) -> Exported:
         raise
     except OSError as error:
         raise InvalidInput(f"cannot read {where}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise InvalidInput(f"{where} is no file of torch.export that can be read: {printable(error)}") from error
 
 
 def _bytes(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    if archive.getinfo(name).file_size > most:
+    info = archive.getinfo(name)
+    if info.file_size > most:
         raise ValueError(f"{name} is larger than {most:,} bytes")
+    # torch packs nothing; what is packed may be far larger than the file
+    if info.compress_type != zipfile.ZIP_STORED and info.file_size > _LARGEST_PACKED:
+        raise ValueError(f"{name} is compressed, and larger than {_LARGEST_PACKED:,} bytes")
     return archive.read(name)
 
 
@@ -154,6 +172,8 @@ def _tensors(archive: zipfile.ZipFile, folder: str, config: str, where: str) -> 
         content = bytearray(_bytes(archive, folder + payload["path_name"], _LARGEST))
         flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
         size, stride = (tuple(one["as_int"] for one in about[key]) for key in ("sizes", "strides"))
+        if math.prod(size) > flat.numel():
+            raise ValueError(f"{name} has {math.prod(size):,} elements, and the file {flat.numel():,} of them")
         held[name] = flat.as_strided(size, stride, about["storage_offset"]["as_int"]).clone()
     return held
 
@@ -173,7 +193,7 @@ _Step = tuple[Callable[..., Any], list[Any], dict[str, Any], list[str]]
 """An operator, what it is given by position and by name, and what its results are called."""
 
 
-def _step(node: Mapping[str, Any], kept: Collection[str], where: str) -> _Step:
+def _step(node: Mapping[str, Any], kept: set[str], where: str) -> _Step:
     """A node of the graph.
 
     Args:
@@ -184,7 +204,7 @@ def _step(node: Mapping[str, Any], kept: Collection[str], where: str) -> _Step:
     target = str(node["target"])
     function, by_name, written = _operator(target, where)
     for given in node["inputs"]:
-        if given["name"] in written and given["arg"].get("as_tensor", {}).get("name") in kept:
+        if given["name"] in written and _tensor_names([given]) & kept:
             raise InvalidInput(
                 f"{where} changes its own tensors or its input ({printable(target)}): export the network in eval mode"
             )
@@ -217,6 +237,34 @@ def _operator(target: str, where: str) -> tuple[Callable[..., Any], frozenset[st
         raise InvalidInput(f"{where} calls {printable(target)}, which does more than computing a result")
     by_name = frozenset(one.name for one in arguments if one.kwarg_only)
     return found, by_name, frozenset(one.name for one in arguments if one.alias_info and one.alias_info.is_write)
+
+
+def _may_share_memory(function: Callable[..., Any]) -> bool:
+    """Whether what an operator returns may be a view of what it was given."""
+    if not isinstance(function, torch._ops.OpOverload):
+        return True  # arithmetic of numbers, or an item of several tensors
+    schema = function._schema
+    return schema.name.partition("::")[2] in _SOMETIMES_VIEWS or any(one.alias_info for one in schema.returns)
+
+
+def _tensor_names(inputs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The tensors among the arguments of a node, those in lists included."""
+    names: set[str] = set()
+    for given in inputs:
+        ((kind, about),) = given["arg"].items()
+        if kind == "as_tensor":
+            names.add(about["name"])
+        elif kind in ("as_tensors", "as_optional_tensors"):
+            names.update(_name_in(one) for one in about)
+        elif kind == "as_optional_tensor":
+            names.add(_name_in(about))
+    return names - {""}
+
+
+def _name_in(about: Mapping[str, Any]) -> str:
+    """The name of a tensor that may be wrapped once more, or be none."""
+    inner = about.get("as_tensor", about)
+    return str(inner.get("name", "")) if isinstance(inner, Mapping) else ""
 
 
 def _output_names(output: Mapping[str, Any]) -> list[str]:

@@ -41,7 +41,8 @@ def complete(name: str) -> Complete:
         graph = model.graph
     except Exception as error:  # protobuf's own errors
         raise InvalidInput(f"{path} is no ONNX file: {one_line(error)}") from error
-    if any(tensor.external_data for tensor in graph.initializer):
+    # of the graph and of the constants among its nodes
+    if any(tensor.external_data for tensor in reader.external_data_helper._get_all_tensors(model)):
         raise InvalidInput(f"{path} keeps weights in other files, which are not opened: save it with all data inside")
     held = {tensor.name for tensor in graph.initializer}
     inputs = [_sizes(value) for value in graph.input if value.name not in held]

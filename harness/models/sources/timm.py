@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.errors import UnknownName
+from harness.errors import InvalidInput, UnknownName
 from harness.models._base import Normalization, Recipe, Shape
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Complete, Foreign, fetching, library, similar
@@ -12,9 +12,15 @@ from harness.util.literals import listed_arguments
 
 __all__ = ["complete", "known_names", "timm"]
 
+_READ_FILES = frozenset(("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"))
+"""Arguments by which timm opens or fetches files, which it unpickles."""
+
 
 def timm(name: str, classes: int, shape: Shape, norm: NormLayer | None, /, **arguments: Any) -> Foreign:
     """The model ``name`` without weights from elsewhere; ``arguments`` go to its constructor."""
+    refused = sorted(_READ_FILES & arguments.keys())
+    if refused:
+        raise InvalidInput(f"timm:{name} takes its weights from the checkpoint alone: leave out {', '.join(refused)}")
     package = library("timm")
     if not package.is_model(name):
         raise UnknownName("timm architecture", name, similar(name, package.list_models()))
