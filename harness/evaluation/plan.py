@@ -32,6 +32,7 @@ from harness.results.record import ThreatRecord
 from harness.settings import Settings
 from harness.suites import Step, Suite
 from harness.threat import Threat, ThreatModel
+from harness.util import trust
 from harness.util.devices import find_device
 from harness.util.images import Images, cast, take
 from harness.util.source_text import source_sha256
@@ -69,9 +70,10 @@ class Plan:
 
     @property
     def state_name(self) -> str:
-        """What its saved state is called: what runs in another way must not be continued from it."""
+        """What its saved state is called: what runs in another way must not be continued from it, nor what somebody
+        else wrote, as samples that a state says are unbroken are not attacked again."""
         way = "-deterministic" if self.settings.deterministic else ""
-        return f"{self.record_id}{way}" + ("" if self.part is None else f"-{self.part.label}")
+        return trust.own_name(f"{self.record_id}{way}" + ("" if self.part is None else f"-{self.part.label}"))
 
     @classmethod
     def of(cls, target: Target, threat: ThreatModel, suite: str | Suite, settings: Settings) -> Plan:

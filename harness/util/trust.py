@@ -11,8 +11,10 @@ store that comes along with a folder from elsewhere says nothing.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -30,6 +32,7 @@ __all__ = [
     "check_trusted",
     "local_sources",
     "named_path",
+    "own_name",
     "sources_sha256",
     "store",
     "trust",
@@ -40,6 +43,7 @@ _CODE = re.compile(r"(\S+\.py):\w+(:\S+)?")
 """``FILE.py:NAME``, or a threat model of a norm of that form."""
 
 _LARGEST_STORE = 4 << 20
+_SECRET = 32
 _LARGEST_SOURCE = 1 << 20
 _MOST_SOURCES = 1000
 _everything: ContextVar[bool] = ContextVar("trusting", default=False)
@@ -82,6 +86,21 @@ def store() -> Path:
     """The file of what this user trusts."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     return paths.user_root() / f"trusted-code-{user}"
+
+
+def own_name(name: str) -> str:
+    """``name`` as nobody else can guess it: what lies under it was written by this user.
+
+    The secret is a file of the user's settings. Where none can be kept, the name is what it was.
+    """
+    secret = store().with_name(f"{store().name}.key")
+    with suppress(StorageError, FileExistsError):
+        if not secret.exists():
+            write_atomically(secret, secrets.token_bytes(_SECRET), replace=False)
+    try:
+        return hmac.new(read_bounded(secret, _SECRET), name.encode(), "sha256").hexdigest()
+    except (OSError, ValueError):
+        return name
 
 
 def trust(sha256: str, file: str | Path) -> None:

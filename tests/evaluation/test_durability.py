@@ -82,3 +82,12 @@ def test_a_file_in_the_place_of_the_states_folder(tmp_path: Path) -> None:
     (tmp_path / ".harness-state").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*harness-state"):
         evaluation.obtain(planned(tmp_path), tmp_path)
+
+
+def test_a_state_that_somebody_else_wrote_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state says which samples are unbroken, and a folder may come from anywhere."""
+    mine, again = planned(tmp_path).state_name, planned(tmp_path).state_name
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another user"))
+    assert mine == again != planned(tmp_path).state_name
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/proc/nowhere")
+    assert planned(tmp_path).state_name == planned(tmp_path).record_id, "where no secret can be kept, runs still go on"
