@@ -128,11 +128,14 @@ def answering(monkeypatch: pytest.MonkeyPatch, signals: list[signal.Signals]) ->
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_being_ended_is_an_interrupt(harness: Harness, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
     number = signal.Signals[name]
-    tidied, before = answering(monkeypatch, [number]), signal.getsignal(number)
-    ended, out, err = harness("signalled")
-    assert (ended, out, tidied) == (code, "", [number])
-    assert err.endswith("error: interrupted; the same command continues where this one was\n")
-    assert signal.getsignal(number) == before
+    tidied, inherited = answering(monkeypatch, [number]), signal.signal(number, signal.SIG_DFL)
+    try:
+        ended, out, err = harness("signalled")
+        assert (ended, out, tidied) == (code, "", [number])
+        assert err.endswith("error: interrupted; the same command continues where this one was\n")
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, inherited)
 
 
 def test_a_signal_that_is_ignored_stays_ignored(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
