@@ -14,7 +14,7 @@ import numpy as np
 from harness.datasets._form import AS_THEY_ARE, Form
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
-from harness.util.images import Images, StoredImages, blocks
+from harness.util.images import Images, StoredImages, as_floating, blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,13 +134,10 @@ class Dataset:
         """From images and labels that were checked: images NCHW, uint8 or float in [0, 1]."""
         import torch
 
-        images = x if isinstance(x, StoredImages) else _as_float(torch.from_numpy(np.ascontiguousarray(x)))
+        images = (
+            x
+            if isinstance(x, StoredImages)
+            else as_floating(torch.from_numpy(np.ascontiguousarray(x))).to(torch.float32)
+        )
         labels = torch.from_numpy(np.ascontiguousarray(y).astype(np.int64))
         return cls(name, split, images, labels, about.classes, about.threats, size, torch.arange(len(labels)))
-
-
-def _as_float(images: Tensor) -> Tensor:
-    import torch
-
-    # the same division as everywhere else in this field, so that equal images are equal bit for bit
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.to(torch.float32)

@@ -18,7 +18,7 @@ from harness.engine.types import Index
 from harness.errors import HarnessError, InvalidInput
 from harness.results.record import DatasetRecord
 from harness.util import paths
-from harness.util.images import Images, StoredImages, blocks, fits_into_memory
+from harness.util.images import Images, StoredImages, as_floating, blocks, fits_into_memory
 from harness.util.spool import Spool
 
 __all__ = ["Samples", "checked_samples", "gathered"]
@@ -57,7 +57,9 @@ def gathered(x: Any, y: Any = None) -> Samples:
         return _of_dataset(x)
     if y is None:
         x, y = _batches(x)
-    images, labels = checked_samples(x if isinstance(x, StoredImages) else _floating(_tensor("x", x)), _tensor("y", y))
+    images, labels = checked_samples(
+        x if isinstance(x, StoredImages) else as_floating(_tensor("x", x)), _tensor("y", y)
+    )
     record = DatasetRecord(
         name="samples",
         split="given",
@@ -98,12 +100,12 @@ def _batches(source: Any) -> tuple[Images, Tensor]:
         raise InvalidInput(f"x must be images, a data set or a loader of batches, got a {type(source).__name__}")
     images: list[Tensor] = []
     labels: list[Tensor] = []
-    spool = None
+    spool, count = None, 0
     try:
         for batch in source:
             images.append(_tensor("x", batch[0]))
             labels.append(_tensor("y", batch[1]))
-            count = sum(map(len, labels))
+            count += len(labels[-1])
             if spool is None and not fits_into_memory((count, *images[0].shape[1:])):
                 spool = Spool(paths.cache_root())
             if spool is not None:
@@ -132,11 +134,6 @@ def _tensor(name: str, values: Any) -> Tensor:
                 f"{name} must be a tensor or an array of numbers, got a {type(values).__name__} ({error})"
             ) from error
     return tensor
-
-
-def _floating(x: Tensor) -> Tensor:
-    # the same division as everywhere else in this field, so that equal images are equal bit for bit
-    return x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x
 
 
 def checked_samples(x: Tensor | StoredImages, y: Tensor) -> tuple[Images, Tensor]:

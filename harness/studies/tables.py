@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness.results.record import Result
 from harness.results.stats import wilson
 from harness.studies.judging import Judgement
 from harness.studies.measurements import Measurements
@@ -60,14 +61,17 @@ class Spread:
 
 def clean(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Clean accuracy over seeds."""
-    results = [outcome.result for outcome in measurements.of(label, measure).values()]
-    return Spread(tuple(100 * result.clean_acc for result in results), results[0].n if results else 0)
+    return _spread(measurements, label, measure, lambda result: result.clean_acc)
 
 
 def robust(measurements: Measurements, label: str, measure: Measure) -> Spread:
     """Robust accuracy over seeds."""
+    return _spread(measurements, label, measure, lambda result: result.robust_acc)
+
+
+def _spread(measurements: Measurements, label: str, measure: Measure, accuracy: Callable[[Result], float]) -> Spread:
     results = [outcome.result for outcome in measurements.of(label, measure).values()]
-    return Spread(tuple(100 * result.robust_acc for result in results), results[0].n if results else 0)
+    return Spread(tuple(100 * accuracy(result) for result in results), results[0].n if results else 0)
 
 
 def trained_share(measurements: Measurements, label: str) -> tuple[int, int | None] | None:

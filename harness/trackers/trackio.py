@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from harness.trackers import PROJECT, required
+from harness.trackers._module_run import ModuleRun
 
 __all__ = ["trackio"]
 
 
-class _Run:
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        self._module.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._module.finish()
-
-
-def trackio(name: str, about: Mapping[str, str | int | float]) -> _Run:
-    """Begin a run of the project `PROJECT`."""
-    module: Any = required("trackio", "trackio")
-    module.init(project=PROJECT, name=name, config=dict(about))
-    return _Run(module)
+def trackio(name: str, about: Mapping[str, str | int | float]) -> ModuleRun:
+    """Begin a run."""
+    return ModuleRun("trackio", name, about)

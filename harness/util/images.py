@@ -25,6 +25,7 @@ __all__ = [
     "Descriptor",
     "Images",
     "StoredImages",
+    "as_floating",
     "blocks",
     "cast",
     "fits_into_memory",
@@ -115,11 +116,7 @@ class StoredImages:
         size = int(np.prod(self.one, dtype=np.int64)) * self.stored.itemsize
         for image, row in zip(raw, np.atleast_1d(chosen).tolist(), strict=True):
             self.descriptor.read(memoryview(image).cast("B"), self.offset + row * size, self.path)
-        images = torch.from_numpy(raw)
-        if images.dtype == torch.uint8:
-            # the same division as everywhere else in this field, so that equal images are equal bit for bit
-            images = images.to(torch.float32).div_(255)
-        images = images.to(self.dtype)
+        images = as_floating(torch.from_numpy(raw)).to(self.dtype)
         return images if np.ndim(chosen) else images[0]
 
     def take(self, rows: Any) -> StoredImages:
@@ -129,6 +126,14 @@ class StoredImages:
     def cast(self, dtype: torch.dtype) -> StoredImages:
         """The same images, to be read as another type."""
         return replace(self, dtype=dtype)
+
+
+def as_floating(images: Tensor) -> Tensor:
+    """Bytes as float32 from 0 to 1 in steps of 1/255; floating point numbers as they are."""
+    import torch
+
+    # the same division as everywhere else in this field, so that equal images are equal bit for bit
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
 
 
 def take(images: Images, rows: Any) -> Images:

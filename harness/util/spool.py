@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from harness.errors import StorageError
-from harness.util.images import Descriptor, StoredImages, blocks
+from harness.util.images import Descriptor, StoredImages, as_floating, blocks
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class Spool:
             self._widen(images.numpy().dtype)
         as_stored = images if levels is None or self._stored != np.uint8 else levels
         if bytes_given and self._stored != np.uint8:
-            as_stored = images.to(torch.float32).div_(255)
+            as_stored = as_floating(images)
         self._write(np.ascontiguousarray(as_stored.numpy()))
         self._count += len(images)
 
@@ -94,6 +94,5 @@ def _levels(images: Tensor) -> Tensor | None:
     if images.dtype != torch.float32:
         return None
     levels = (images * 255).round().clamp(0, 255).to(torch.uint8)
-    same = levels.to(torch.float32).div_(255).view(torch.int32)
     # of bits, as -0.0 equals 0.0
-    return levels if torch.equal(same, images.contiguous().view(torch.int32)) else None
+    return levels if torch.equal(as_floating(levels).view(torch.int32), images.contiguous().view(torch.int32)) else None

@@ -20,7 +20,7 @@ from harness.results.ties import LEVEL, runs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BEST_KNOWN", "CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row"]
+__all__ = ["BEST_KNOWN", "BEST_KNOWN_MEANS", "CLEAN", "Accuracy", "Board", "Cell", "CurvePoint", "Format", "Row"]
 
 Cell = str | int | float | None
 """One value of a table; None where nothing is known."""
@@ -31,6 +31,9 @@ CLEAN = "clean"
 
 BEST_KNOWN = "best_known"
 """What the share of samples that no result broke is called among the names of measures."""
+
+BEST_KNOWN_MEANS = "Best known: what no evaluation of the same model on the same images has broken, by whatever suite."
+"""For boards whose column of it is shown."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.results.formats._base import Accuracy, Board, Format, Row
+from harness.results.formats._base import BEST_KNOWN_MEANS, Accuracy, Board, Format, Row
 from harness.results.ties import runs
 from harness.util.text import printable
 
@@ -30,7 +30,7 @@ def _render(board: Board) -> str:
         f"is shown. {_text(board.told_apart_by)}"
     )
     if board.shows_best_known:
-        rule += " Best known: what no evaluation of the same model on the same images has broken, by whatever suite."
+        rule += f" {BEST_KNOWN_MEANS}"
     head = ["rank", "group", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
     best = ["best known"] if board.shows_best_known else []
     header = [*head, *(_text(measure.label) for measure in board.measures), *best, "n", "tied with", "flags"]

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from importlib.resources import files
 
-from harness.results.formats._base import Board, Row
+from harness.results.formats._base import BEST_KNOWN_MEANS, Board, Row
 from harness.results.formats._page.evidence import evidence
 from harness.results.formats._page.markup import Child, Markup, element
 from harness.results.formats._page.plots import plots
@@ -128,11 +128,7 @@ def _about(board: Board) -> list[Child]:
     said = [
         "Accuracies in percent. The line over a bar is the 95 % Wilson interval.",
         "Of several evaluations of the same weights by one suite the one with the lowest robust accuracy is shown.",
-        *(
-            ["Best known: what no evaluation of the same model on the same images has broken, by whatever suite."]
-            if board.shows_best_known
-            else []
-        ),
+        *([BEST_KNOWN_MEANS] if board.shows_best_known else []),
         board.told_apart_by,
         "The small figures under a rank are the lowest and highest rank of the rows that it cannot be told apart from. "
         "A dark line separates groups while the table is sorted by rank.",
