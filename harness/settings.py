@@ -28,7 +28,7 @@ class Settings:
         deterministic: the same points and passes, bit for bit, however samples are batched, spread over workers or cut
             into shards: nothing is made side by side or ahead, and which copy makes the passes is not timed. Slower
             where few samples survive.
-        compiled, graphs: use torch.compile, CUDA graphs (on a GPU).
+        compiled: use torch.compile. graphs: replay passes as CUDA graphs; None is where they are faster, on a GPU.
         state_dir: where a run in flight is saved, so that it can continue after a kill; None keeps nothing.
         checks: audit checks to make of the model besides the registered ones, by name or as ``FILE.py:NAME``.
     """
@@ -40,7 +40,7 @@ class Settings:
     workers: int | str = "auto"
     deterministic: bool = False
     compiled: bool = False
-    graphs: bool = False
+    graphs: bool | None = None
     state_dir: Path | None = None
     checks: tuple[str, ...] = ()
 

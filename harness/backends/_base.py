@@ -18,12 +18,14 @@ class Backend:
         network: from images ``[m, ...]`` to logits ``[m, k]``. layout: the memory format that it likes for images.
         notes: what was done to the model, in plain words; the first says which backend it is.
         precision: fp32, tf32 or bf16.
+        made_by_use: the first passes of a batch size are slow, because they compile or capture what makes the others.
     """
 
     network: nn.Module
     layout: torch.memory_format
     notes: tuple[str, ...]
     precision: str = "fp32"
+    made_by_use: bool = False
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.backends._base import Backend
+from harness.util.user_file import one_line
 
 __all__ = ["FEWEST_ROWS", "Choice", "Spent", "Timing", "choose"]
 
@@ -95,13 +96,17 @@ def choose(
     reference = timer.time(plain, few)
     rows = few if reference.cost * first > _LONG else first
     reference = timer.time(plain, rows) if rows != few else reference
-    timed = [(copy, timer.time(copy, rows)) for copy in copies]
-    useful = [(copy, timing) for copy, timing in timed if timing.cost < reference.cost]
-    notes = [
-        f"not used: {' '.join(copy.notes)} ({_compared(timing, reference)})"
-        for copy, timing in timed
-        if timing.cost >= reference.cost
-    ]
+    useful, notes = [], []
+    for copy in copies:
+        try:
+            timing = timer.time(copy, rows)
+        except Exception as error:  # what cannot be compiled or captured as a graph fails in its own way
+            notes.append(f"not used: {copy.name} (failed: {one_line(error)})")
+            continue
+        if timing.cost < reference.cost:
+            useful.append((copy, timing))
+        else:
+            notes.append(f"not used: {copy.name} ({_compared(timing, reference)})")
     choices = []
     for copy, timing in sorted(useful, key=lambda pair: pair[1].cost):
         rows = timer.best_rows(copy, first, timing, largest)
@@ -155,6 +160,8 @@ class _Timer:
 
     def _per_row(self, call: Callable[[Backend, Tensor], None], backend: Backend, x: Tensor) -> float:
         """Measure once, and where that was quick a second time, as the first also pays for what is made only once."""
+        if backend.made_by_use:
+            self._seconds(call, backend, x)
         seconds = self._seconds(call, backend, x)
         if seconds < _QUICK:
             seconds = min(seconds, self._seconds(call, backend, x))

@@ -48,7 +48,10 @@ def eager(model: nn.Module, *, precision: str) -> Backend:
         notes += [f"in-place:{merged}"] if merged else []
         network = fx.GraphModule(network, graph)
     layout = torch.contiguous_format
-    if any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in network.modules()):
+    convolves = any(isinstance(module, nn.Conv2d) and module.in_channels > 1 for module in network.modules())
+    # a GPU's convolutions in full float32 are slower in channels_last
+    slower = precision == "fp32" and any(held.is_cuda for held in network.parameters())
+    if convolves and not slower:
         layout = torch.channels_last
         network = network.to(memory_format=layout)
         notes.append("channels_last")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ def static(backend: Backend, *, largest: int, compiled: bool, graphs: bool) -> B
     # torch.compile gives up on code that it has compiled for eight sizes, with and without gradients
     padded = _Padded(network, largest=largest, sizes=4 if compiled else 8, graphs=graphs)
     notes = [name for name, used in (("compile", compiled), ("cuda-graphs", graphs)) if used]
-    return replace(backend, network=padded, notes=(*backend.notes, *notes))
+    return replace(backend, network=padded, notes=(*backend.notes, *notes), made_by_use=compiled or graphs)
 
 
 class _Padded(nn.Module):
@@ -45,18 +46,25 @@ class _Padded(nn.Module):
     def __init__(self, network: nn.Module, *, largest: int, sizes: int, graphs: bool) -> None:
         super().__init__()
         self.network = network
-        self.step = -(-largest // sizes)
+        self.step, self.sizes = -(-largest // sizes), sizes
         self.graphs = graphs
         self._captured: dict[tuple[int, ...], Callable[..., Any]] = {}
         # outputs and gradients are copied at once, so that all sizes may use the same memory
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        missing = -len(x) % self.step
+        missing = -len(x) % self._step(len(x))
         padded = F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)) if missing else x
         out: Tensor = self._captured_for(padded)(padded) if self.graphs else self.network(padded)
         # the output of a graph is memory that its next replay overwrites
         return out[: len(x)].clone()
+
+    def _step(self, rows: int) -> int:
+        """What sizes are multiples of: coarser where a batch is larger than was foreseen, so that sizes stay few."""
+        step = self.step
+        while rows > self.sizes * step:
+            step *= 2
+        return step
 
     def _captured_for(self, x: Tensor) -> Callable[..., Any]:
         shape = tuple(x.shape)
@@ -69,6 +77,8 @@ class _Padded(nn.Module):
 
             sample = torch.zeros_like(x, memory_format=torch.preserve_format).requires_grad_()
             # the first pass of a size may be one without gradients, and its graph would have no backward pass
-            with torch.enable_grad():
+            with torch.enable_grad(), warnings.catch_warnings():
+                # that capturing happens on a stream of its own
+                warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
                 self._captured[shape] = torch.cuda.make_graphed_callables(call, (sample,), pool=self._pool)
         return self._captured[shape]

@@ -64,7 +64,7 @@ class Request:
     seed: int = 0
     precision: str = "fp32"
     compiled: bool = False
-    graphs: bool = False
+    graphs: bool | None = None
     checks: tuple[str, ...] = ()
     workers: int | Literal["auto"] = "auto"
     deterministic: bool = False

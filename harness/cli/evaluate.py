@@ -162,11 +162,11 @@ _GROUPS: dict[str, list[str]] = {
 @options.seed
 @click.option("--seeds", callback=_seeds, metavar="A-B", help="Several seeds instead, such as 0-4 or 0,3,7.")
 @options.precision
+@click.option("--compile", "compiled", is_flag=True, help="Compile the passes of the attacks; for a GPU.")
 @click.option(
-    "--compile", "compiled", is_flag=True, help="Compile the passes of the attacks; for a GPU, untested there."
-)
-@click.option(
-    "--graphs", is_flag=True, help="Replay the passes of the attacks as CUDA graphs, on a GPU only; untested there."
+    "--graphs/--no-graphs",
+    default=None,
+    help="Replay the passes of the attacks as CUDA graphs; where they are faster, on a GPU, if not given.",
 )
 @click.option(
     "--workers",

@@ -69,7 +69,7 @@ def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
         default="auto",
         show_default=True,
         metavar="N|AUTO",
-        help="Jobs at once on a CPU, one thread each; no figure depends on it.",
+        help="Jobs at once, one thread each: one a core, or one on a GPU, if auto. No figure of a CPU depends on it.",
     )
     return workers(options.device(command))
 

@@ -215,14 +215,16 @@ class _Maker:
     def _copies(self) -> tuple[list[Backend], list[str]]:
         """Copies to try, the preferred first, and why others could not be made."""
         copies, left_out = [], []
+        graphs = self.settings.graphs
+        if graphs is None:
+            # a graph for each size of batch rounds in its own way
+            graphs = self.device.type == "cuda" and not self.settings.deterministic
         for precision in dict.fromkeys((self.settings.precision, "fp32")):
             try:
                 copy = eager(self.model, precision=precision)
-                if self.settings.compiled or self.settings.graphs:
+                if self.settings.compiled or graphs:
                     limit = self.judge.passes.limit
-                    copies.append(
-                        static(copy, largest=limit, compiled=self.settings.compiled, graphs=self.settings.graphs)
-                    )
+                    copies.append(static(copy, largest=limit, compiled=self.settings.compiled, graphs=graphs))
                 copies.append(copy)
             except Exception as error:  # a model may hold anything, and then it is attacked as it is
                 left_out.append(f"not used: the model cannot be copied ({type(error).__name__}: {error})")

@@ -62,7 +62,7 @@ def run(
     Args:
         output: checkpoints, results and states lie here.
         progress: told what happens to the jobs.
-        workers: jobs at once, each a process with one thread; "auto" is one a core. On a GPU, one after the other.
+        workers: jobs at once, each a process with one thread; "auto" is one a core, or one in all on a GPU.
         device: a GPU where there is one, if not given.
         only: labels to be evaluated; what they start from is trained too.
         command: for the records of what was made.
@@ -96,7 +96,9 @@ def run(
         if jobs:
             run_log.begin(output, command=command, device=str(place), workers=size)
             try:
-                schedule(jobs, workers=size, isolated=can_isolate(place), progress=heard)
+                # one job at a time has the GPU's driver started once, and what is compiled kept
+                isolated = (place.type == "cpu" or size > 1) and can_isolate(place)
+                schedule(jobs, workers=size, isolated=isolated, progress=heard)
             finally:
                 note(over=True)
     folders.clear_states()
@@ -189,6 +191,8 @@ def _with_parents(plan: Plan, wanted: set[str]) -> set[str]:
 
 
 def _count(wanted: int | str, device: torch.device) -> int:
-    if device.type != "cpu" and wanted not in ("auto", 1):
-        raise InvalidInput(f"on {device} the jobs of a study run one after the other: use 1 worker, got {wanted!r}")
-    return count_workers(wanted, device)
+    if device.type == "cpu" or wanted == "auto":
+        return count_workers(wanted, device)
+    if not isinstance(wanted, int) or wanted < 1:
+        raise InvalidInput(f"workers must be 'auto' or a positive number, got {wanted!r}")
+    return wanted

@@ -1,8 +1,8 @@
 """Jobs that need each other, in the order of their needs and side by side where that is possible.
 
-On a CPU every job gets a forked process of its own with one thread: that is the fastest way through many small
-networks, a job cannot disturb another, and a killed one loses no more than itself. On a GPU jobs run one after the
-other in this process.
+Every job gets a forked process of its own with one thread: that is the fastest way through many small networks, a job
+cannot disturb another, and a killed one loses no more than itself. Small networks leave a GPU idle most of the time,
+so that several jobs may share one. Where no process can be forked, jobs run one after the other in this one.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ JobProgress = Callable[[Event], None]
 
 
 def can_isolate(device: torch.device) -> bool:
-    """Whether jobs can have processes of their own: on a CPU, where forked processes can make backward passes."""
-    return device.type == "cpu" and can_fork() and backward_runs_in_a_fork()
+    """Whether jobs can have processes of their own: where forked ones can make backward passes and use the device."""
+    usable = device.type == "cpu" or not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return usable and can_fork() and backward_runs_in_a_fork()
 
 
 def schedule(jobs: Sequence[Job], *, workers: int, isolated: bool, progress: JobProgress) -> dict[str, JobResult]:

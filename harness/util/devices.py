@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from harness.errors import InvalidInput
 
 __all__ = ["find_device"]
+
+# otherwise counting GPUs starts CUDA's driver, which no process that is forked afterwards can use
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 
 def find_device(wanted: str | torch.device | None = None) -> torch.device:

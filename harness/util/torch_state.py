@@ -94,8 +94,9 @@ def threads(number: int | None) -> Iterator[None]:
 
 def backward_runs_in_a_fork() -> bool:
     """Whether a forked process could make backward passes: not once torch has begun threads of its own here, as
-    torch.compile and torch.export do."""
-    _backward()  # begins the threads that the first backward pass of an attack would begin
+    torch.compile and torch.export do, and on a machine with a GPU any backward pass."""
+    if not torch.cuda.is_available():
+        _backward()  # begins the threads that the first backward pass of an attack would begin
     child = os.fork()
     if child == 0:
         code = 1

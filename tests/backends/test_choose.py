@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +57,32 @@ def test_a_faster_copy_comes_first_and_a_slower_one_is_not_used() -> None:
     assert all(
         "not used: slow (0.50x the plain model's speed forward, 0.50x with backward)" in c.notes for c in choices
     )
+
+
+def test_a_copy_that_fails_is_not_used() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    clock = Clock()
+    copies = [backend(Broken(), "broken"), backend(Timed(clock, 5e-4), "fast")]
+    choices, _ = choose(plain(Timed(clock, 1e-3)), copies, IMAGES, largest=24, clock=clock)
+    assert [choice.backend.notes[0] for choice in choices] == ["fast", "plain"]
+    wanted = "not used: broken (failed: RuntimeError: operation not permitted when stream is capturing)"
+    assert all(wanted in choice.notes for choice in choices)
+
+
+def test_what_the_first_passes_of_a_size_pay_for_does_not_count() -> None:
+    class Captured(Timed):
+        def forward(self, x: Tensor) -> Tensor:
+            self.clock.now += 0.0 if len(x) in self.rows else 1.0
+            return super().forward(x)
+
+    for made_by_use, best in ((True, "captured"), (False, "plain")):
+        clock = Clock()
+        copy = replace(backend(Captured(clock, 5e-4), "captured"), made_by_use=made_by_use)
+        choices, _ = choose(plain(Timed(clock, 1e-3)), [copy], IMAGES, largest=24, clock=clock)
+        assert choices[0].backend.notes[0] == best
 
 
 def test_rows_are_doubled_as_long_as_that_pays() -> None:

@@ -34,3 +34,17 @@ def test_padded_batches_are_the_same_batches() -> None:
         (expected,) = torch.autograd.grad(model.inner(again).square().sum(), again)
         assert torch.allclose(gradient, expected, atol=1e-12)
     assert sorted(set(sizes)) == [8, 16, 32, 64]
+
+
+def test_batches_larger_than_foreseen_come_in_few_sizes_too() -> None:
+    sizes: set[int] = set()
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.add(len(x))
+            return x.flatten(1)
+
+    padded = static(plain(Counting()), largest=64, compiled=False, graphs=False)
+    for rows in range(1, 513):
+        assert len(padded.network(torch.zeros(rows, 2))) == rows
+    assert sizes == {*range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)}

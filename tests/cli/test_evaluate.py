@@ -73,10 +73,13 @@ def test_everything_can_be_overridden(harness: Harness, calls: list[dict[str, An
     assert len(store.read_verdicts(path)) == 20
 
 
-@pytest.mark.parametrize(("flags", "wanted"), [((), (False, False)), (("--compile", "--graphs"), (True, True))])
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [((), (False, None)), (("--compile", "--graphs"), (True, True)), (("--no-graphs",), (False, False))],
+)
 @pytest.mark.usefixtures("tiny")
 def test_compiled_passes_and_graphs_are_asked_for(
-    harness: Harness, calls: list[dict[str, Any]], flags: tuple[str, ...], wanted: tuple[bool, bool]
+    harness: Harness, calls: list[dict[str, Any]], flags: tuple[str, ...], wanted: tuple[bool, bool | None]
 ) -> None:
     assert harness("evaluate", "--checkpoint", "tiny", *flags).code == 0
     assert (calls[0]["compiled"], calls[0]["graphs"]) == wanted
