@@ -147,6 +147,8 @@ def _level(weight: Tensor, knot: Tensor, amount: Tensor) -> Tensor:
         if turn and torch.equal(slope, before):
             return level
         missing = amount - torch.minimum(knot, level[:, None], out=space).mul_(weight).sum(dim=1)
+        if turn:
+            missing.mul_(slope != before)  # what has settled stays, so that no row depends on those beside it
     rows = (slope != before).nonzero().squeeze(1)
     level[rows] = _level_by_sorting(weight[rows], knot[rows], amount[rows])
     return level
