@@ -21,7 +21,8 @@ class Settings:
     Attributes:
         seed: of all randomness (this one does decide the outcome).
         batch_size: the most samples in one pass, or "auto".
-        precision: fp32, tf32 or bf16 for the attacks; the judge always uses full float32.
+        precision: auto, fp32, tf32 or bf16 for the attacks; the judge always uses full float32. auto is fp32, and on a
+            GPU TF32 where that is faster, as torch comes: the difference is not part of a result's identity.
         device: where to run; None is where the model is.
         workers: processes on a CPU, one thread each, or "auto" for one per core; 1 stays in this process and
             leaves its threads as they are.
@@ -35,7 +36,7 @@ class Settings:
 
     seed: int = 0
     batch_size: int | str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     device: str | torch.device | None = None
     workers: int | str = "auto"
     deterministic: bool = False
@@ -43,6 +44,11 @@ class Settings:
     graphs: bool | None = None
     state_dir: Path | None = None
     checks: tuple[str, ...] = ()
+
+    @property
+    def precision_class(self) -> str:
+        """What results are told apart by."""
+        return "fp32" if self.precision == "auto" else self.precision
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):

@@ -55,6 +55,8 @@ def eager(model: nn.Module, *, precision: str) -> Backend:
         layout = torch.channels_last
         network = network.to(memory_format=layout)
         notes.append("channels_last")
+    if precision == "tf32":
+        notes.append("tf32")
     if precision == "bf16":
         network = _Autocast(network)
         notes.append("bf16-autocast")

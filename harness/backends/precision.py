@@ -11,7 +11,7 @@ from harness.errors import InvalidInput
 from harness.util import choices
 from harness.util.torch_state import float32_precision
 
-__all__ = ["PRECISIONS", "full_float32", "require_precision"]
+__all__ = ["PRECISIONS", "full_float32", "require_precision", "to_try"]
 
 PRECISIONS = choices.names(choices.Precision)
 
@@ -28,6 +28,13 @@ def require_precision(precision: str, device: torch.device) -> None:
         raise InvalidInput("precision tf32 exists on NVIDIA GPUs only; on this device use fp32 or bf16")
     if precision == "bf16" and device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
         raise InvalidInput("precision bf16 needs a CPU with AVX-512, which this one lacks; use fp32")
+
+
+def to_try(precision: str, device: torch.device) -> tuple[str, ...]:
+    """The number formats in which copies of a model are tried, the preferred first; float32 is always one of them."""
+    if precision == "auto":
+        return ("tf32", "fp32") if device.type == "cuda" else ("fp32",)
+    return tuple(dict.fromkeys((precision, "fp32")))
 
 
 @contextmanager

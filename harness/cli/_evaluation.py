@@ -62,7 +62,7 @@ class Request:
     batch_size: int | Literal["auto"] = "auto"
     device: str | None = None
     seed: int = 0
-    precision: str = "fp32"
+    precision: str = "auto"
     compiled: bool = False
     graphs: bool | None = None
     checks: tuple[str, ...] = ()

@@ -95,7 +95,7 @@ trust_code = click.option(
 precision = click.option(
     "--precision",
     type=choice(Precision),
-    default="fp32",
+    default="auto",
     show_default=True,
-    help="Of the attacked model; what counts as broken is always judged in float32.",
+    help="Of the attacked model; what counts as broken is always judged in float32. auto: fp32, on a GPU also tf32.",
 )

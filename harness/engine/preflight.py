@@ -19,6 +19,7 @@ from harness.backends import Backend, eager, plain, static
 from harness.backends.choose import FEWEST_ROWS, Choice, choose
 from harness.backends.equivalence import FEWEST, Guard, chosen
 from harness.backends.passes import Passes
+from harness.backends.precision import to_try
 from harness.backends.rounding import fewest_rows
 from harness.engine.judge import Judge
 from harness.engine.types import Index, Machine, Pool
@@ -219,7 +220,7 @@ class _Maker:
         if graphs is None:
             # a graph for each size of batch rounds in its own way
             graphs = self.device.type == "cuda" and not self.settings.deterministic
-        for precision in dict.fromkeys((self.settings.precision, "fp32")):
+        for precision in to_try(self.settings.precision, self.device):
             try:
                 copy = eager(self.model, precision=precision)
                 if self.settings.compiled or graphs:

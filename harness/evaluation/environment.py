@@ -31,7 +31,7 @@ def environment(
         platform=platform.platform(),
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         device=str(device),
-        precision=settings.precision,
+        precision=settings.precision_class,
         passes=passes,
         batch_size=batch_size,
         workers=workers,

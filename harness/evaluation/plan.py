@@ -93,7 +93,7 @@ class Plan:
             threat=_threat_record(threat),
             steps=steps,
             seed=settings.seed,
-            precision=settings.precision,
+            precision=settings.precision_class,
         )
         return cls(target, threat, suite, settings, evaluation_id)
 

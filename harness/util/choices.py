@@ -19,8 +19,8 @@ __all__ = [
     "names",
 ]
 
-Precision = Literal["fp32", "tf32", "bf16"]
-"""Arithmetic of the attacked model's passes."""
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+"""Arithmetic of the attacked model's passes; auto is fp32, on a GPU with TF32 where that is faster, as torch comes."""
 
 TrainingPrecision = Literal["auto", "fp32", "tf32", "bf16"]
 """Arithmetic of the passes while training; auto is bf16 on a GPU and fp32 elsewhere."""

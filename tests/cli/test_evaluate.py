@@ -26,7 +26,7 @@ def test_defaults_come_from_the_manifest(harness: Harness, calls: list[dict[str,
     assert asked["n"] == asked["dataset"].size
     assert (str(asked["threat"]), asked["suite"], asked["seed"]) == ("Linf:0.15", "autoattack", 0)
     device = find_device()
-    how = {"batch_size": "auto", "precision": "fp32", "workers": "auto", "device": device}
+    how = {"batch_size": "auto", "precision": "auto", "workers": "auto", "device": device}
     assert {name: asked[name] for name in how} == how
     assert "robust 50.0 %" in out
     assert "leaderboards/results/tiny__autoattack__Linf-0.15__" in out

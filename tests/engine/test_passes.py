@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness import suites
 from harness.backends.passes import Passes, out_of_memory
+from harness.backends.precision import to_try
 from harness.engine import preflight
 from harness.engine.types import Pool
 from harness.errors import InvalidInput, ModelError
@@ -115,10 +116,20 @@ def test_images_whose_predictions_depend_on_each_other_are_not_parted() -> None:
     assert micro_batches(of_the_batch) == (None, None)
 
 
+def test_a_gpu_tries_tf32_unless_float32_is_asked_for() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert (to_try("auto", gpu), to_try("fp32", gpu), to_try("bf16", gpu)) == (
+        ("tf32", "fp32"),
+        ("fp32",),
+        ("bf16", "fp32"),
+    )
+    assert to_try("auto", cpu) == ("fp32",)
+
+
 def test_precisions_that_a_cpu_lacks() -> None:
     model = network()
     x, y = samples(model, 4)
     with pytest.raises(InvalidInput, match="tf32 exists on NVIDIA GPUs only"):
         examine(model, x, y, threat="Linf:0.1", suite="clean", precision="tf32")
-    with pytest.raises(InvalidInput, match="precision must be one of fp32, tf32, bf16"):
+    with pytest.raises(InvalidInput, match="precision must be one of auto, fp32, tf32, bf16"):
         examine(model, x, y, threat="Linf:0.1", suite="clean", precision="half")

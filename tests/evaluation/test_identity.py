@@ -122,7 +122,14 @@ def test_what_decides_verdicts_is_another_evaluation(what: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"batch_size": 7}, {"workers": 2}, {"suite": Suite("mine", (Step("fgsm", "fgsm"),))}, {"graphs": True}]
+    "changes",
+    [
+        {"batch_size": 7},
+        {"workers": 2},
+        {"suite": Suite("mine", (Step("fgsm", "fgsm"),))},
+        {"graphs": True},
+        {"precision": "fp32"},
+    ],
 )
 def test_what_decides_none_is_the_same_evaluation(changes: dict[str, Any], tmp_path: Path) -> None:
     point = plain(tmp_path)
