@@ -97,7 +97,7 @@ def _ours(job: dict[str, Any], model: torch.nn.Module, x: torch.Tensor, y: torch
             workers=job["workers"],
             device=job.get("device", "cpu"),
             compiled=job.get("compiled", False),
-            graphs=job.get("graphs", False),
+            graphs=job.get("graphs"),
         )
         return time.perf_counter() - began, done
 
