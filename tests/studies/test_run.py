@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import checkpoints, training
 from harness import studies as studies
 from harness.cli import run as harness
-from harness.errors import UnknownName
-from harness.studies import Event, Summary
+from harness.errors import InvalidInput, UnknownName
+from harness.studies import Event, Summary, runner
 from tests.studies import made_up
 from tests.studies.made_up import planned, write
 from tests.support import of_strong_suites
@@ -231,3 +232,10 @@ class TestCommand:
     def test_debug_is_an_option_of_every_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert harness(["study", "status", "nowhere.toml", "--debug"]) == 1
         assert "Traceback" in capsys.readouterr().err
+
+
+def test_jobs_share_a_gpu_only_where_that_is_asked_for() -> None:
+    gpu = torch.device("cuda")
+    assert (runner._count("auto", gpu), runner._count(3, gpu)) == (1, 3)
+    with pytest.raises(InvalidInput, match="workers must be 'auto' or a positive number, got 0"):
+        runner._count(0, gpu)
