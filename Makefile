@@ -8,15 +8,16 @@ PIP    := $(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-# how many evaluations test-durability kills
+# how many evaluations test-durability kills, and nodes test-cluster
 KILLS ?= 4
 
-.PHONY: help demo test test-browser test-durability check docs clean
+.PHONY: help demo test test-browser test-cluster test-durability check docs clean
 
 help:
 	@echo "make demo   train one regime, evaluate the shipped checkpoints, print the leaderboard"
 	@echo "make test   linter, types and the whole test suite"
 	@echo "make test-browser  the leaderboard's page in Chromium"
+	@echo "make test-cluster  one evaluation on clusters of this machine, whose nodes are killed"
 	@echo "make check  linter and types alone"
 	@echo "make test-durability  kills evaluations at random moments (KILLS=N) and continues them"
 	@echo "make docs   the documentation, into docs/_build/html"
@@ -26,7 +27,7 @@ demo: $(VENV)/installed
 	$(BIN)/harness demo
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -n auto --ignore=tests/browser
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --ignore=tests/browser --ignore=tests/cluster
 
 # Chromium comes from Debian's packages where it is missing and may be installed; CHROMIUM names another one.
 test-browser: $(VENV)/installed-browser
@@ -36,6 +37,10 @@ test-browser: $(VENV)/installed-browser
 	fi
 	@if $(BIN)/python -m tests.browser.chromium; then $(TEST_ENV) $(BIN)/python -m pytest tests/browser; \
 	else echo "test-browser skipped: no Chromium is installed and none can be; name one with CHROMIUM=PATH"; fi
+
+# KILLS says how many nodes are killed at random moments.
+test-cluster: $(VENV)/installed-cluster
+	KILLS=$(KILLS) $(TEST_ENV) $(BIN)/python -m pytest tests/cluster
 
 test-durability: $(VENV)/installed-dev
 	$(TEST_ENV) $(BIN)/python -m benchmarks.resume --moments $(KILLS)
@@ -71,6 +76,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/installed-browser: $(VENV)/installed-dev
 	$(PIP) --editable '.[dev,browser]'
+	@touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed-dev
+	$(PIP) --editable '.[dev,ray]'
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed

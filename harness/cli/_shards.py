@@ -49,8 +49,7 @@ def _collected(found: joining.Survey, root: Path, adversarial: bool) -> Collecte
     there = list(found.parts.values())
     if found.missing:
         return Collected(found.first, there, found.missing, None, None)
-    joined = joining.join(found.parts)
-    path = store.save(joined.result, joined.verdicts, root, adversarial=joined.packed() if adversarial else None)
+    path = joining.keep(found.parts, root, adversarial=adversarial)
     return Collected(found.first, there, [], path, store.read(path))
 
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.exceptions import Exit
 
+from harness.cli import _cluster
 from harness.cli import _options as options
 from harness.util import choices, paths
 from harness.util.reading import read_lines
 
 if TYPE_CHECKING:
     from harness.cli._evaluation import Request
+    from harness.cluster import HandedOver
+    from harness.evaluation import Stored
 
 __all__ = ["evaluate"]
 
@@ -68,6 +71,7 @@ _GROUPS: dict[str, list[str]] = {
         "--deterministic",
         "--shard",
     ],
+    "Where it runs, if in many places": _cluster.OPTIONS,
     "What comes out": ["--output", "--adversarial", "--json", "--tracker", "--strict", "--debug", "--help"],
 }
 """How ``--help`` shows the options; one that is in no group is shown last."""
@@ -186,6 +190,7 @@ _GROUPS: dict[str, list[str]] = {
     help="Attack only part K of N of the images, deterministically, and leave it for 'harness collect'; auto takes "
     "it from a Slurm array or from RANK and WORLD_SIZE.",
 )
+@_cluster.options
 @click.option(
     "--estimate",
     "half_width",
@@ -236,6 +241,7 @@ def evaluate(
     shard: str | None,
     half_width: float | None,
     budget: str | None,
+    where: _cluster.Wanted,
     **request: Any,
 ) -> None:
     """Evaluate checkpoints under attack and store the results.
@@ -259,6 +265,8 @@ def evaluate(
     names = registry.matching(checkpoints, request["checkpoint_dir"])
     asked = _evaluation.Request(root=output or paths.results_root(), suite=suites[0], **request)
     wanted = _jobs.jobs(names, asked, suites, radii, seeds or (seed,))
+    if where.executor is not None and (shard, half_width, budget, asked.tracker) != (None, None, None, None):
+        raise click.UsageError("--devices and --executor do not go with --shard, --estimate, --budget or --tracker")
     if half_width is not None or budget is not None:
         if shard is not None:
             raise click.UsageError("--estimate and --budget do not go with --shard")
@@ -269,18 +277,23 @@ def evaluate(
             raise click.UsageError("a part holds its adversarial examples: say --no-adversarial to 'harness collect'")
         _shard([(job.checkpoint, job.request) for job in wanted], shard, as_json=as_json, strict=strict)
         return
-    done = []
-    for one in _jobs.evaluate_each(wanted):
+    done: list[Stored | _jobs.Failure] = []
+    elsewhere: list[HandedOver] = []
+    run = _jobs.evaluate_each(wanted) if where.executor is None else _cluster.evaluate_each(wanted, where, elsewhere)
+    for one in run:
         done.append(one)
         if not as_json and not isinstance(one, _jobs.Failure):
             _evaluation.show(one)
             sys.stdout.flush()
     found = [one for one in done if not isinstance(one, _jobs.Failure)]
     if as_json:
-        shown = [_evaluation.as_json(stored) for stored in found]
+        shown = [*map(_evaluation.as_json, found), *map(_cluster.as_json, elsewhere)]
         _render.print_json(shown[0] if len(wanted) == 1 else shown)
-    elif len(wanted) > 1:
+    elif len(done) > 1:
         _jobs.show_summary(done)
+    if not as_json:
+        for unfinished in elsewhere:
+            _cluster.show_handed_over(unfinished, asked.root)
     if len(found) < len(done):
         raise Exit(1)
     if strict and any(flag.doubtful for stored in found for flag in stored.result.flags):

@@ -15,7 +15,7 @@ from harness.evaluation.estimation import StoredEstimate, Target, estimate
 from harness.evaluation.intake import Taken, take_in
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
-from harness.evaluation.sharding import StoredPart, obtain_part, shard_plan
+from harness.evaluation.sharding import StoredPart, obtain_part, run_part, shard_plan
 from harness.evaluation.stored import Stored, find, keep, obtain
 from harness.evaluation.verification import Check, Verification, verify
 
@@ -48,6 +48,7 @@ __all__ = [
     "plan_checkpoint",
     "plan_model",
     "run",
+    "run_part",
     "shard_plan",
     "smallest_distances",
     "take_in",

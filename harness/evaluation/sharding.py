@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import attacks
+from harness.engine.snapshots import State
 from harness.engine.types import AttackProgress
 from harness.errors import InvalidInput
 from harness.evaluation import _evaluate, reference
@@ -19,7 +20,7 @@ from harness.evaluation.stored import running_alone
 from harness.results import parts
 from harness.results.parts import Part, PartRecord, Shard
 
-__all__ = ["StoredPart", "obtain_part", "shard_plan"]
+__all__ = ["StoredPart", "obtain_part", "run_part", "shard_plan"]
 
 # whether an attack makes backward passes does not depend on the number of classes
 _MANY_CLASSES = 1000
@@ -86,6 +87,20 @@ def obtain_part(
         return _run(plan, cut, shard, root, force=force, progress=progress)
 
 
+def run_part(plan: Plan, shard: Shard, *, progress: Callable[[AttackProgress], None] | None = None) -> Part:
+    """The part of a shard, run whatever is stored and kept by the caller.
+
+    Args:
+        plan: of the whole evaluation.
+
+    Raises:
+        InvalidInput: the evaluation cannot be cut so.
+    """
+    part, state = _attacked(plan, shard_plan(plan, shard), shard, progress)
+    state.clear()
+    return part
+
+
 def _run(
     plan: Plan,
     cut: Plan,
@@ -95,6 +110,16 @@ def _run(
     force: bool,
     progress: Callable[[AttackProgress], None] | None,
 ) -> StoredPart:
+    part, state = _attacked(plan, cut, shard, progress)
+    parts.save(part, root, replace=force)
+    state.clear()
+    path = parts.path_of(root, plan.evaluation_id, shard)
+    return StoredPart(path, parts.read(path), ran=True)
+
+
+def _attacked(
+    plan: Plan, cut: Plan, shard: Shard, progress: Callable[[AttackProgress], None] | None
+) -> tuple[Part, State]:
     done = _evaluate.run(cut, progress=progress, keep_state=True)
     record = PartRecord(
         number=shard.number,
@@ -108,7 +133,4 @@ def _run(
         result=done.result,
     )
     broken = done.verdicts.broken_by >= 0
-    parts.save(Part(record, done.verdicts, done.points[broken].numpy()), root, replace=force)
-    done.state.clear()
-    path = parts.path_of(root, plan.evaluation_id, shard)
-    return StoredPart(path, parts.read(path), ran=True)
+    return Part(record, done.verdicts, done.points[broken].numpy()), done.state

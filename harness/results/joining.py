@@ -20,12 +20,12 @@ from harness.audit.flags import Flag, unique
 from harness.audit.flags import kinds as all_kinds
 from harness.audit.model import gradient_free_gain
 from harness.errors import ResultError
-from harness.results import parts
+from harness.results import parts, store
 from harness.results.adversarial import AdversarialFacts, AdversarialPoints, pack
 from harness.results.parts import Part, Shard
 from harness.results.record import Environment, Result, StepRecord, Verdicts
 
-__all__ = ["Joined", "Survey", "join", "survey"]
+__all__ = ["Joined", "Survey", "join", "keep", "survey"]
 
 _SUMMED = ("before", "after", "forward", "backward", "judge", "rejected", "seconds", "model_seconds")
 
@@ -113,6 +113,21 @@ def join(found: Mapping[str, Part]) -> Joined:
     arrays = [part.verdicts.arrays() for part in members]
     verdicts = Verdicts(**{name: np.concatenate([each[name] for each in arrays])[order] for name in arrays[0]})
     return Joined(_result(members, verdicts), verdicts, _points(members))
+
+
+def keep(found: Mapping[str, Part], root: Path, *, adversarial: bool = True, force: bool = False) -> Path:
+    """Join parts and store the result under the folder of the results; returns its file.
+
+    Args:
+        adversarial: keep the adversarial examples beside it. force: as in `harness.results.store.save`.
+
+    Raises:
+        ResultError: as `join`.
+        StorageError: it cannot be written.
+    """
+    joined = join(found)
+    packed = joined.packed() if adversarial else None
+    return store.save(joined.result, joined.verdicts, root, adversarial=packed, force=force)
 
 
 def _refuse_strangers(found: Mapping[str, Part]) -> None:

@@ -114,10 +114,10 @@ class WorkerPool:
         self._busy[worker.end] = worker, key
         worker.send(request)
 
-    def wait(self) -> list[Progress | Answer | Failure]:
-        """What the workers say next; waits until one of them says something."""
+    def wait(self, seconds: float | None = None) -> list[Progress | Answer | Failure]:
+        """What the workers say next; waits until one of them says something, or for so many seconds."""
         messages: list[Progress | Answer | Failure] = []
-        for end in connection.wait(list(self._busy)):
+        for end in connection.wait(list(self._busy), seconds):
             worker, key = self._busy[end]  # type: ignore[index]
             kind, content = worker.receive()
             if kind == "progress":
@@ -132,6 +132,16 @@ class WorkerPool:
                 raise RuntimeError(content)
             messages.append(Answer(key, content) if kind == "answer" else Failure(key, content))
         return messages
+
+    def abandon(self, key: int) -> None:
+        """End the process that works on a request, of which nothing more is heard."""
+        for end, (worker, its_key) in list(self._busy.items()):
+            if its_key == key:
+                del self._busy[end]
+                worker.process.kill()  # one that hangs may not listen to anything else
+                worker.close()
+                if not self._fresh:
+                    self._idle.append(_Worker(self._serve))
 
     def run(self, requests: Sequence[Any], heard: Callable[[Progress], None]) -> list[Any]:
         """The answers to all requests, in order; ``heard`` is told of progress, by position.

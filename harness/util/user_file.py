@@ -19,9 +19,11 @@ from harness.errors import InvalidInput, UnknownName
 from harness.util.reading import read_bounded
 from harness.util.text import printable
 
-__all__ = ["from_file", "importable", "is_in_file", "load_file", "one_line"]
+__all__ = ["from_file", "importable", "is_in_file", "load_file", "loaded", "one_line"]
 
 _LARGEST = 1 << 24
+
+_PREFIX = "_user_file_"
 
 _FOLDERS: set[Path] = set()
 """Folders whose modules may be in the module table."""
@@ -63,7 +65,7 @@ def load_file(file: str | Path) -> ModuleType:
     path = Path(file).expanduser().resolve()
     # a name of its own, so that `if __name__ == "__main__"` and installed modules stay out of it; with the content in
     # the name an edited file is run again
-    name = f"_user_file_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    name = f"{_PREFIX}{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
@@ -77,6 +79,16 @@ def load_file(file: str | Path) -> ModuleType:
         del sys.modules[name]
         raise InvalidInput(f"{file} fails when it is run: {one_line(error)}") from error
     return module
+
+
+def loaded() -> list[ModuleType]:
+    """The modules of users' files, and of those beside them, that were run in this process."""
+    folders = tuple(f"{folder}{os.sep}" for folder in _FOLDERS)
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith(_PREFIX) or str(getattr(module, "__file__", None)).startswith(folders)
+    ]
 
 
 def _source(file: str | Path) -> bytes:

@@ -1,0 +1,74 @@
+"""What an executor is, and what it is told."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+from harness.cluster._queue import Queue
+from harness.errors import InvalidInput
+
+__all__ = ["Executor", "Make", "Options", "required"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What executors can be told; each looks at what concerns it.
+
+    Attributes:
+        devices: of this machine: ``all`` GPUs, or names and numbers such as ``0,1`` or ``cpu,cpu``.
+        device: the kind of device that was asked for, such as ``cpu``; None leaves it to the executor.
+        ray_address: of a running Ray cluster; None starts one on this machine.
+        timeout: seconds after which whoever has said nothing counts as lost.
+    """
+
+    devices: str = "all"
+    device: str | None = None
+    ray_address: str | None = None
+    timeout: float = 600.0
+
+
+class Executor(Protocol):
+    """Somewhere to run the tasks of a queue."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks it runs at once, as far as it knows."""
+        ...
+
+    def run(self, queue: Queue) -> None:
+        """Run the tasks until none is waiting or at work, or hand all of them over to somebody who will.
+
+        Every part is stored under ``queue.root`` before the queue hears of it. What is taken from the queue and is
+        neither done nor failed at the end counts as handed over.
+
+        Raises:
+            HarnessError: there is nowhere left to run the tasks.
+            KeyboardInterrupt: after all that was started was ended.
+        """
+        ...
+
+
+Make = Callable[[Options], Executor]
+"""Makes an executor.
+
+Raises:
+    InvalidInput: what it needs is not here.
+"""
+
+
+def required(package: str, extra: str) -> ModuleType:
+    """The package of an executor.
+
+    Raises:
+        InvalidInput: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InvalidInput(
+            f"--executor {extra} needs the package {package}: pip install 'robust-harness[{extra}]'"
+        ) from error

@@ -1,0 +1,68 @@
+"""``harness evaluate --devices`` and ``--executor``: what they print, and what goes with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.util.pool import can_fork
+from tests.cli.conftest import Harness
+
+ARGS = ("evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--limit", "20", "--output", "out")
+
+FILE = """
+from harness import evaluation
+from harness.cluster import Executor, Options, Queue
+from harness.errors import ModelError
+from harness.results import parts
+
+class Elsewhere:
+    slots = 3
+
+    def run(self, queue: Queue) -> None:
+        while task := queue.next():
+            if task.plan.settings.seed == 1:
+                queue.failed(task, ModelError("its output is NaN"))
+            elif task.shard.number < 3:
+                parts.save(evaluation.run_part(task.plan, task.shard), queue.root)
+                queue.done(task)
+
+def elsewhere(options: Options) -> Executor:
+    return Elsewhere()
+"""
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
+@pytest.mark.usefixtures("tiny")
+def test_on_two_devices(harness: Harness) -> None:
+    code, out, err = harness(*ARGS, "--devices", "cpu,cpu", "--json")
+    assert code == 0, err
+    assert "tiny, fgsm, devices: 2 of 2 shards done" in err
+    stored = json.loads(out)
+    assert (stored["ran"], stored["n"]) == (True, 20)
+    found = json.loads(harness(*ARGS, "--json").out)
+    assert (found["ran"], found["result"]) == (False, stored["result"])
+    assert "found, not run again" in harness(*ARGS, "--devices", "cpu,cpu").out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_executor_of_ones_own(harness: Harness, folder: Path) -> None:
+    (folder / "mine.py").write_text(FILE)
+    code, out, err = harness(*ARGS, "--executor", "mine.py:elsewhere", "--seeds", "0,1")
+    assert code == 1
+    assert "tiny: fgsm, 2 of 3 shards done; the others go on elsewhere: harness collect out" in out
+    assert "seed 1 failed: its output is NaN" in err
+    (shown,) = [json.loads(harness(*ARGS, "--executor", "mine.py:elsewhere", "--json").out)]
+    assert (shown["there"], shown["missing"]) == (2, ["3/3"])
+    assert harness(*ARGS, "--shard", "3/3").code == 0
+    assert harness("collect", "out").code == 0
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_does_not_go_together(harness: Harness) -> None:
+    assert harness(*ARGS, "--shards", "3").code == 2
+    assert harness(*ARGS, "--devices", "cpu", "--shard", "1/2").code == 2
+    harness(*ARGS, "--executor", "cloud").refused("unknown executor 'cloud'")
+    harness(*ARGS, "--devices", "cpu", "--timeout", "soon").refused("a time is written as 90s")
