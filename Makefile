@@ -38,8 +38,14 @@ test-browser: $(VENV)/installed-browser
 	@if $(BIN)/python -m tests.browser.chromium; then $(TEST_ENV) $(BIN)/python -m pytest tests/browser; \
 	else echo "test-browser skipped: no Chromium is installed and none can be; name one with CHROMIUM=PATH"; fi
 
-# KILLS says how many nodes are killed at random moments.
+# KILLS says how many nodes are killed at random moments. Slurm comes from Debian's packages where it is missing and may be
+# installed; its tests are skipped where it cannot.
 test-cluster: $(VENV)/installed-cluster
+	@if ! $(BIN)/python -m tests.cluster.slurm 2>/dev/null && command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  echo "installing Slurm from Debian's packages"; \
+	  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+	    slurmctld slurmd slurm-client munge; } >/dev/null 2>&1 || true; \
+	fi
 	KILLS=$(KILLS) $(TEST_ENV) $(BIN)/python -m pytest tests/cluster
 
 test-durability: $(VENV)/installed-dev

@@ -13,16 +13,26 @@ import rich_click as click
 
 from harness.cli._render import print_line
 from harness.cli._times import seconds_of
+from harness.cli._written import written
 
 if TYPE_CHECKING:
+    from harness.cli._evaluation import Request
     from harness.cli._jobs import Failure, Job
-    from harness.cluster import Executor, HandedOver
+    from harness.cluster import Commands, Executor, HandedOver
     from harness.evaluation import Stored
 
 __all__ = ["OPTIONS", "Wanted", "as_json", "evaluate_each", "options", "show_handed_over"]
 
-OPTIONS = ["--devices", "--executor", "--shards", "--timeout", "--ray-address"]
+OPTIONS = ["--devices", "--executor", "--shards", "--timeout", "--ray-address", "--partition", "--time"]
 """How `--help` calls them."""
+
+_OF_EXECUTORS = ("shards", "ray_address", "partition", "time")
+
+_NOT_OF_A_SHARD = dict.fromkeys([*OPTIONS, "--workers"], 1) | dict.fromkeys(
+    ("--json", "--strict", "--force", "--adversarial", "--no-adversarial"), 0
+)
+"""Options that the command of a shard leaves out -> how many values each takes. Without --force, as old parts are
+removed before, a shard that is run again finds what it has stored."""
 
 _NAMES = [name.lstrip("-").replace("-", "_") for name in OPTIONS]
 
@@ -50,7 +60,8 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--executor",
         metavar="NAME",
-        help="Where to run: devices (of this machine), ray (a cluster; an extra of this package), or FILE.py:NAME.",
+        help="Where to run: devices (of this machine), ray (a cluster; an extra of this package), slurm (a cluster; "
+        "submits and does not wait), or FILE.py:NAME.",
     )
     @click.option(
         "--shards",
@@ -68,12 +79,19 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--ray-address", metavar="ADDRESS", help="Of a running Ray cluster, or auto; one is started if not given."
     )
+    @click.option("--partition", metavar="NAME", help="Of a Slurm cluster, to submit to.")
+    @click.option(
+        "--time",
+        metavar="TIME|auto",
+        help="That a shard may take on a Slurm cluster, such as 2h, before it is queued again and goes on; auto, "
+        "which forecasts it, if not given.",
+    )
     @wraps(command)
     def wrapped(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in _NAMES}
         name = chosen["executor"] or ("devices" if chosen["devices"] is not None else None)
-        if name is None and (chosen["shards"] or chosen["ray_address"]):
-            raise click.UsageError("--shards and --ray-address go with --devices or --executor")
+        if name is None and any(chosen[option] for option in _OF_EXECUTORS):
+            raise click.UsageError("--shards, --ray-address, --partition and --time go with --devices or --executor")
         command(where=Wanted(name, chosen), **given)
 
     return wrapped
@@ -99,7 +117,7 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
     check_writable(request.root)
     planner = Planner()
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
-        executor = _made(where, request.device)
+        executor = _made(where, request)
         plans = [planner.plan(job.checkpoint, job.request) for job in wanted]
         first = f"{plans[0].target.name}, {plans[0].suite.name}" if len(plans) == 1 else f"{len(plans)} evaluations"
         with displayed(first, str(where.executor)) as report:
@@ -125,14 +143,32 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
             yield _jobs.Failure(job, str(outcome))
 
 
-def _made(where: Wanted, device: str | None) -> Executor:
+def _made(where: Wanted, request: Request) -> Executor:
     """The executor that the options name."""
     from harness import cluster
 
     given = where.given
-    told = {name: given[name] for name in ("devices", "ray_address") if given[name] is not None}
-    made = cluster.Options(device=device, timeout=seconds_of(given["timeout"]), **told)
+    told = {name: given[name] for name in ("devices", "ray_address", "partition") if given[name] is not None}
+    made = cluster.Options(
+        device=request.device,
+        timeout=seconds_of(given["timeout"]),
+        task_seconds=None if given["time"] in (None, "auto") else seconds_of(given["time"]),
+        commands=_commands(request),
+        **told,
+    )
     return cluster.executor(str(where.executor), made)
+
+
+def _commands(request: Request) -> Commands:
+    from harness.cluster import Commands
+
+    # -P, because a folder in which somebody works may have one that is called harness
+    program = (sys.executable, "-P", "-m", "harness")
+    without = () if request.adversarial else ("--no-adversarial",)
+    return Commands(
+        shard=(*program, "evaluate", *written(_NOT_OF_A_SHARD)),
+        collect=(*program, "collect", str(request.root.absolute()), *without),
+    )
 
 
 def as_json(one: HandedOver) -> dict[str, Any]:
@@ -143,13 +179,16 @@ def as_json(one: HandedOver) -> dict[str, Any]:
         "evaluation_id": one.plan.evaluation_id,
         "there": one.there,
         "missing": [str(shard) for shard in one.missing],
+        "where": one.where,
+        "jobs": list(one.jobs),
     }
 
 
-def show_handed_over(one: HandedOver, root: Path) -> None:
-    """An evaluation that goes on elsewhere, for people, on stdout."""
-    plan, total = one.plan, one.there + len(one.missing)
-    print_line(
-        f"{plan.target.name}: {plan.suite.name}, {one.there} of {total} shards done; the others go on elsewhere: "
-        f"harness collect {root}"
-    )
+def show_handed_over(unfinished: Sequence[HandedOver], root: Path) -> None:
+    """Evaluations that go on elsewhere, for people, on stdout."""
+    for one in unfinished:
+        total = one.there + len(one.missing)
+        print_line(f"{one.plan.target.name}: {one.plan.suite.name}, {one.there} of {total} shards done")
+    for where in dict.fromkeys(one.where for one in unfinished):
+        print_line(f"the others go on {where}")
+    print_line(f"harness collect {root} says at any time how far they are")

@@ -11,6 +11,7 @@ from click.exceptions import Exit
 
 from harness.cli import _cluster
 from harness.cli import _options as options
+from harness.cli._written import Remembering
 from harness.util import choices, paths
 from harness.util.reading import read_lines
 
@@ -77,7 +78,7 @@ _GROUPS: dict[str, list[str]] = {
 """How ``--help`` shows the options; one that is in no group is shown last."""
 
 
-@click.command()
+@click.command(cls=Remembering)
 @click.rich_config(
     help_config=click.RichHelpConfiguration(
         option_groups={"harness evaluate": [{"name": name, "options": names} for name, names in _GROUPS.items()]}
@@ -291,9 +292,8 @@ def evaluate(
         _render.print_json(shown[0] if len(wanted) == 1 else shown)
     elif len(done) > 1:
         _jobs.show_summary(done)
-    if not as_json:
-        for unfinished in elsewhere:
-            _cluster.show_handed_over(unfinished, asked.root)
+    if elsewhere and not as_json:
+        _cluster.show_handed_over(elsewhere, asked.root)
     if len(found) < len(done):
         raise Exit(1)
     if strict and any(flag.doubtful for stored in found for flag in stored.result.flags):

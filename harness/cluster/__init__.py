@@ -6,12 +6,12 @@ says that it is done, so that whatever is killed is gone on with by the same com
 
 from __future__ import annotations
 
-from harness.cluster._base import Executor, Make, Options
+from harness.cluster._base import Commands, Executor, Make, Options
 from harness.cluster._evaluate import HandedOver, evaluate
 from harness.cluster._queue import Queue, Task
 from harness.util import plugins
 
-__all__ = ["Executor", "HandedOver", "Make", "Options", "Queue", "Task", "evaluate", "executor", "names"]
+__all__ = ["Commands", "Executor", "HandedOver", "Make", "Options", "Queue", "Task", "evaluate", "executor", "names"]
 
 
 def names() -> tuple[str, ...]:

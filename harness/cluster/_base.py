@@ -6,12 +6,24 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from harness.cluster._queue import Queue
 from harness.errors import InvalidInput
 
-__all__ = ["Executor", "Make", "Options", "required"]
+__all__ = ["Commands", "Executor", "Make", "Options", "required"]
+
+
+class Commands(NamedTuple):
+    """The work as command lines, for executors whose tasks are programs.
+
+    Attributes:
+        shard: runs one shard of all evaluations, with ``--workers`` and ``--shard`` added to it.
+        collect: joins what is complete.
+    """
+
+    shard: tuple[str, ...]
+    collect: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -23,12 +35,17 @@ class Options:
         device: the kind of device that was asked for, such as ``cpu``; None leaves it to the executor.
         ray_address: of a running Ray cluster; None starts one on this machine.
         timeout: seconds after which whoever has said nothing counts as lost.
+        partition: of a Slurm cluster. task_seconds: that a shard may take there; None forecasts it.
+        commands: the work as command lines; None where no command line asks for it.
     """
 
     devices: str = "all"
     device: str | None = None
     ray_address: str | None = None
     timeout: float = 600.0
+    partition: str | None = None
+    task_seconds: float | None = None
+    commands: Commands | None = None
 
 
 class Executor(Protocol):

@@ -10,7 +10,7 @@ from harness import evaluation
 from harness.cluster._base import Executor
 from harness.cluster._queue import Queue, Task
 from harness.engine.types import AttackProgress
-from harness.errors import HarnessError
+from harness.errors import HarnessError, ResultError
 from harness.evaluation import Plan, Stored
 from harness.results import joining, parts
 from harness.results.parts import Part, Shard
@@ -29,12 +29,14 @@ class HandedOver:
     """An evaluation that goes on somewhere else; ``harness collect`` joins it.
 
     Attributes:
-        there, missing: its shards.
+        there, missing: its shards. where: in words, who runs them. jobs: the numbers under which they are known there.
     """
 
     plan: Plan
     there: int
     missing: list[Shard]
+    where: str
+    jobs: tuple[int, ...]
 
 
 def evaluate(
@@ -77,7 +79,7 @@ def evaluate(
                 raise queue.failures[plan]
             cut = None if plan not in cuts else cuts[plan].now(root)
             if cut is not None and cut.missing:
-                outcomes.append(HandedOver(plan, len(cut.there), cut.missing))
+                outcomes.append(HandedOver(plan, len(cut.there), cut.missing, queue.where, queue.jobs))
                 continue
             if cut is not None:
                 joining.keep(cut.there, root, adversarial=adversarial, force=force)
@@ -110,7 +112,13 @@ def _cut(plan: Plan, root: Path, shards: int | None, executor: Executor, *, forc
         for path in parts.folder_of(root, plan.evaluation_id).glob("*.safetensors"):
             path.unlink(missing_ok=True)
     there = _parts(plan, root)
-    count = shards or next((part.record.count for part in there.values()), 0)
+    count = next((part.record.count for part in there.values()), 0)
+    if shards and count not in (0, shards):
+        raise ResultError(
+            f"{plan.target.name} was cut into {count} shards before, and parts of two cuts overlap: take {count} "
+            "shards, or another folder"
+        )
+    count = shards or count
     return _Cut(plan, count or _suitable(len(plan.target.x), executor.slots), there)
 
 

@@ -45,6 +45,9 @@ class Queue:
         tasks: those to be run. finished: parts that are there already, for the progress.
         root: the folder of the results.
         progress: hears how far all evaluations together are.
+
+    Attributes:
+        where: in words, who has the tasks that were handed over. jobs: the numbers under which they are known there.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Queue:
         progress: Callable[[AttackProgress], None] | None = None,
     ) -> None:
         self.root = root
+        self.where = "elsewhere"
+        self.jobs: tuple[int, ...] = ()
         self.failures: dict[Plan, HarnessError] = {}
         self._waiting = list(tasks)
         self._running: dict[Task, AttackProgress | None] = {}
