@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.util import paths
 from harness.util.reading import read_lines
 from harness.util.text import printable
 
-__all__ = ["available", "find", "folders", "matching"]
+__all__ = ["available", "find", "folders", "matching", "parent_paths"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -71,6 +72,16 @@ def find(name: str | Path, checkpoint_dir: str | Path | None = None) -> Path:
             return weights
     known = {path.stem for folder in searched for path in _weights_in(folder)}
     raise UnknownName("checkpoint", str(name), known)
+
+
+def parent_paths(path: Path, name: str, checkpoint_dir: str | Path | None = None) -> list[Path]:
+    """The weights files that may be the parent ``name`` of the checkpoint ``path``, in the order of search: its own
+    folder comes first, then `folders`."""
+    found = []
+    for folder in (path.parent, *folders(checkpoint_dir)):
+        with suppress(CheckpointError, UnknownName):
+            found.append(find(folder.absolute() / name))
+    return found
 
 
 def matching(names: Iterable[str], checkpoint_dir: str | Path | None = None) -> list[str]:

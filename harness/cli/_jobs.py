@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from harness.audit import kinds
 from harness.cli._evaluation import Planner, Request, run_plan
+from harness.cli._inputs import Inputs, found, inputs_of, remember
 from harness.cli._render import percent, print_line, print_table
 from harness.errors import HarnessError, system_error
 from harness.util.files import check_writable
 
 if TYPE_CHECKING:
+    from harness.audit.flags import Flag
     from harness.evaluation import Plan, Stored
 
 __all__ = ["Failure", "Job", "evaluate_each", "jobs", "show_summary"]
@@ -82,7 +84,8 @@ def evaluate_each(wanted: Sequence[Job]) -> Iterator[Stored | Failure]:
     for place, job in enumerate(runnable, 1):
         label = f"[{place}/{len(runnable)}] " if len(runnable) > 1 else ""
         with _quiet():
-            outcome = _outcome(checked, job, label, len(runnable) - place, alone=len(wanted) == 1)
+            later = sum(job not in checked.known for job in runnable[place:])
+            outcome = _outcome(checked, job, label, later, alone=len(wanted) == 1)
         if isinstance(outcome, Failure):
             print_line(f"error: {job} failed: {outcome.reason}", err=True)
         yield outcome
@@ -94,37 +97,56 @@ class _Checked:
 
     jobs: Sequence[Job]
     planner: Planner = field(default_factory=Planner)
+    inputs: dict[Job, Inputs | None] = field(default_factory=dict)
+    known: dict[Job, Stored] = field(default_factory=dict)
     plans: dict[Job, Plan] = field(default_factory=dict)
     kept: int = 0
 
     def failures(self) -> dict[Job, str]:
-        """Plan every job; what stands in the way of those that cannot be run."""
-        found: dict[Job, str] = {}
+        """Find or plan every job; what stands in the way of those that cannot be run."""
+        # before anything is read for a plan, so that a file that is changed meanwhile is noticed
+        self.inputs = {job: inputs_of(job.checkpoint, job.request) for job in self.jobs}
         for job in self.jobs:
+            anew = job.request.force or job.request.tracker is not None  # a tracker is told of a plan
+            stored = None if anew else found(self.inputs[job], job.request.root)
+            if stored is not None:
+                self.known[job] = stored
+                _warn(job, stored.result.flags)
+        failed: dict[Job, str] = {}
+        for job in (job for job in self.jobs if job not in self.known):
             try:
                 plan = self.planner.checked(job.checkpoint, job.request)
             except HarnessError as error:
                 if len(self.jobs) == 1:
                     raise
-                found[job] = str(error)
+                failed[job] = str(error)
                 continue
-            for flag in plan.flags:
-                if flag.code in kinds.MENDABLE:
-                    print_line(f"warning: {job}: {flag}", err=True)
+            _warn(job, plan.flags)
             parameters = plan.target.model_record.parameters
             if len(self.jobs) == 1 or self.kept + parameters <= _KEPT_PARAMETERS:
                 self.kept += parameters
                 self.plans[job] = plan
-        return found
+        return failed
 
-    def plan(self, job: Job) -> Plan:
-        """The plan of a job, which is given away."""
-        return self.plans.pop(job, None) or self.planner.plan(job.checkpoint, job.request)
+    def run(self, job: Job, label: str, later: int) -> Stored:
+        """The result of a job that can be run: found, or else made."""
+        if job in self.known:
+            return self.known[job]
+        plan = self.plans.pop(job, None) or self.planner.plan(job.checkpoint, job.request)
+        stored = run_plan(plan, job.request, label, later)
+        remember(self.inputs[job], job.checkpoint, job.request, stored)
+        return stored
+
+
+def _warn(job: Job, flags: Iterable[Flag]) -> None:
+    for flag in flags:
+        if flag.code in kinds.MENDABLE:
+            print_line(f"warning: {job}: {flag}", err=True)
 
 
 def _outcome(checked: _Checked, job: Job, label: str, later: int, *, alone: bool) -> Stored | Failure:
     try:
-        return run_plan(checked.plan(job), job.request, label, later)
+        return checked.run(job, label, later)
     except HarnessError as error:
         reason = str(error)
         if alone:

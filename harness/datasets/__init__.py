@@ -31,6 +31,7 @@ __all__ = [
     "Member",
     "Request",
     "about",
+    "files",
     "load",
     "names",
     "samples_sha256",
@@ -53,6 +54,25 @@ def about(name: str) -> About:
         return _member(name).about
     dataset = load(name, limit=1)
     return About(dataset.classes, dataset.shape, dataset.threats)
+
+
+def files(name: str, *, split: str = "test", data_dir: str | Path | None = None) -> tuple[Path, ...] | None:
+    """The files and folders that a data set is read from, all that decide its images and labels; nothing is read.
+
+    Returns:
+        None where that is not known: of ``FILE.py:NAME`` and of data sets that other packages bring, and of some that
+        are large.
+
+    Raises:
+        UnknownName, InvalidInput: as `load`.
+    """
+    path = _path(name)
+    if path is not None:
+        return (path,)
+    if not plugins.is_own(__name__, name):
+        return None
+    listed = _member(name).files
+    return None if listed is None else tuple(listed(Request(split, _data_dir(data_dir), False, None)))
 
 
 def load(

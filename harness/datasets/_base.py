@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,11 +69,14 @@ class Member:
 
     ``read`` returns images ``[n, ...]`` (uint8, or float in [0, 1]) and labels ``[n]``, already cut to
     the request's limit, and the size of the whole split. ``takes_form``: it reads them in the request's form.
+    ``files`` says from which files a request is answered, all that decide the answer (folders among them stand for all
+    that is in them); None where that is not known.
     """
 
     about: About
     read: Callable[[Request], tuple[np.ndarray | StoredImages, np.ndarray, int]]
     takes_form: bool = False
+    files: Callable[[Request], Sequence[Path]] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,24 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from harness.datasets._base import Request
+from harness.datasets._base import About, Member, Request
 from harness.datasets._check import to_nchw
 from harness.errors import InvalidInput
 
-__all__ = ["reader"]
+__all__ = ["member"]
 
 _LARGEST = 1 << 28
 """Bytes of a file; those of CIFAR-100 have 155 million."""
 
 
-def reader(name: str) -> Callable[[Request], tuple[np.ndarray, np.ndarray, int]]:
-    """A function that reads torchvision's class ``name`` (MNIST, CIFAR10, ...) as it lies in its folder."""
+def member(about: About, name: str, *, folder: str) -> Member:
+    """The data set of torchvision's class ``name`` (MNIST, CIFAR10, ...), as it lies in its folder.
 
+    Args:
+        folder: where that class keeps its files.
+    """
+
+    def files(request: Request) -> list[Path]:
+        return [request.data_dir / folder]
+
+    return Member(about, _reader(name, folder), files=files)
+
+
+def _reader(name: str, folder: str) -> Callable[[Request], tuple[np.ndarray, np.ndarray, int]]:
     def read(request: Request) -> tuple[np.ndarray, np.ndarray, int]:
         from torchvision import datasets
 
         factory: Any = getattr(datasets, name)
-        _check_files(request.data_dir / getattr(factory, "base_folder", name))
+        _check_files(request.data_dir / folder)
         try:
             stored = factory(request.data_dir, train=request.split == "train", download=request.download)
         # a file that is cut short or says something else of itself is an assertion that fails, a missing key, ...

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from harness.datasets._base import About, Member
-from harness.datasets._torchvision import reader
+from harness.datasets._base import About
+from harness.datasets._torchvision import member
 from harness.threat import ThreatModel
 
 __all__ = ["cifar10"]
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-cifar10 = Member(
+cifar10 = member(
     About(_CLASSES, (3, 32, 32), (ThreatModel("Linf", "8/255"), ThreatModel("L2", "0.5"))),
-    reader("CIFAR10"),
+    "CIFAR10",
+    folder="cifar-10-batches-py",
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.datasets._base import About, Member
-from harness.datasets._torchvision import reader
+from harness.datasets._base import About
+from harness.datasets._torchvision import member
 from harness.threat import ThreatModel
 
 __all__ = ["cifar100"]
@@ -22,7 +22,8 @@ _CLASSES = (
     "woman", "worm",
 )  # fmt: skip
 
-cifar100 = Member(
+cifar100 = member(
     About(_CLASSES, (3, 32, 32), (ThreatModel("Linf", "8/255"), ThreatModel("L2", "0.5"))),
-    reader("CIFAR100"),
+    "CIFAR100",
+    folder="cifar-100-python",
 )

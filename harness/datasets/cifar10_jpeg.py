@@ -9,6 +9,7 @@ The files are sorted by class; the images are taken in turn from each class.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +23,12 @@ from harness.util.text import printable
 __all__ = ["cifar10_jpeg"]
 
 
+def _file(request: Request) -> Path:
+    return request.data_dir / f"cifar10_jpeg_{request.split}.npz"
+
+
 def _read(request: Request) -> tuple[np.ndarray, np.ndarray, int]:
-    path = request.data_dir / f"cifar10_jpeg_{request.split}.npz"
+    path = _file(request)
     if not path.is_file():
         raise InvalidInput(
             f"cifar10-jpeg was not found: expected {path.absolute()}; "
@@ -60,4 +65,8 @@ def _decode(data: bytes, where: str) -> np.ndarray:
     return pixels.transpose(2, 0, 1)[:channels]
 
 
-cifar10_jpeg = Member(About(cifar10.about.classes, cifar10.about.shape, cifar10.about.threats), _read)
+cifar10_jpeg = Member(
+    About(cifar10.about.classes, cifar10.about.shape, cifar10.about.threats),
+    _read,
+    files=lambda request: [_file(request)],
+)

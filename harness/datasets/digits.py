@@ -61,4 +61,4 @@ def _held_for_testing(pixels: np.ndarray, y: np.ndarray) -> np.ndarray:
     return held
 
 
-digits = Member(About(tuple("0123456789"), (1, 8, 8), (ThreatModel("Linf", "0.15"),)), _read)
+digits = Member(About(tuple("0123456789"), (1, 8, 8), (ThreatModel("Linf", "0.15"),)), _read, files=lambda _: [_file()])

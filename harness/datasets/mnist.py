@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from harness.datasets._base import About, Member
-from harness.datasets._torchvision import reader
+from harness.datasets._base import About
+from harness.datasets._torchvision import member
 from harness.threat import ThreatModel
 
 __all__ = ["mnist"]
 
-mnist = Member(
+mnist = member(
     About(tuple("0123456789"), (1, 28, 28), (ThreatModel("Linf", "0.3"),)),
-    reader("MNIST"),
+    "MNIST",
+    folder="MNIST",
 )

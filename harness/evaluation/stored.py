@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from harness.evaluation._evaluate import Evaluation
 from harness.evaluation.plan import Plan
 from harness.results import store
 from harness.results.adversarial import packed_examples
+from harness.results.found import Stored, latest
 from harness.results.record import Result
 from harness.util.images import Images
 from harness.util.locks import alone
@@ -25,32 +25,15 @@ from harness.util.locks import alone
 __all__ = ["Stored", "find", "keep", "obtain", "running_alone"]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A result in the store.
-
-    Attributes:
-        ran: whether it was attacked for it now.
-    """
-
-    path: Path
-    result: Result
-    ran: bool = False
-
-
 def find(plan: Plan, root: Path) -> Stored | None:
     """The stored result with the verdicts of a plan, if there is one; nothing is run or written.
 
-    Of several records of these verdicts one under the plan's own checkpoint name is taken, of those the latest.
+    Of several records of these verdicts one is taken as `harness.results.found.latest` says.
 
     Raises:
         ResultError: a file that is named like one of them is damaged.
     """
-    known = store.find_all(root, plan.evaluation_id)
-    own = [(path, result) for path, result in known if result.checkpoint == plan.target.name]
-    if own:
-        return Stored(*max(own, key=lambda found: found[1].recorded))
-    return Stored(*known[0]) if known else None
+    return latest(root, plan.evaluation_id, plan.target.name)
 
 
 def keep(done: Evaluation, x: Images, root: Path, *, adversarial: bool = True, force: bool = False) -> Path:

@@ -28,7 +28,7 @@ from harness.util.user_file import from_file, is_in_file, one_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["is_member", "is_own", "lookup", "members", "own_members", "summaries"]
+__all__ = ["any_installed", "is_member", "is_own", "lookup", "members", "own_members", "summaries"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,6 +80,13 @@ def lookup(package: str, name: str, kind: str, of: Any = object) -> Any:
     if not isinstance(member, of):
         raise InvalidInput(f"the {kind} {name} must be a {of.__name__}, got a {type(member).__name__}")
     return member
+
+
+def any_installed() -> bool:
+    """Whether an installed package brings members of any family."""
+    from importlib.metadata import entry_points
+
+    return any(group.startswith("harness.") for group in entry_points().groups)
 
 
 def summaries(package: str) -> dict[str, str]:

@@ -54,10 +54,9 @@ def parent_of(checkpoint: Checkpoint, *, checkpoint_dir: str | Path | None = Non
     claimed = checkpoint.manifest.parent
     if claimed is None:
         return None
-    places = [checkpoint.path.parent, *registry.folders(checkpoint_dir)]
-    for folder in places:
+    for path in registry.parent_paths(checkpoint.path, claimed.name, checkpoint_dir):
         try:
-            found = registry.load(folder.absolute() / claimed.name)
+            found = registry.load(path)
         except HarnessError:
             continue
         if claimed.weights_sha256 in (None, found.manifest.weights_sha256):

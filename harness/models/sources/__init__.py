@@ -11,18 +11,17 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
-
-from torch.nn.modules.batchnorm import _BatchNorm
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, InvalidInput, UnknownName
-from harness.models._base import Shape
-from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import OWN, Complete, Foreign
-from harness.models.sources._calls import own_arguments
 from harness.util import plugins
 from harness.util.literals import listed_arguments
 from harness.util.user_file import is_in_file, one_line
+
+if TYPE_CHECKING:
+    from harness.models._base import Shape
+    from harness.models.norm_layers import NormLayer
 
 __all__ = [
     "OWN",
@@ -34,7 +33,6 @@ __all__ = [
     "found_elsewhere",
     "is_complete",
     "is_foreign",
-    "own_arguments",
 ]
 
 _FILE = "file"
@@ -115,6 +113,8 @@ def foreign(
         InvalidInput: a norm layer, image, number of classes or argument that the network cannot have, or a factory
             that fails.
     """
+    from harness.models.sources._calls import own_arguments
+
     if architecture.endswith(".py"):
         raise InvalidInput(f"an architecture in a file is written FILE.py:FACTORY, got {architecture!r}")
     source, _, name = architecture.partition(":")
@@ -139,4 +139,6 @@ def foreign(
 
 
 def _has_batch_norm(built: Foreign) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
     return any(isinstance(module, _BatchNorm) for module in built.network.modules())

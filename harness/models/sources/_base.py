@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
-
-from torch import nn
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import HarnessError, InvalidInput, nearest
-from harness.models._base import Normalization, Recipe, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.models._base import Recipe, Shape
+    from harness.models._normalization import Normalization
 
 __all__ = ["OWN", "Complete", "Foreign", "agreeing", "fetching", "library", "need_colour", "similar"]
 

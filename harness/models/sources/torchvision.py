@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.errors import UnknownName
-from harness.models._base import Normalization, Recipe, Shape
+from harness.models._base import Recipe, Shape
+from harness.models._normalization import Normalization
 from harness.models.norm_layers import NormLayer
 from harness.models.sources._base import Complete, Foreign, fetching, library, need_colour, similar
 from harness.util.literals import listed_arguments

@@ -5,11 +5,11 @@ A norm is a stateless object. Batches lead: points are ``[n, ...]``, sizes ``[n]
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import UnknownName
 from harness.util import plugins
+from harness.util.deferred import deferred
 from harness.util.user_file import is_in_file
 
 if TYPE_CHECKING:
@@ -20,14 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Moves", "Norm", "Patches", "column", "get", "name_of", "names"]
 
-_HOMES = {"Moves": "_moves", "Norm": "_base", "Patches": "_moves", "column": "_base"}
-
-
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and a board that names a norm does not need it
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# a board that names a norm does not need its geometry
+__getattr__ = deferred(__name__, {"_base": ("Norm", "column"), "_moves": ("Moves", "Patches")})
 
 
 def names() -> tuple[str, ...]:
