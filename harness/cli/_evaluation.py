@@ -112,8 +112,10 @@ def evaluate_shards(asked: Sequence[tuple[str, Request]], text: str) -> list[Sto
 def _run_shard(plan: Plan, shard: Shard, request: Request) -> StoredPart:
     from harness import evaluation
     from harness.evaluation.display import displayed
+    from harness.evaluation.time_left import TimeLeft
 
-    with displayed(f"{plan.target.name}, {plan.suite.name}", f"shard {shard}") as report:
+    time_left = TimeLeft.of(plan)
+    with displayed(f"{plan.target.name}, {plan.suite.name}", f"shard {shard}", time_left=time_left) as report:
         part = evaluation.obtain_part(plan, shard, request.root, force=request.force, progress=report)
     remove_empty(plan.settings.state_dir)
     return part

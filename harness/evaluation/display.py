@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.engine.types import AttackProgress
-from harness.evaluation.time_left import TimeLeft, in_words
+from harness.evaluation.time_left import Estimate, TimeLeft, in_words
 from harness.util.text import printable
 
 if TYPE_CHECKING:
@@ -59,12 +59,18 @@ def displayed(
         yield _Bar(bars, label, time_left or TimeLeft({}))
 
 
-def _left(found: tuple[float, float] | None) -> str:
+def _left(found: Estimate | None) -> str:
     if found is None:
         return ""
-    own, all_ = found
-    more = f", {in_words(all_)} for all" if all_ > own else ""
-    return f"about {in_words(own)} left{more}"
+    more = f", {in_words(found.left + found.later)} for all" if found.later else ""
+    return f"about {in_words(found.left)} left{more}"
+
+
+def _whole(found: Estimate) -> str:
+    """The whole of a run, in the first words on its time: no sample that survives so far is counted on to break."""
+    whole = found.elapsed + found.left
+    more = f", {in_words(whole + found.later)} for all" if found.later else ""
+    return f"up to about {in_words(whole)} in all{more}; less as samples are broken"
 
 
 class _Lines:
@@ -73,9 +79,14 @@ class _Lines:
         self.time_left = time_left
         self.step = ""
         self.shown = 0.0
+        self.foreseen = False
 
     def __call__(self, tick: AttackProgress) -> None:
-        left = _left(self.time_left(tick))
+        found = self.time_left(tick)
+        if found is not None and not self.foreseen:
+            self.foreseen = True
+            self._write(_whole(found))
+        left = _left(found)
         now = time.monotonic()
         if tick.step != self.step:
             self.step, self.shown, done = tick.step, now, ""
@@ -84,7 +95,10 @@ class _Lines:
         else:
             return
         text = f"{self.time_left.place(tick.step)}{tick.step}: {tick.surviving} of {tick.total} surviving{done}"
-        sys.stderr.write(f"{self.label}: {text}{f', {left}' if left else ''}\n")
+        self._write(f"{text}{f', {left}' if left else ''}")
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(f"{self.label}: {text}\n")
         sys.stderr.flush()
 
 
@@ -94,11 +108,16 @@ class _Bar:
         self.label = label
         self.time_left = time_left
         self.step = ""
+        self.foreseen = False
         self.task = bars.add_task(label, total=1.0, surviving="", left="")
 
     def __call__(self, tick: AttackProgress) -> None:
         surviving = f"{tick.surviving} of {tick.total} surviving"
-        left = _left(self.time_left(tick))
+        found = self.time_left(tick)
+        left = _left(found)
+        if found is not None and not self.foreseen:
+            self.foreseen = True
+            self.bars.console.print(f"{self.label}: {_whole(found)}", markup=False, highlight=False)
         if tick.step != self.step:
             self.step = tick.step
             self.bars.reset(self.task, description=f"{self.label}: {self.time_left.place(tick.step)}{tick.step}")

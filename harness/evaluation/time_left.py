@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from harness import attacks
 from harness.engine.types import AttackProgress
 from harness.evaluation import reference
 from harness.evaluation.plan import Plan
 
-__all__ = ["TimeLeft", "in_words"]
+__all__ = ["Estimate", "TimeLeft", "in_words"]
 
 _GRADIENT = 3
 """What an iteration with a backward pass costs, in forward passes."""
 
 _SOONEST = 5.0
 """Seconds before which nothing is said."""
+
+
+class Estimate(NamedTuple):
+    """What is known of the time of an evaluation while it runs, in seconds.
+
+    Attributes:
+        elapsed: since its first tick. left: that it still takes.
+        later: that the evaluations after it take, if they are like it.
+    """
+
+    elapsed: float
+    left: float
+    later: float
 
 
 class TimeLeft:
@@ -63,8 +77,8 @@ class TimeLeft:
         names = list(self.costs)
         return f"step {names.index(step) + 1} of {len(names)}, " if step in names and len(names) > 1 else ""
 
-    def __call__(self, tick: AttackProgress) -> tuple[float, float] | None:
-        """Seconds left for this evaluation, and for it and all later ones; None where that cannot be said yet."""
+    def __call__(self, tick: AttackProgress) -> Estimate | None:
+        """What can be said at a tick; None where that is nothing yet."""
         if tick.step not in self.costs:
             return None
         now = time.monotonic()
@@ -83,7 +97,7 @@ class TimeLeft:
         names = list(self.costs)
         remaining = cost * (1 - tick.done) + sum(self.costs[name] for name in names[names.index(tick.step) + 1 :])
         left = remaining * tick.surviving * elapsed / self.work
-        return left, left + self.later * (elapsed + left)
+        return Estimate(elapsed, left, self.later * (elapsed + left))
 
 
 def in_words(seconds: float) -> str:

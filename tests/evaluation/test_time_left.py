@@ -6,6 +6,7 @@ import pytest
 
 from harness.engine.types import AttackProgress
 from harness.evaluation import plan_model, time_left
+from harness.evaluation.display import displayed
 from harness.evaluation.time_left import TimeLeft, in_words
 from tests.evaluation.test_caller_state import MODEL, X, Y
 
@@ -35,8 +36,7 @@ def test_a_steady_run_is_foreseen(clock: Clock) -> None:
         clock.now = 100.0 + passed
         found = left(AttackProgress(step, done, 50, 50))
         assert found is not None
-        assert found[0] == pytest.approx(total - passed)
-        assert found[1] == pytest.approx(total - passed + 2 * total)
+        assert found == pytest.approx((passed, total - passed, 2 * total))
 
 
 def test_survivors_make_the_rest_cheaper(clock: Clock) -> None:
@@ -46,7 +46,7 @@ def test_survivors_make_the_rest_cheaper(clock: Clock) -> None:
     left(AttackProgress("first", 1.0, 100, 100))
     few = left(AttackProgress("second", 0.0, 10, 100))
     assert few is not None
-    assert few[0] == pytest.approx(3.0)
+    assert few.left == pytest.approx(3.0)
 
 
 def test_nothing_is_said_too_early_or_of_steps_that_are_not_known(clock: Clock) -> None:
@@ -74,3 +74,27 @@ def test_costs_are_those_of_the_suite() -> None:
 )
 def test_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_every_run_says_once_how_long_it_will_take(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """As soon as its first seconds tell, and before anything is counted on that attacks may find."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with displayed("mine", "pgd", time_left=TimeLeft({"first": 100.0, "second": 300.0}, later=1)) as report:
+        assert report is not None
+        for done, surviving in ((0.0, 40), (0.5, 40), (0.75, 20), (1.0, 10)):
+            report(AttackProgress("first", done, surviving, 40))
+            clock.now += 30
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("mine, pgd: up to about 4 min in all, 8 min for all; less as samples are broken") == 1
+
+
+def test_a_run_of_seconds_says_nothing_of_its_time(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with displayed("mine", "pgd", time_left=TimeLeft({"first": 100.0})) as report:
+        assert report is not None
+        for done in (0.0, 0.5, 1.0):
+            report(AttackProgress("first", done, 40, 40))
+            clock.now += 1
+    assert "about" not in capsys.readouterr().err
