@@ -26,6 +26,9 @@ from harness.util.user_file import one_line
 
 __all__ = ["ChunkOracle", "Passes", "Tally", "checked_logits", "mended", "out_of_memory"]
 
+_CHANNELS = (1, 3)
+"""What images mostly have, by which those that have their channels last are told."""
+
 _BESIDE = 1e-6
 """How far beside a pixel its gradient is taken where it is not finite at the pixel itself."""
 
@@ -274,9 +277,11 @@ def _own(grad: Tensor) -> Tensor:
 
 def _raised(call: str, x: Tensor, error: BaseException) -> str:
     reason = str(error).strip().splitlines()
+    last = x.dim() == 4 and x.shape[3] in _CHANNELS and x.shape[1] not in _CHANNELS
     return (
         f"{call}: the model raised {type(error).__name__} on a batch of shape {list(x.shape)} "
         f"({x.dtype}, {x.device}): {reason[0] if reason else 'no message'}"
+        f"{'; images are [n, C, H, W]: give x.transpose(0, 3, 1, 2) of an array [n, H, W, C]' if last else ''}"
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness import datasets
 from harness.checkpoints._normalizations import NORMALIZATIONS
+from harness.datasets import Dataset
 from harness.errors import HarnessError
 from harness.models import Model, Normalization
 
@@ -64,10 +65,8 @@ def compare_normalizations(
     """
     if dataset is None:
         return None
-    data = None
-    with suppress(HarnessError):  # it is no reason to refuse weights that their images are not here
-        data = datasets.load(dataset, limit=_IMAGES, data_dir=data_dir)
-    if data is None or data.shape != tuple(model.shape) or len(data.classes) != model.classes:
+    data = _images(dataset, tuple(model.shape), data_dir)
+    if data is None or len(data.classes) != model.classes:
         return None
     candidates = {
         name: constants
@@ -95,3 +94,13 @@ def _accuracy(network: nn.Module, x: Tensor, y: Tensor, normalization: Normaliza
         parts = [x[begin : begin + _BATCH] for begin in range(0, len(x), _BATCH)]
         predicted = torch.cat([network(part).argmax(1) for part in parts])
     return float((predicted == y).double().mean())
+
+
+def _images(dataset: str, shape: tuple[int, ...], data_dir: str | Path | None) -> Dataset | None:
+    """Some images of a shape; photographs in a folder are made that large."""
+    for form in (datasets.AS_THEY_ARE, datasets.Form(resize=shape[1], crop=shape[1])):
+        with suppress(HarnessError):  # it is no reason to refuse weights that their images are not here
+            data = datasets.load(dataset, limit=_IMAGES, data_dir=data_dir, form=form)
+            if data.shape == shape:
+                return data
+    return None

@@ -62,10 +62,10 @@ def import_file(
         architecture: as `harness.models.build` takes it. May be left out, like all that follows, where the
             file was written by this package and says so itself.
         arguments: more arguments of the architecture's constructor; the manifest keeps them.
-        classes, shape, threat: taken from ``dataset`` if not given.
+        classes, shape, threat: taken from ``dataset`` if not given, the shape of a folder if all images have one size.
         normalization: what the model does to images in [0, 1] first: constants, or a name of
-            `NORMALIZATIONS` ("none" for none); ``mean`` and ``std`` say the same. May be left out where the
-            file brings its own constants.
+            `NORMALIZATIONS` ("none" for none); ``mean`` and ``std`` say the same, with one number a channel or one
+            for all. May be left out where the file brings its own constants.
         parent: path or name of the registered checkpoint that these weights were trained from.
         entry: which entry of the file to take, where several hold weights that fit (``state_dict_ema``).
         renames: parts of names in the file and what the architecture calls them, such as ``("head.fc", "fc")``.
@@ -83,7 +83,7 @@ def import_file(
     with open_weights_or_shards(path) as file:
         said = _own_words(file.metadata, where)
         if dataset is not None:
-            about = datasets.about(dataset)
+            about = datasets.about(dataset, one_size=shape is None)
             said |= {"dataset": dataset, "classes": len(about.classes), "shape": about.shape}
             said |= {"threat": str(about.threats[0])} if about.threats else {}
         asked = {"classes": classes, "shape": shape, "norm_layer": norm_layer, "threat": threat, "regime": regime}
@@ -112,7 +112,7 @@ def import_file(
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {model.call}" if model.call else str(error)) from error
     fill(model, found.tensors, where)
-    told = _told(normalization, mean, std)
+    told = _told(normalization, mean, std, channels)
     chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where, model, dataset)
     if chosen is not None and len(chosen.mean) != channels:
         raise InvalidInput(
@@ -166,10 +166,14 @@ def _absolute(architecture: str) -> str:
 
 
 def _told(
-    normalization: Normalization | str | None, mean: Sequence[float] | None, std: Sequence[float] | None
+    normalization: Normalization | str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channels: int,
 ) -> Normalization | str | None:
-    """What the caller said: constants, "none", or None for nothing."""
+    """What the caller said: constants, "none", or None for nothing. One number stands for all channels."""
     if not isinstance(normalization, Normalization):
+        mean, std = (tuple(values) * channels if values and len(values) == 1 else values for values in (mean, std))
         known, constants = normalization_of(normalization, mean, std)
         return constants if constants is not None else "none" if known else None
     if mean is not None or std is not None:

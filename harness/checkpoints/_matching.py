@@ -24,6 +24,7 @@ __all__ = ["Match", "find_matches"]
 _REPORTED = 3
 _LOOKED_AT = 50
 _SHARE = 0.25
+_MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,10 @@ def _lack(held: Holdings, expected: Mapping[str, Tensor], counts: Counter[str]) 
     fitting = {prefix: _fitting(held, expected, prefix) for prefix, _ in counts.most_common(_LOOKED_AT)}
     nearest = sorted(fitting, key=lambda prefix: (-fitting[prefix], len(prefix)))[:_REPORTED]
     if not nearest or fitting[nearest[0]] < _SHARE * len(expected):
-        # a few names like "conv1.weight" are in every network; the largest entry is what must be meant
-        nearest = [_largest_entry(held, counts)]
+        # a few names like "conv1.weight" are in every network; where most of them are, it was built with other
+        # arguments, and else the largest entry is what must be meant
+        named = [prefix for prefix, count in counts.most_common(1) if count >= _MOST * len(_required(expected))]
+        nearest = named or [_largest_entry(held, counts)]
     reports = [
         _report(held, expected, prefix)
         for prefix in nearest

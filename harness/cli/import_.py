@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput
 from harness.util import paths
 from harness.util.choices import FileFormat
 from harness.util.literals import parse_arguments
@@ -57,8 +58,10 @@ def _arguments(ctx: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, metavar="NAME", help="What it is to be called.")
+@click.argument("files", metavar="FILE [FILE ...]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--name", metavar="NAME", help="What it is to be called; the name of FILE without its ending if not given."
+)
 @click.option(
     "--architecture",
     metavar="NAME",
@@ -80,7 +83,7 @@ def _arguments(ctx: click.Context, parameter: click.Parameter, value: str | None
     metavar="NAME",
     help="What the model does to images in [0, 1] first: none, cifar10, cifar100, imagenet or mnist.",
 )
-@click.option("--mean", callback=_numbers, metavar="M,...", help="The same in numbers, one a channel.")
+@click.option("--mean", callback=_numbers, metavar="M,...", help="The same in numbers, one a channel or one for all.")
 @click.option("--std", callback=_numbers, metavar="S,...", help="With --mean.")
 @click.option("--threat", metavar="NORM:EPS", help="Evaluated in unless told otherwise; the data set's if not given.")
 @click.option("--regime", metavar="NAME", help="How it was trained; see 'harness list regimes'.")
@@ -119,29 +122,13 @@ def _arguments(ctx: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--overwrite", is_flag=True, help="Replace another checkpoint of that name.")
 @options.as_json
 def import_(
-    file: Path,
-    name: str,
-    architecture: str | None,
-    arguments: dict[str, Any],
-    norm_layer: str | None,
-    dataset: str | None,
-    classes: int | None,
-    shape: tuple[int, int, int] | None,
-    normalization: str | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    threat: str | None,
-    regime: str | None,
-    parent: str | None,
-    source: str | None,
-    entry: str | None,
-    file_format: FileFormat,
-    renames: tuple[tuple[str, str], ...],
+    files: tuple[Path, ...],
+    name: str | None,
     output: Path | None,
     checkpoint_dir: Path | None,
     data_dir: Path | None,
-    overwrite: bool,
     as_json: bool,
+    **facts: Any,
 ) -> None:
     """Register the weights in FILE as a checkpoint.
 
@@ -153,41 +140,49 @@ def import_(
     The normalisation of the images is taken from the command line, else from constants in FILE, else from the
     architecture's source (timm, torchvision). Where the data set is at hand, clean accuracy on 200 images is shown
     under it and under others, so that a wrong one is seen.
+
+    Several FILEs are registered in turn with the same options, each under its own name. One that fails does not stop
+    the others: the exit code is then 1.
     """
     from harness import checkpoints
 
+    if name is not None and len(files) > 1:
+        raise click.UsageError("--name is for one FILE; several are called by their own names")
     folder = output or checkpoint_dir or paths.checkpoints_root()
-    path = checkpoints.import_file(
-        file,
-        name=name,
-        directory=folder,
-        architecture=architecture,
-        arguments=arguments,
-        classes=classes,
-        shape=shape,
-        norm_layer=norm_layer,
-        normalization=normalization,
-        mean=mean,
-        std=std,
-        dataset=dataset,
-        threat=threat,
-        regime=regime,
-        parent=parent,
-        source=source,
-        entry=entry,
-        renames=renames,
-        file_format=file_format,
-        checkpoint_dir=checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None,
-        overwrite=overwrite,
-    )
-    point = checkpoints.load(path, checkpoint_dir=folder)
-    compared = checkpoints.compare_normalizations(point.model, point.manifest.dataset, data_dir=data_dir)
+    facts |= {"checkpoint_dir": checkpoint_dir if checkpoint_dir and checkpoint_dir.is_dir() else None}
+    shown: list[dict[str, Any]] = []
+    failed = False
+    for file in files:
+        try:
+            path = checkpoints.import_file(file, name=name or _own_name(file), directory=folder, **facts)
+            point = checkpoints.load(path, checkpoint_dir=folder)
+            compared = checkpoints.compare_normalizations(point.model, point.manifest.dataset, data_dir=data_dir)
+        except HarnessError as error:
+            if len(files) == 1:
+                raise
+            failed = True
+            print_line(f"error: {file} cannot be imported: {error}", err=True)
+            continue
+        if as_json:
+            shown.append(_as_json(path, point.manifest, compared))
+        else:
+            _show(path, point.manifest, compared)
     if as_json:
-        measured = {"accuracies": compared.accuracies, "images": compared.images} if compared else None
-        manifest = point.manifest.model_dump(mode="json", by_alias=True)
-        print_json({"path": str(path), **manifest, "clean_by_normalization": measured})
-        return
-    _show(path, point.manifest, compared)
+        print_json(shown if len(files) > 1 else shown[0])
+    if failed:
+        raise Exit(1)
+
+
+def _own_name(file: Path) -> str:
+    """What a file is called if nobody says it otherwise."""
+    if str(file).startswith("hf:"):
+        raise click.UsageError("a repository of the Hub is given a name with --name")
+    return file.name.removesuffix(file.suffix)
+
+
+def _as_json(path: Path, manifest: Manifest, compared: Comparison | None) -> dict[str, Any]:
+    measured = {"accuracies": compared.accuracies, "images": compared.images} if compared else None
+    return {"path": str(path), **manifest.model_dump(mode="json", by_alias=True), "clean_by_normalization": measured}
 
 
 def _show(path: Path, manifest: Manifest, compared: Comparison | None) -> None:

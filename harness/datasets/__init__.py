@@ -38,13 +38,21 @@ __all__ = [
 ]
 
 
+_FEW = 32
+"""Images of a folder that are looked at to see whether all have one size."""
+
+
 def names() -> tuple[str, ...]:
     """The registered data sets."""
     return plugins.members(__name__)
 
 
-def about(name: str) -> About:
+def about(name: str, *, one_size: bool = False) -> About:
     """Classes, shape and standard threat models; of a registered data set without reading its images.
+
+    Args:
+        one_size: refuse a folder whose images have several sizes, as far as some of them show; otherwise the first
+            image says the shape.
 
     Raises:
         UnknownName: no data set of that name.
@@ -52,7 +60,7 @@ def about(name: str) -> About:
     """
     if _path(name) is None:
         return _member(name).about
-    dataset = load(name, limit=1)
+    dataset = load(name, limit=_FEW if one_size else 1)
     return About(dataset.classes, dataset.shape, dataset.threats)
 
 

@@ -43,6 +43,7 @@ def read_archive(
     if missing:
         raise InvalidInput(
             f"{path}: expected the arrays {', '.join(required)}, missing {', '.join(missing)} "
-            f"(it holds {printable(', '.join(held) or 'nothing')}){hint}"
+            f"(it holds {printable(', '.join(held) or 'nothing')}): store them under these names, as in "
+            f"numpy.savez(FILE, {', '.join(f'{name}=...' for name in required)}){hint}"
         )
     return arrays

@@ -79,9 +79,12 @@ def checked_labels(y: np.ndarray, n: int, classes: int | None, where: str) -> np
         InvalidInput: another shape or type, or a label outside the classes.
     """
     if y.shape != (n,):
-        raise InvalidInput(f"{where}: y must hold one label an image, shape [{n}], got {list(y.shape)}")
+        raise InvalidInput(
+            f"{where}: y must hold one label an image, shape [{n}], got {list(y.shape)}; of one-hot labels store "
+            "y.argmax(1), of a column y.ravel()"
+        )
     if y.dtype.kind not in "iu":
-        raise InvalidInput(f"{where}: y must be whole numbers, got {y.dtype}")
+        raise InvalidInput(f"{where}: y must be whole numbers, got {y.dtype}; store y.astype('int64')")
     bad = np.flatnonzero((y < 0) | (y >= classes) if classes is not None else y < 0)
     if bad.size:
         expected = f"0 to {classes - 1}" if classes is not None else "0 or more"

@@ -93,7 +93,7 @@ def _of_one_size(pictures: Sequence[Picture], form: Form) -> Iterator[np.ndarray
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (first, pixels.shape)]
             raise InvalidInput(
                 f"all images must be of one size: {pictures[0].name} is {sizes[0]} and {picture.name} is {sizes[1]}; "
-                "give --resize and --crop"
+                "give --resize and --crop (to 'harness import' the --shape that the model takes)"
             )
         yield pixels
 

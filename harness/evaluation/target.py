@@ -99,12 +99,14 @@ class Target:
         if tuple(manifest.shape) != dataset.shape:
             raise InvalidInput(
                 f"{manifest.name} takes images of shape {list(manifest.shape)}, the data set {dataset.name} has "
-                f"{list(dataset.shape)}: choose a data set of that shape with --dataset"
+                f"{list(dataset.shape)}: choose a data set of that shape with --dataset, or read a folder of images "
+                "with --resize and --crop"
             )
         if manifest.classes != len(dataset.classes):
             raise InvalidInput(
                 f"{manifest.name} knows {manifest.classes} classes, the data set {dataset.name} has "
-                f"{len(dataset.classes)}: choose another data set with --dataset"
+                f"{len(dataset.classes)}: choose another data set with --dataset, or name all of the model's classes "
+                "with --classes FILE where a folder has images of some of them only"
             )
         statistics.check(checkpoint.model)
         record = ModelRecord(

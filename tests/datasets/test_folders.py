@@ -54,6 +54,15 @@ def test_stated_names_must_be_there(tmp_path: Path) -> None:
         datasets.load("digits", classes=("a", "b"))
 
 
+def test_several_sizes_are_noticed_where_the_shape_is_needed(tmp_path: Path) -> None:
+    folder(tmp_path, ("cat", "dog"))
+    assert datasets.about(str(tmp_path), one_size=True).shape == (1, 8, 8)
+    Image.new("L", (9, 8)).save(tmp_path / "dog" / "larger.png")
+    assert datasets.about(str(tmp_path)).shape == (1, 8, 8)
+    with pytest.raises(InvalidInput, match=r"of one size.*--shape that the model takes"):
+        datasets.about(str(tmp_path), one_size=True)
+
+
 def test_val_is_what_is_tested_on(tmp_path: Path) -> None:
     folder(tmp_path / "val", ["a", "b"])
     data = datasets.load(tmp_path)

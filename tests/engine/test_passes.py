@@ -60,6 +60,12 @@ def test_any_other_error_is_not_retried() -> None:
     assert not out_of_memory(MemoryError("a Python object"))
 
 
+def test_channels_that_come_last_are_recognised() -> None:
+    x, y = samples(network(), 4)
+    with pytest.raises(ModelError, match=r"images are \[n, C, H, W\]: give x.transpose"):
+        examine(network(), x.movedim(1, 3), y, threat="Linf:0.02", suite="fgsm", workers=1)
+
+
 def test_split_losses_speak_of_their_own_rows() -> None:
     model = network(dtype=torch.float64)
     x, y = samples(model, 11)

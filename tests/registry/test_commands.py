@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from harness import checkpoints
+from harness import checkpoints, models
 from harness.cli import run
 from tests.registry.material import packed, registered, small, weights
 from tests.registry.test_lineage import family, flip, train_bn
@@ -43,13 +45,56 @@ def test_import_into_the_home_as_json(
     assert (told["name"], told["threat"], told["shape"], told["schema"]) == ("own", "L2:0.5", [1, 8, 8], 1)
 
 
+def test_one_number_stands_for_all_channels(tmp_path: Path) -> None:
+    (tmp_path / "foreign.pt").write_bytes(packed(models.build("resnet20", classes=10, shape=(3, 32, 32)).state_dict()))
+    facts: dict[str, Any] = {"architecture": "resnet20", "dataset": "cifar10", "mean": [0.5], "std": [0.25]}
+    path = checkpoints.import_file(tmp_path / "foreign.pt", name="own", directory=tmp_path, **facts, norm_layer="batch")
+    manifest = checkpoints.read_manifest(checkpoints.manifest_path(path))
+    assert manifest.normalization == models.Normalization((0.5,) * 3, (0.25,) * 3)
+
+
+def test_several_files_are_called_by_their_own_names(
+    foreign: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        (tmp_path / f"run-{seed}.v2.pth").write_bytes(packed(weights(small(seed))))
+    (tmp_path / "broken.pth").write_bytes(b"none")
+    command = ["import", "run-0.v2.pth", "broken.pth", "run-1.v2.pth", *DESCRIBED, "--normalization", "none"]
+    assert run(command) == 1
+    out, err = capsys.readouterr()
+    assert out.count("registered run-") == 2
+    assert err.startswith("error: broken.pth cannot be imported: ")
+    for seed in range(2):
+        loaded = checkpoints.load(f"run-{seed}.v2")
+        assert checkpoints.weights_sha256(loaded.model) == checkpoints.weights_sha256(small(seed))
+    assert run([*command, "--overwrite", "--json"]) == 1
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["run-0.v2", "run-1.v2"]
+    assert run(["import", foreign, *DESCRIBED, "--normalization", "none"]) == 0
+    assert checkpoints.find("foreign").name == "foreign.pt"
+
+
+def test_the_model_says_the_size_where_photographs_have_many(
+    foreign: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in range(10):
+        (tmp_path / "photos" / str(label)).mkdir(parents=True)
+        Image.new("L", (20 + label, 18)).save(tmp_path / "photos" / str(label) / "one.png")
+    command = ["import", foreign, "--architecture", "digits-resnet", "--dataset", "photos", "--normalization", "none"]
+    assert run(command) == 1
+    assert "--shape that the model takes" in capsys.readouterr().err
+    assert run([*command, "--shape", "1,8,8"]) == 0
+    assert "clean accuracy on 10 photos images" in capsys.readouterr().out
+    assert checkpoints.load("foreign").manifest.shape == (1, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         (["nothing.pt", "--name", "own", *DESCRIBED], 1, "no such file"),
         (["foreign.pt", "--name", "own", *DESCRIBED], 1, "--normalization none|cifar10"),
         (["foreign.pt", "--name", "a/b", *DESCRIBED, "--normalization", "none"], 1, "expected letters"),
-        (["foreign.pt", *DESCRIBED], 2, "--name"),
+        (["foreign.pt", "other.pt", "--name", "own", *DESCRIBED], 2, "by their own names"),
+        (["hf:org/repo", *DESCRIBED], 2, "with --name"),
         (["foreign.pt", "--name", "own", *DESCRIBED, "--mean", "a,b"], 2, "expected numbers"),
         (["foreign.pt", "--name", "own", *DESCRIBED, "--shape", "8,8"], 2, "channels, height and width"),
     ],

@@ -116,6 +116,25 @@ def test_what_is_lacking_is_said_of_the_nearest_place(tmp_path: Path) -> None:
     assert taken(bring(tmp_path, {"state_dict": held}, renames=[("head", "backbone")]))
 
 
+def test_a_network_of_another_width_is_recognised_by_its_names(tmp_path: Path) -> None:
+    """Behind its prefix, so that the sizes are seen and not that all names are others."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, in_channels, width=16):\n"
+        "    layers = nn.Conv2d(in_channels, width, 3), nn.BatchNorm2d(width), nn.Flatten()\n"
+        "    return nn.Sequential(*layers, nn.Linear(36 * width, num_classes))\n"
+    )
+    narrow = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(288, 10))
+    held = {"state_dict": under("module.", narrow.state_dict()), "epoch": 3}
+    with pytest.raises(CheckpointError) as error:
+        bring(tmp_path, held, architecture=f"{tmp_path}/net.py:net")
+    said = str(error.value)
+    assert "in state_dict behind the prefix 'module.': " in said
+    assert "0.weight [8, 1, 3, 3] instead of [16, 1, 3, 3]" in said
+    assert "unexpected" not in said
+    assert "may be given width=16" in said
+
+
 def test_renaming_other_peoples_names(tmp_path: Path) -> None:
     held = {n.replace("linear", "classifier.fc").replace("layer1", "stage1"): t for n, t in weights().items()}
     renames = [("classifier.fc", "linear"), ("stage1", "layer1")]
