@@ -173,8 +173,14 @@ _ELSEWHERE = {
 
 
 def _meant(error: click.UsageError) -> str:
-    """The sentence of a usage error; an option of another tool is answered with the one of this."""
+    """The sentence of a usage error; an option of another tool is answered with the one of this, and where several
+    are missing, all are named."""
     message = error.format_message()
+    if isinstance(error, click.MissingParameter) and error.ctx is not None:
+        # those that were given have been read before the first that was not
+        needed = [one for one in error.ctx.command.params if one.required and one.name not in error.ctx.params]
+        names = [one.opts[-1] if isinstance(one, click.Option) else one.human_readable_name for one in needed]
+        return f"Missing {', '.join(names)}." if len(names) > 1 else message
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return message
     here = f"--{_ELSEWHERE.get(error.option_name.lstrip('-').replace('_', '-'), '')}"

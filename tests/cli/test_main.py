@@ -57,7 +57,9 @@ def test_help_without_a_command(harness: Harness) -> None:
     [
         (["evalute"], ["'evalute'", "leaderboard", "did you mean 'evaluate'?"]),
         (["evaluate", "--chekpoint", "x"], ["--chekpoint", "harness evaluate --help"]),
-        (["evaluate"], ["--checkpoint"]),
+        (["evaluate"], ["Missing option '--checkpoint'"]),
+        (["submit"], ["Missing RESULT, --paper-title, --paper-url, --authors, --venue."]),
+        (["submit", "x", "--venue", "y"], ["Missing --paper-title, --paper-url, --authors."]),
         (["--no-such-option"], ["--no-such-option"]),
         (["list", "flowers"], ["'flowers'", "regimes"]),
         (["leaderboard", "surplus"], ["surplus"]),
