@@ -100,6 +100,7 @@ class Attack(ABC):
             of masked gradients.
         seeks_nearest: it goes on from an adversarial example to nearer ones, so that the nearest one that a run has
             claimed is an estimate of the distance to the decision boundary.
+        step_cost: how many forward passes take as long as an iteration; one with its backward pass counts three.
         runs: restarts times targets; each run begins from the clean images of the samples that survive so far.
         steps: how often `step` is called in a run, at most.
         flags: what had to be adapted to the model; they go into the result, with the name of the step.
@@ -107,6 +108,7 @@ class Attack(ABC):
 
     gradient_free: ClassVar[bool] = False
     seeks_nearest: ClassVar[bool] = False
+    step_cost: ClassVar[int] = 3
 
     runs: int
     steps: int

@@ -101,6 +101,7 @@ class _Fab(Attack):
     """
 
     seeks_nearest: ClassVar[bool] = True
+    step_cost: ClassVar[int] = 4  # two forward passes besides the backward one
 
     threat: ThreatModel
     targeted: bool

@@ -85,6 +85,7 @@ class _Square(Attack):
     ``query`` of each sample, and the draws of its current block of queries, ``[n, block, ...]`` each."""
 
     gradient_free: ClassVar[bool] = True
+    step_cost: ClassVar[int] = 1
 
     threat: ThreatModel
     moves: Moves

@@ -70,7 +70,7 @@ def _whole(found: Estimate) -> str:
     """The whole of a run, in the first words on its time: no sample that survives so far is counted on to break."""
     whole = found.elapsed + found.left
     more = f", {in_words(whole + found.later)} for all" if found.later else ""
-    return f"up to about {in_words(whole)} in all{more}; less as samples are broken"
+    return f"about {in_words(whole)} in all{more}, if no more samples are broken"
 
 
 class _Lines:

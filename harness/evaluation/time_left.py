@@ -13,9 +13,6 @@ from harness.evaluation.plan import Plan
 
 __all__ = ["Estimate", "TimeLeft", "in_words"]
 
-_GRADIENT = 3
-"""What an iteration with a backward pass costs, in forward passes."""
-
 _SOONEST = 5.0
 """Seconds before which nothing is said."""
 
@@ -64,10 +61,7 @@ class TimeLeft:
             for step in plan.suite.steps
         }
         costs = {
-            name: attack.runs
-            * attack.steps
-            * int(parameters.get("eot", 1))
-            * (1 if attack.gradient_free else _GRADIENT)
+            name: attack.runs * attack.steps * attack.step_cost * int(parameters.get("eot", 1))
             for name, (attack, parameters) in built.items()
         }
         return cls(costs, later=later)
