@@ -87,7 +87,8 @@ def load_results(results: Folders | None = None) -> pd.DataFrame:
 
     found = _read(results)
     ordered = sorted(found.files, key=lambda pair: (pair[1].recorded, pair[0].name))
-    frame = pd.DataFrame([_cells(path, result, found.history) for path, result in ordered])
+    taken_back = history.withdrawals(found.history)
+    frame = pd.DataFrame([_cells(path, result, taken_back(result)) for path, result in ordered])
     frame.attrs["left_out"] = [one._asdict() for one in found.left_out]
     return frame
 
@@ -155,11 +156,10 @@ def _standard(results: Iterable[Result]) -> dict[str, tuple[ThreatModel, ...]]:
     return {name: datasets.about(name).threats for name in datasets.names() if name in named}
 
 
-def _cells(path: Path, result: Result, lines: Iterable[Entry]) -> dict[str, object]:
+def _cells(path: Path, result: Result, taken_back: Entry | None) -> dict[str, object]:
     """A result as plain values by column name."""
     clean, robust = (stats.wilson(round(value * result.n), result.n) for value in (result.clean_acc, result.robust_acc))
     attacked = bool(result.steps)
-    taken_back = history.withdrawal(lines, result)
     return {
         "checkpoint": result.checkpoint,
         "dataset": result.dataset.name,

@@ -61,7 +61,7 @@ def _given(reason: str) -> str:
 
 def _counting(path: Path) -> Result:
     result = store.read(path)
-    taken_back = history.withdrawal(history.read(path.parent), result)
+    taken_back = history.withdrawals(history.read(path.parent))(result)
     if taken_back is not None:
         raise ResultError(f"the result {path} was taken back before: {taken_back.text}")
     return result

@@ -68,18 +68,19 @@ def compare(
     if figures is not None:
         check_writable(figures)
     comparison = compared([(store.read(file), store.read_verdicts(file)) for file in files])
+    notes = [*comparison.notes, *_taken_back(files)]
     drawn = [] if figures is None else _draw(comparison, files, figures, **images)
     if as_json:
         print_json(
             {
                 "results": [str(file.resolve()) for file in files],
-                "notes": list(comparison.notes),
+                "notes": notes,
                 "pairs": [_object(pair) for pair in comparison.pairs],
                 "figures": [str(path.resolve()) for path in drawn],
             }
         )
         return
-    for note in comparison.notes:
+    for note in notes:
         print_line(f"note: {note}")
     for pair in comparison.pairs:
         _show(pair)
@@ -119,8 +120,8 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
 
     if name.endswith(".json"):
         return Path(name)
-    lines = history.read(folder)
-    stored = [one for one in store.read_all(folder).results if history.withdrawal(lines, one[1]) is None]
+    taken_back = history.withdrawals(history.read(folder))
+    stored = [one for one in store.read_all(folder).results if taken_back(one[1]) is None]
     found = [(path, result) for path, result in stored if name.removesuffix(".pt") in (result.checkpoint, result.label)]
     if not found:
         raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})
@@ -138,6 +139,14 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
         listed = ", ".join(str(path) for path, _ in found)
         raise InvalidInput(f"{name} has several results: choose with --suite or --threat, or name a file of {listed}")
     return found[0][0]
+
+
+def _taken_back(files: list[Path]) -> list[str]:
+    """A note on each result that counts no longer; only one that was named by its file can be among them."""
+    from harness.results import history, store
+
+    found = [(file, history.withdrawals(history.read(file.parent))(store.read(file))) for file in files]
+    return [f"{file} counts no longer, it was taken back: {line.text}" for file, line in found if line is not None]
 
 
 def _threat(result: Result) -> str:

@@ -44,7 +44,8 @@ def take_in(
         **material: of `harness.verify`: where model and images are found.
 
     Raises:
-        ResultError: it is no result, was changed, contradicts itself or what was verified, or was taken back before.
+        ResultError: it is no result, was changed, contradicts itself or what was verified, or was taken
+            back, here or where it comes from.
         StorageError: the folder cannot be written.
     """
     path, root = Path(file).expanduser(), Path(folder).expanduser()
@@ -54,7 +55,7 @@ def take_in(
             f"the result {path} is of an older schema version than {SCHEMA_VERSION} and has no hash of its content: "
             "evaluate again"
         )
-    taken_back = history.withdrawal(history.read(root), result)
+    taken_back = history.withdrawals([*history.read(root), *history.read(path.parent)])(result)
     if taken_back is not None:
         raise ResultError(f"the result {path} was taken back: {taken_back.text}")
     known = store.find_same(root, result)

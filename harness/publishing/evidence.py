@@ -16,6 +16,7 @@ from harness.errors import ResultError
 from harness.evaluation import Material, Verification
 from harness.evaluation.target import Target
 from harness.results import adversarial, history, store
+from harness.results.history import Entry
 from harness.results.record import Result, Verdicts
 
 __all__ = ["Evidence", "doubts", "gather"]
@@ -39,6 +40,11 @@ class Evidence:
     checkpoint: Checkpoint
     target: Target
     adversarial: Tensor | None
+
+    @property
+    def taken_back(self) -> Entry | None:
+        """The line that took the result back, in the history of the folder that it lies in."""
+        return history.withdrawals(history.read(self.path.parent))(self.result)
 
 
 def gather(
@@ -80,7 +86,7 @@ def gather(
 def doubts(evidence: Evidence) -> Iterator[str]:
     """Why a result should not be published as it is, a clause each; none where nothing stands against it."""
     result = evidence.result
-    taken_back = history.withdrawal(history.read(evidence.path.parent), result)
+    taken_back = evidence.taken_back
     if taken_back is not None:
         yield f"it was taken back ({taken_back.text})"
     if result.partial:

@@ -7,7 +7,7 @@ back stays where it is, and boards leave it out and say so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,14 @@ from pydantic import Field
 
 from harness._version import __version__
 from harness.errors import HarnessError, ResultError, StorageError
+from harness.results.identity import run_id
 from harness.results.record import Result
 from harness.threat import ThreatModel
 from harness.util.reading import parse_json, read_bounded
 from harness.util.text import printable
 from harness.util.validation import Record, validate
 
-__all__ = ["FILE", "Action", "Entry", "add", "entry", "read", "result_key", "withdrawal"]
+__all__ = ["FILE", "Action", "Entry", "add", "entry", "read", "result_key", "withdrawals"]
 
 FILE = "history.jsonl"
 """Name of the file, beside the results."""
@@ -37,7 +38,7 @@ class Entry(Record):
     """One line.
 
     Attributes:
-        result: `result_key` of the result. file: that it was stored as.
+        result: `result_key` of the result. run: `harness.results.identity.run_id` of it. file: that it was stored as.
         label, suite, dataset, split, norm, eps, n, partial: of the result, which may be gone.
         successor: `result_key` of the result that took its place.
         by: who says so, in their own words; nobody checks it. at: when, UTC, ISO 8601.
@@ -45,6 +46,7 @@ class Entry(Record):
 
     action: Action
     result: str = Field(max_length=200)
+    run: str = Field(max_length=200)
     file: str = Field(max_length=500)
     label: str
     suite: str
@@ -100,6 +102,7 @@ def entry(
     fields = {
         "action": action,
         "result": result_key(result),
+        "run": run_id(result),
         "file": path.name,
         "label": result.label,
         "suite": result.suite,
@@ -160,10 +163,38 @@ def read(folder: Path) -> list[Entry]:
     ]
 
 
-def withdrawal(lines: Iterable[Entry], result: Result) -> Entry | None:
-    """The line that took a result back, if there is one."""
-    key = result_key(result)
-    return next((line for line in lines if line.withdraws and line.result == key), None)
+def withdrawals(lines: Iterable[Entry]) -> Callable[[Result], Entry | None]:
+    """What says of a result which line took it back, None where none did.
+
+    With one record of a run all of them are taken back, whatever they and their files are called, since they hold the
+    same verdicts. The one that took the place of another record of its run counts, until it is taken back itself.
+    """
+    by_record: dict[str, Entry] = {}
+    by_run: dict[str, list[Entry]] = {}
+    for line in lines:
+        if line.withdraws:
+            by_record.setdefault(line.result, line)
+            by_run.setdefault(line.run, []).append(line)
+
+    def find(result: Result) -> Entry | None:
+        key = result_key(result)
+        if key in by_record:
+            return by_record[key]
+        of_run = by_run.get(run_id(result), [])
+        return next((line for line in of_run if key not in _successors(line, of_run)), None)
+
+    return find
+
+
+def _successors(line: Entry, of_run: Sequence[Entry]) -> set[str]:
+    """The records of the same run that took the place of what a line is about, one after the other."""
+    following = {other.result: other.successor for other in of_run}
+    found: set[str] = set()
+    successor = line.successor
+    while successor is not None and successor not in found:
+        found.add(successor)
+        successor = following.get(successor)
+    return found
 
 
 def _parsed(line: bytes, what: str) -> Entry:

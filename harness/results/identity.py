@@ -16,7 +16,7 @@ from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results.record import DatasetRecord, ModelRecord, Result, ThreatRecord
 
-__all__ = ["identified", "record_id", "step_identity", "verdict_id"]
+__all__ = ["identified", "record_id", "run_id", "step_identity", "verdict_id"]
 
 _ALGORITHM = 1
 """Raised whenever the same inputs may give other verdicts, so that old results are not taken for new ones."""
@@ -84,6 +84,15 @@ def record_id(
     records = [record.model_dump(mode="json", exclude_defaults=True) for record in (model, dataset, threat)]
     known = [[flag.code, flag.text] for flag in flags if flag.code in kinds.KNOWN_BEFORE]
     return _hash([evaluation_id, checkpoint, *records, suite, known])
+
+
+def run_id(result: Result) -> str:
+    """Hash of the run that a result is a record of: equal for all of its records, whatever they and their files are
+    called.
+
+    The figures count, because a run has one set of them: a record with others is another claim.
+    """
+    return _hash([result.evaluation_id, result.started, result.seconds, result.clean_acc, result.robust_acc])
 
 
 def identified(result: Result) -> Result:

@@ -45,7 +45,8 @@ from harness.audit.flags import Flag
 from harness.results import formats, measures, stats
 from harness.results.curve import never_rising
 from harness.results.formats import CLEAN, Accuracy, Board, CurvePoint, Row
-from harness.results.history import Entry, result_key
+from harness.results.history import Entry, result_key, withdrawals
+from harness.results.identity import run_id
 from harness.results.measures import Measure
 from harness.results.record import Result
 from harness.results.store import LeftOut, Survivors
@@ -82,11 +83,13 @@ def boards(
     at_all_radii: dict[str, list[Result]] = defaultdict(list)
     lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
     listed = list(results)
-    gone = _gone(listed, lines)
-    for result in sorted(_latest(listed), key=lambda result: (result.checkpoint, result.model_dump_json())):
+    taken_back = withdrawals(lines)
+    for result in listed:
         grouped[_key(result)].append(result)
-        if not gone(result):
-            at_all_radii[_curve_key(result)].append(result)
+    ranked: dict[_Key, list[Result]] = defaultdict(list)
+    for result in _latest(result for result in listed if taken_back(result) is None):
+        ranked[_key(result)].append(result)
+        at_all_radii[_curve_key(result)].append(result)
     names = {key: _name(key, grouped[key], standard or {}) for key in grouped}
     shared = Counter(names.values())
     unused = tuple(sorted(left_out))
@@ -96,7 +99,7 @@ def boards(
         if shared[name] > 1:  # the same name for other data: both say which
             name += "-" + hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
         first = members[0]
-        counting = [result for result in members if not gone(result)]
+        counting = ranked[key]
         found = measures.columns(result.suite for result in counting if result.steps)
         rows = _rows(counting, measures.ranking(found), survivors)
         differing = _differing(counting)
@@ -143,30 +146,14 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
     return paths
 
 
-def _gone(results: Iterable[Result], lines: Iterable[Entry]) -> Callable[[Result], bool]:
-    """Whether a result was taken back, itself or as another record or another file of the same run."""
-    withdrawn = {line.result for line in lines if line.withdraws}
-    successors = {line.successor for line in lines if line.withdraws} - withdrawn
-    keys = [(result_key(result), _run(result)) for result in results]
-    runs = {run for key, run in keys if key in withdrawn} - {run for key, run in keys if key in successors}
-    return lambda result: result_key(result) in withdrawn or _run(result) in runs
-
-
-def _run(result: Result) -> tuple[object, ...]:
-    """Equal for all records that were made of the verdicts of one run."""
-    figures = (result.robust_acc, result.clean_acc)
-    return (result.suite, result.evaluation_id, result.started, result.seconds, *figures)
-
-
 def _latest(results: Iterable[Result]) -> list[Result]:
-    """Of the records that were made of one run under one name, the last."""
-    last: dict[tuple[object, ...], Result] = {}
+    """Of the records that were made of one run under one name, the last; in an order that follows from them."""
+    last: dict[tuple[str, str, str], Result] = {}
     for result in results:
-        # a record with other figures is not of the same run, whatever it says
-        run = (result.checkpoint, *_run(result))
+        run = (result.checkpoint, result.suite, run_id(result))
         if run not in last or _age(last[run]) < _age(result):
             last[run] = result
-    return list(last.values())
+    return sorted(last.values(), key=lambda result: (result.checkpoint, result.model_dump_json()))
 
 
 def _age(result: Result) -> tuple[str, str]:

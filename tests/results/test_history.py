@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -101,7 +100,7 @@ def test_the_last_record_of_a_run_takes_its_earlier_ones_with_it(tmp_path: Path)
 
 
 EPS = (
-    b'{"action":"retracted","result":"0","file":"a","label":"a","suite":"a","dataset":"a","split":"test","norm":"Linf",'
+    b'{"action":"retracted","result":"0","run":"0","file":"a","label":"a","suite":"a","dataset":"a","split":"test","norm":"Linf",'
     b'"eps":"8/0","n":1,"partial":false,"at":"2025","harness_version":"0"}'
 )
 
@@ -215,17 +214,3 @@ def test_the_order_of_the_lines_does_not_matter() -> None:
     lines = [history.entry("retracted", Path(f"{r.checkpoint}.json"), r, reason="x") for r in results[:2]]
     boards = [leaderboard.boards(results, history=some) for some in (lines, lines[::-1], [*lines, lines[0]])]
     assert len({formats.get("csv").render(board) for (board,) in boards}) == 1
-
-
-def test_another_record_of_a_run_that_was_taken_back_is_on_no_board(tmp_path: Path) -> None:
-    """The same verdicts under another name, and a copy in another folder, whatever the order of the folders."""
-    path = saved(tmp_path / "a", "first")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    withdrawal.retract(path, reason="trained on the test images")
-    result = store.read(path)
-    renamed = make_result("renamed", weights=result.model.sha256)
-    store.save(renamed, make_verdicts(renamed), tmp_path / "a")
-    assert renamed.evaluation_id == result.evaluation_id
-    for folders in ((tmp_path / "a",), (tmp_path / "a", tmp_path / "b"), (tmp_path / "b", tmp_path / "a")):
-        (board,) = harness.leaderboard(folders)
-        assert board.rows == (), folders

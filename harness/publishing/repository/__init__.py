@@ -53,7 +53,7 @@ def publish(
         hub_dataset: repository of the data set on the Hub, if it is none of `HUB_DATASETS`.
 
     Raises:
-        ResultError: the verification of the result found something wrong.
+        ResultError: the verification of the result found something wrong, or the result was taken back.
         InvalidInput: the folder is not empty, or the checkpoint is not a registered one.
         HarnessError: the package huggingface_hub is not installed.
         StorageError: the folder cannot be written.
@@ -69,6 +69,8 @@ def publish(
     found = [f"{check.name}: {check.text}" for check in evidence.verification.checks if check.holds is False]
     if found:
         raise ResultError(f"{evidence.path} cannot be published, as its verification fails: {'; '.join(found)}")
+    if evidence.taken_back is not None:
+        raise ResultError(f"{evidence.path} cannot be published, it was taken back: {evidence.taken_back.text}")
     dataset = hub_dataset or HUB_DATASETS.get(evidence.result.dataset.name)
     files = {
         "README.md": card(evidence, license_name=license_name, dataset=dataset, repo=repo).encode(),
