@@ -37,9 +37,10 @@ def _built(architecture: str, **options: object) -> Callable[[], nn.Module]:
 def _vit() -> nn.Module:
     from torchvision.models import VisionTransformer
 
-    return VisionTransformer(
+    network: nn.Module = VisionTransformer(
         image_size=32, patch_size=4, num_layers=4, num_heads=3, hidden_dim=96, mlp_dim=192, num_classes=10
     )
+    return network
 
 
 def _group_norm_silu() -> nn.Module:

@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.console import Console
@@ -27,7 +28,7 @@ from benchmarks.autoattack import machine
 from harness import datasets
 from harness.backends import Backend
 from harness.backends.choose import Choice, Spent
-from harness.engine import runner
+from harness.engine import preflight
 from harness.evaluation import examine
 from harness.suites import Step, Suite
 
@@ -147,7 +148,7 @@ def _evaluate(state: Path, workers: int, passes: Path, began: Path, answer: Path
     digits = datasets.load("digits", limit=_IMAGES)
     network = checkpoints.load("at_full").model
     model = _Counted(network, passes).eval()
-    prepare = runner.preflight.prepare
+    prepare = preflight.prepare
 
     def uncounted(*args: Any, **settings: Any) -> Any:
         """What is timed and compared at every start is no work of the attack."""
@@ -164,17 +165,17 @@ def _evaluate(state: Path, workers: int, passes: Path, began: Path, answer: Path
         """The first copy in batches of one size: one that is chosen by timing rounds otherwise than another run's."""
         return [Choice(backend, min(_ROWS, largest), list(backend.notes)) for backend in (*copies, plain)], Spent(0, 0)
 
-    runner.preflight.prepare, runner.preflight.choose = uncounted, fixed
-    done = examine(
-        model,
-        digits.x,
-        digits.y,
-        threat="Linf:0.15",
-        suite=_SUITE,
-        workers=workers,
-        batch_size=64,
-        state_dir=state,
-    )
+    with patch.multiple(preflight, prepare=uncounted, choose=fixed):
+        done = examine(
+            model,
+            digits.x,
+            digits.y,
+            threat="Linf:0.15",
+            suite=_SUITE,
+            workers=workers,
+            batch_size=64,
+            state_dir=state,
+        )
     seconds = time.time() - began.stat().st_mtime
     verdicts = {name: array.tolist() for name, array in done.verdicts.arrays().items()}
     # of passes, those that a sample cost at the start of each process differ

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from harness.studies.statistics import Difference, Rate, estimate
+from harness.studies.statistics import Difference, Rate, p_value
 
 __all__ = ["CASES", "Case", "level", "main"]
 
@@ -66,7 +66,7 @@ CASES = (
 def level(case: Case, *, repetitions: int, seed: int) -> float:
     """Share of repetitions in which the true null hypothesis is rejected at 5 %."""
     draws = np.random.default_rng(seed)
-    rejected = sum(estimate(_drawn(case, draws)).p_value < _LEVEL for _ in range(repetitions))
+    rejected = sum(p_value(_drawn(case, draws)) < _LEVEL for _ in range(repetitions))
     return rejected / repetitions
 
 
@@ -99,12 +99,15 @@ def main() -> None:
         table.add_row(*map(str, cells), f"{100 * found:.1f} %")
     console = Console()
     console.print(table)
-    for seeds in sorted({case.seeds for case, _ in rows}):
-        found = [value for case, value in rows if case.seeds == seeds]
-        console.print(f"{seeds} seeds: at most {100 * max(found):.1f} %, {100 * np.mean(found):.1f} % on average")
+    for seeds, kind in sorted({(case.seeds, case.kind) for case, _ in rows}):
+        rejected = [value for case, value in rows if (case.seeds, case.kind) == (seeds, kind)]
+        highest, mean = (f"{100 * value:.1f} %" for value in (max(rejected), sum(rejected) / len(rejected)))
+        console.print(f"seeds: {seeds}, kind: {kind}: at most {highest}, {mean} on average over {len(rejected)} cases")
     if options.json:
         content = [asdict(case) | {"rejected": value} for case, value in rows]
-        options.json.write_text(json.dumps({"repetitions": options.repetitions, "rows": content}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"repetitions": options.repetitions, "seed": options.seed, "rows": content}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

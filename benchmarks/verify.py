@@ -54,7 +54,7 @@ def measure(n: int, material: Path, threat: str = "Linf:8/255") -> dict[str, Any
 
 def _images(n: int, material: Path) -> tuple[Tensor, str]:
     try:
-        return datasets.load("cifar10-jpeg", data_dir=material / "data", limit=n).x, "cifar10-jpeg"
+        return datasets.load("cifar10-jpeg", data_dir=material / "data", limit=n).x[:], "cifar10-jpeg"
     except InvalidInput:
         return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)), "random images"
 

@@ -44,6 +44,7 @@ __all__ = [
     "equivalence",
     "estimate",
     "p_text",
+    "p_value",
 ]
 
 SEEDS_FOR_OTHERS = 3
@@ -123,7 +124,14 @@ def estimate(difference: Difference) -> Estimate:
     """Estimate the mean difference, and test whether it is zero."""
     low, high = _interval(difference)
     mean = float(difference.values.mean())
-    return Estimate(mean, low, high, _p_value(difference, 0.0, "two-sided"), difference.for_other_seeds)
+    return Estimate(mean, low, high, p_value(difference), difference.for_other_seeds)
+
+
+def p_value(difference: Difference, null: float = 0.0, alternative: Alternative = "two-sided") -> float:
+    """p-value of the null hypothesis that the mean is ``null``, or on its wrong side."""
+    if difference.for_other_seeds:
+        return _Spread.of(difference).p_value(null, alternative)
+    return max(_p_of_one(difference.of_seed(position), null, alternative) for position in range(difference.seeds))
 
 
 def equivalence(difference: Difference, margin: float) -> float:
@@ -135,15 +143,15 @@ def equivalence(difference: Difference, margin: float) -> float:
     """
     if not margin > 0:
         raise InvalidInput(f"equivalence needs a positive margin in percent points, got {margin}")
-    return max(_p_value(difference, -margin, "greater"), _p_value(difference, margin, "less"))
+    return max(p_value(difference, -margin, "greater"), p_value(difference, margin, "less"))
 
 
 def beyond(difference: Difference, margin: float) -> float:
     """One-sided p-value of the mean difference being at most ``margin`` points from zero: small where it is clearly
     further away, on the side of the estimate."""
     if difference.values.mean() > 0:
-        return _p_value(difference, margin, "greater")
-    return _p_value(difference, -margin, "less")
+        return p_value(difference, margin, "greater")
+    return p_value(difference, -margin, "less")
 
 
 def p_text(p_value: float) -> str:
@@ -191,13 +199,6 @@ class _Spread:
             return two_sided
         expected = distance > 0 if alternative == "greater" else distance < 0
         return two_sided / 2 if expected else 1 - two_sided / 2
-
-
-def _p_value(difference: Difference, null: float, alternative: Alternative) -> float:
-    """p-value of the null hypothesis that the mean is ``null``, or on its wrong side."""
-    if difference.for_other_seeds:
-        return _Spread.of(difference).p_value(null, alternative)
-    return max(_p_of_one(difference.of_seed(position), null, alternative) for position in range(difference.seeds))
 
 
 def _p_of_one(difference: Difference, null: float, alternative: Alternative) -> float:
