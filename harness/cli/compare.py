@@ -117,6 +117,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     """The result file that ``name`` stands for."""
     from harness.errors import InvalidInput, UnknownName
     from harness.results import history, store
+    from harness.results.identity import network_id
 
     if name.endswith(".json"):
         return Path(name)
@@ -135,7 +136,11 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     if suite is None:
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found
-    if len({(result.suite, _threat(result), result.dataset.sha256, result.seed) for _, result in found}) > 1:
+    different = {
+        (network_id(result.model), result.suite, _threat(result), result.dataset.sha256, result.seed)
+        for _, result in found
+    }
+    if len(different) > 1:
         listed = ", ".join(str(path) for path, _ in found)
         raise InvalidInput(f"{name} has several results: choose with --suite or --threat, or name a file of {listed}")
     return found[0][0]

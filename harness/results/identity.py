@@ -16,7 +16,7 @@ from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results.record import DatasetRecord, ModelRecord, Result, ThreatRecord
 
-__all__ = ["identified", "record_id", "run_id", "step_identity", "verdict_id"]
+__all__ = ["identified", "network_id", "record_id", "run_id", "step_identity", "verdict_id"]
 
 _ALGORITHM = 1
 """Raised whenever the same inputs may give other verdicts, so that old results are not taken for new ones."""
@@ -41,20 +41,31 @@ def verdict_id(
     return _hash(
         {
             "algorithm": _ALGORITHM,
-            "weights": model.sha256,
-            "architecture": _named(model.architecture, model.source_sha256),
-            "source": model.source_sha256,
-            "norm_layer": model.norm_layer,
-            "normalization": model.normalization,
-            "bn_stats": [model.bn_stats, model.bn_stats_facts],
+            **_network(model),
             "data": dataset.sha256,
             "threat": [_named(threat.norm, threat.source_sha256), threat.radius, threat.source_sha256],
             "steps": list(steps),
             "seed": seed,
             "precision": precision,
-            **({"arguments": model.arguments} if model.arguments else {}),
         }
     )
+
+
+def network_id(model: ModelRecord) -> str:
+    """Hash of everything that decides what a network answers: what it is known by, whatever it is called."""
+    return _hash(_network(model))
+
+
+def _network(model: ModelRecord) -> dict[str, Any]:
+    return {
+        "weights": model.sha256,
+        "architecture": _named(model.architecture, model.source_sha256),
+        "source": model.source_sha256,
+        "norm_layer": model.norm_layer,
+        "normalization": model.normalization,
+        "bn_stats": [model.bn_stats, model.bn_stats_facts],
+        **({"arguments": model.arguments} if model.arguments else {}),
+    }
 
 
 def step_identity(

@@ -6,8 +6,9 @@ The rules, all of them:
   holds goes to a board of its own kind, where ranks restart for every set of samples.
 - A board has a column of robust accuracy for every suite that its results hold (`harness.results.measures`). A
   result without steps says clean accuracy only.
-- A row is a checkpoint: its name, its weights, architecture and normalisation, and the BN statistics that it was
-  evaluated with. The same model under two names is two rows.
+- A row is a network under a name. A network is what `harness.results.identity.network_id` hashes: weights, architecture
+  with its arguments and the source text of a user's file, norm layer, normalisation, and the BN statistics that it was
+  evaluated with. One network under two names is two rows.
 - A record that was made anew of the verdicts of an earlier one, under the same name, takes its place: names, claims
   and flags are those of the last.
 - Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
@@ -21,8 +22,8 @@ The rules, all of them:
   standard, then clean accuracy; missing figures last; equal figures share a rank.
 - A suite that found a lower robust accuracy than the one that decides the rank is a flag, unless it is known to be
   stronger.
-- The best known figure of a row counts the samples that every result of the same weights, architecture, normalisation,
-  images and threat model left standing, whatever the suite, the seed and the name: more results can only lower it.
+- The best known figure of a row counts the samples that every result of the same network, images and threat model left
+  standing, whatever the suite, the seed and the name: more results can only lower it.
 - Rows of one set of samples that are ranked by the same measure are compared with each other (`harness.results.ties`),
   and rows that cannot be told apart from the first of their group are one group.
 """
@@ -46,7 +47,7 @@ from harness.results import formats, measures, stats
 from harness.results.curve import never_rising
 from harness.results.formats import CLEAN, Accuracy, Board, CurvePoint, Row
 from harness.results.history import Entry, result_key, withdrawals
-from harness.results.identity import run_id
+from harness.results.identity import network_id, run_id
 from harness.results.measures import Measure
 from harness.results.record import Result
 from harness.results.store import LeftOut, Survivors
@@ -80,7 +81,7 @@ def boards(
         keeps_examples: whether the file of adversarial examples that a result names is there.
     """
     grouped: dict[_Key, list[Result]] = defaultdict(list)
-    at_all_radii: dict[str, list[Result]] = defaultdict(list)
+    at_all_radii: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
     listed = list(results)
     taken_back = withdrawals(lines)
@@ -184,22 +185,15 @@ def _eps(members: list[Result]) -> str:
     return min((result.threat.eps for result in members), key=lambda eps: (len(eps), eps))
 
 
-def _model(result: Result) -> str:
-    """What makes a row: results of equal text are of one model under one name."""
-    return json.dumps([result.checkpoint, _network(result)])
+def _model(result: Result) -> tuple[str, str]:
+    """What makes a row: one network under one name."""
+    return result.checkpoint, network_id(result.model)
 
 
-def _network(result: Result) -> str:
-    """Equal for results of one model, whatever its name."""
-    model = result.model
-    built = [model.architecture, model.arguments, model.source_sha256, model.norm_layer, model.normalization]
-    return json.dumps([model.sha256, *built, model.bn_stats], sort_keys=True)
-
-
-def _curve_key(result: Result) -> str:
+def _curve_key(result: Result) -> tuple[object, ...]:
     """Equal for results that differ in their radius alone."""
     measure = measures.measure_of(result.suite).name
-    return json.dumps([_model(result), result.dataset.sha256, result.threat.norm, bool(result.steps), measure])
+    return (*_model(result), result.dataset.sha256, result.threat.norm, bool(result.steps), measure)
 
 
 def _curve(results: Iterable[Result], survivors: Callable[[Result], Survivors | None]) -> tuple[CurvePoint, ...]:
@@ -232,31 +226,37 @@ def _never_rising(results: Sequence[Result], survivors: Callable[[Result], Survi
 def _rows(
     results: list[Result], order: Sequence[Measure], survivors: Callable[[Result], Survivors | None]
 ) -> tuple[Row, ...]:
-    subsets: dict[tuple[int, str], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    subsets: dict[tuple[int, str], dict[tuple[str, str], list[Result]]] = defaultdict(lambda: defaultdict(list))
     for result in results:
-        model = result.model
-        built = [model.architecture, model.arguments, model.norm_layer, model.normalization]
-        identity = json.dumps([result.checkpoint, model.sha256, *built, model.bn_stats])
-        subsets[-result.n, result.dataset.sha256][identity].append(result)
+        subsets[-result.n, result.dataset.sha256][_model(result)].append(result)
     rows: list[Row] = []
     for _, models in sorted(subsets.items()):
         known = _best_known((result for members in models.values() for result in members), survivors)
         made = [
-            (replace(_row(members), best_known=_lowest(known, members)), members[0].model.sha256)
-            for _, members in sorted(models.items())
+            replace(_row(members), best_known=known.get(network)) for (_, network), members in sorted(models.items())
         ]
-        times = Counter(row.checkpoint for row, _ in made)
-        named = [
-            # other weights under the same name: both say which
-            replace(row, checkpoint=f"{row.checkpoint} ({sha256[:8]})") if times[row.checkpoint] > 1 else row
-            for row, sha256 in made
-        ]
-        rows += _grouped(_ranked(named, order), survivors)
+        rows += _grouped(_ranked(_told_apart(made), order), survivors)
     return tuple(rows)
 
 
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The same rows; of other networks under the same name each says which it is: by its weights, or by what else
+    decides its answers where the weights are equal."""
+    named = Counter(row.checkpoint for row in rows)
+    equal = Counter((row.checkpoint, row.deciding.model.sha256) for row in rows)
+
+    def which(row: Row) -> str:
+        model = row.deciding.model
+        return network_id(model) if equal[row.checkpoint, model.sha256] > 1 else model.sha256
+
+    return [
+        replace(row, checkpoint=f"{row.checkpoint} ({which(row)[:8]})") if named[row.checkpoint] > 1 else row
+        for row in rows
+    ]
+
+
 def _best_known(results: Iterable[Result], survivors: Callable[[Result], Survivors | None]) -> dict[str, Accuracy]:
-    """By `_network`, the share of samples that no result broke; of results whose samples are known.
+    """By `network_id`, the share of samples that no result broke; of results whose samples are known.
 
     Args:
         results: on the same images, under the same threat model.
@@ -266,19 +266,14 @@ def _best_known(results: Iterable[Result], survivors: Callable[[Result], Survivo
         found = survivors(result) if result.steps else None
         if found is None:
             continue
-        before = standing.setdefault(_network(result), found)
+        network = network_id(result.model)
+        before = standing.setdefault(network, found)
         if np.array_equal(before.index, found.index):
-            standing[_network(result)] = Survivors(found.index, before.robust & found.robust)
+            standing[network] = Survivors(found.index, before.robust & found.robust)
     return {
         network: _accuracy(float(left.robust.sum()) / len(left.robust), len(left.robust))
         for network, left in standing.items()
     }
-
-
-def _lowest(known: Mapping[str, Accuracy], members: Iterable[Result]) -> Accuracy | None:
-    """Of a row, whose results may be of other source text each."""
-    found = [known[network] for network in map(_network, members) if network in known]
-    return min(found, key=lambda accuracy: accuracy.value, default=None)
 
 
 def _ranked(rows: list[Row], order: Sequence[Measure]) -> list[Row]:

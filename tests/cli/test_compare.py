@@ -11,6 +11,7 @@ import numpy as np
 from harness.results import store
 from tests.cli.conftest import Harness
 from tests.house._tree import ROOT
+from tests.results.records import make_result, make_verdicts
 
 SHIPPED_RESULTS = ROOT / "leaderboards" / "results"
 SHIPPED = ("--results", str(SHIPPED_RESULTS))
@@ -48,6 +49,13 @@ def test_what_cannot_be_compared(harness: Harness) -> None:
     harness("compare", "bn_ft", "natural", "--suite", "square", *SHIPPED).refused("no result of suite square")
     harness("compare", "bn_ft", "natural", "--results", "nowhere").refused("no results folder nowhere")
     harness("compare", "a.json", "b.json").refused("cannot read the result a.json")
+
+
+def test_several_networks_of_one_name_are_not_taken_for_each_other(harness: Harness, folder: Path) -> None:
+    for name, facts in (("a", {"weights": "1" * 64}), ("a", {"weights": "2" * 64}), ("b", {})):
+        result = make_result(name, **facts)  # type: ignore[arg-type]
+        store.save(result, make_verdicts(result), folder / "results")
+    harness("compare", "a", "b", "--results", "results").refused("a has several results", "name a file")
 
 
 def test_figures_of_samples_that_differ(harness: Harness, folder: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,16 +222,37 @@ def test_the_same_model_under_two_names_is_two_rows() -> None:
     assert order(board) == [(1, "a"), (1, "b")]
 
 
-def test_another_normalization_is_another_row() -> None:
-    other = {"mean": [0.5], "std": [0.5]}
-    board = only(make_result("a", weights="w" * 64), make_result("a", weights="w" * 64, normalization=other, robust=3))
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"architecture": "digits-cnn"},
+        {"arguments": {"activation": "gelu"}},
+        {"source_sha256": "5" * 64},
+        {"norm_layer": "group"},
+        {"normalization": {"mean": [0.5], "std": [0.5]}},
+        {"bn_stats_facts": {"n": 100}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_another_network_of_the_same_weights_is_another_row_with_a_best_known_figure_of_its_own(
+    other: dict[str, Any],
+) -> None:
+    results = [make_result("a", weights="2" * 64), make_result("a", weights="2" * 64, robust=3, **other)]
+    standing = {result.model_dump_json(): known(*range(60 * place, 100)) for place, result in enumerate(results)}
+    (board,) = leaderboard.boards(results, survivors=lambda result: standing[result.model_dump_json()])
     assert [rank for rank, _ in order(board)] == [1, 2]
+    assert [row.best_known and row.best_known.value for row in board.rows] == [0.0, 0.6]
+    assert len({row.checkpoint for row in board.rows}) == 2
+    assert all(re.fullmatch(r"a \([0-9a-f]{8}\)", row.checkpoint) for row in board.rows)
+    assert not any("22222222" in row.checkpoint for row in board.rows), "equal weights tell nothing apart"
 
 
-def test_another_argument_of_the_architecture_is_another_row() -> None:
-    same = make_result("a", weights="w" * 64)
-    other = make_result("a", weights="w" * 64, arguments={"activation": "gelu"}, robust=3)
-    assert [rank for rank, _ in order(only(same, other))] == [1, 2]
+def test_where_a_user_s_file_lies_makes_no_other_network() -> None:
+    here, there = (
+        make_result(architecture=f"{folder}/net.py:net", source_sha256="5" * 64, seed=seed)
+        for seed, folder in enumerate(("here", "there"))
+    )
+    assert len(only(here, there).rows) == 1
 
 
 def test_of_the_records_of_one_run_the_last_counts() -> None:
