@@ -22,6 +22,7 @@ from harness.attacks._base import Loss
 from harness.audit.model import CHANGES_INPUT
 from harness.backends.precision import full_float32
 from harness.errors import ModelError, NoGradient
+from harness.util.text import counted
 from harness.util.user_file import one_line
 
 __all__ = ["ChunkOracle", "Passes", "Tally", "checked_logits", "mended", "out_of_memory"]
@@ -415,4 +416,4 @@ class ChunkOracle(Oracle):
 
 def _listed(samples: list[int]) -> str:
     shown = ", ".join(map(str, samples[:10])) + (", ..." if len(samples) > 10 else "")
-    return f"sample {shown}" if len(samples) == 1 else f"{len(samples)} samples ({shown})"
+    return f"sample {shown}" if len(samples) == 1 else f"{counted(len(samples), 'sample')} ({shown})"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.checkpoints._tensors import is_counter
+from harness.util.text import counted
 
 __all__ = ["converted"]
 
@@ -42,7 +43,7 @@ def converted(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         notes.append(f"set {len(missing)} missing BN batch counters to zero")
     for (before, after), exact in changed.items():
         how = "exactly" if all(exact) else f"rounding {exact.count(False)} of them"
-        notes.append(f"converted {len(exact)} tensors from {_name(before)} to {_name(after)}, {how}")
+        notes.append(f"converted {counted(len(exact), 'tensor')} from {_name(before)} to {_name(after)}, {how}")
     return held, notes
 
 

@@ -21,7 +21,7 @@ from harness.checkpoints._weights import Weights, find_weights
 from harness.errors import CheckpointError, InvalidInput
 from harness.models import Model, Normalization
 from harness.util.choices import FileFormat
-from harness.util.text import printable
+from harness.util.text import counted, printable
 from harness.weights import open_weights_or_shards, source_sha256
 
 __all__ = ["import_file"]
@@ -116,8 +116,8 @@ def import_file(
     chosen, assumed = _agreed(told if told is not None else said.get("normalization"), found, where, model, dataset)
     if chosen is not None and len(chosen.mean) != channels:
         raise InvalidInput(
-            f"the normalization has {len(chosen.mean)} channels and the images have {channels}; give one mean and "
-            "one deviation a channel"
+            f"the normalization has {counted(len(chosen.mean), 'channel')} and the images have {channels}; "
+            "give one mean and one deviation a channel"
         )
     model = Model(
         model.network,

@@ -16,6 +16,7 @@ from harness.checkpoints._matching import Match, find_matches
 from harness.checkpoints._tensors import some
 from harness.errors import CheckpointError
 from harness.models import Normalization
+from harness.util.text import counted
 from harness.weights import WeightsFile
 
 __all__ = ["Weights", "find_weights"]
@@ -119,4 +120,4 @@ def _left_out(held: Holdings, match: Match, spare: Sequence[str]) -> list[str]:
     """A note on the other tensors in the entry that the weights lie in."""
     begin = f"{match.entry}." if match.entry else ""
     beside = [name.removeprefix(begin) for name in spare if held.entry_of(name) == match.entry]
-    return [f"left out {len(beside)} tensors that the architecture lacks ({some(beside)})"] if beside else []
+    return [f"left out {counted(len(beside), 'tensor')} that the architecture lacks ({some(beside)})"] if beside else []

@@ -10,6 +10,7 @@ from harness.boards import Folders
 from harness.cli._render import print_line, print_table
 from harness.results import leaderboard as ranking
 from harness.results.formats import Accuracy, Board
+from harness.util.text import counted
 
 __all__ = ["show", "write_all"]
 
@@ -30,7 +31,7 @@ def write_all(results: Folders, output: Path, names: Sequence[str] = ()) -> list
 
 def show(board: Board, paths: list[Path]) -> None:
     """A board for people, on stdout."""
-    kind = "partial runs, ranked apart" if board.partial else f"{board.size:,} images"
+    kind = "partial runs, ranked apart" if board.partial else counted(board.size, "image")
     print_line(f"{board.dataset} {board.split}, {board.norm} {board.eps} ({kind})")
     labels = [measure.label for measure in board.measures]
     header = ("rank", "checkpoint", "regime", "clean", *labels, "n", "flags")

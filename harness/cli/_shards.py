@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.cli._render import percent, print_line, print_table
 from harness.errors import ResultError
 from harness.results import joining, parts, store
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.evaluation import StoredPart
@@ -58,7 +59,7 @@ def show_part(stored: StoredPart) -> None:
     record = stored.part.record
     result = record.result
     print_line(
-        f"{result.label}: shard {record.shard}, {result.n:,} of {record.total:,} images, {result.suite}, "
+        f"{result.label}: shard {record.shard}, {result.n:,} of {counted(record.total, 'image')}, {result.suite}, "
         f"{result.threat.norm} {result.threat.eps}: clean {percent(result.clean_acc)}, "
         f"robust {percent(result.robust_acc)}"
     )

@@ -9,6 +9,7 @@ import rich_click as click
 
 from harness.cli import _options as options
 from harness.cli._render import percent, print_line
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.evaluation import Verification
@@ -64,6 +65,6 @@ def show(verification: Verification) -> None:
     result = verification.result
     if result is not None and verification.holds:
         print_line(
-            f"  so {result.label} has a robust accuracy of at most {percent(result.robust_acc)} on these "
-            f"{result.n:,} images under {result.threat.norm} {result.threat.eps}"
+            f"  so {result.label} has a robust accuracy of at most {percent(result.robust_acc)} on "
+            f"{counted(result.n, 'image')} under {result.threat.norm} {result.threat.eps}"
         )

@@ -10,6 +10,7 @@ import rich_click as click
 from harness.cli import _options as options
 from harness.cli._render import print_json, print_line, print_table
 from harness.util import paths
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.results.compare import Comparison, Pair
@@ -183,7 +184,7 @@ def _object(pair: Pair) -> dict[str, Any]:
 
 def _show(pair: Pair) -> None:
     low, high = pair.interval
-    print_line(f"{pair.first} against {pair.second}, {pair.n:,} common samples")
+    print_line(f"{pair.first} against {pair.second}, {counted(pair.n, 'common sample')}")
     print_table(
         ("robust", f"{pair.second} robust", f"{pair.second} broken"),
         [
@@ -200,7 +201,8 @@ def _show(pair: Pair) -> None:
     for label, indices in ((pair.first, pair.first_indices), (pair.second, pair.second_indices)):
         if len(indices):
             more = f", ... ({len(indices)} in all)" if len(indices) > _SHOWN else ""
-            print_line(f"robust in {label} only: samples {', '.join(map(str, indices[:_SHOWN]))}{more}")
+            noun = "sample" if len(indices) == 1 else "samples"
+            print_line(f"robust in {label} only: {noun} {', '.join(map(str, indices[:_SHOWN]))}{more}")
     print_line()
 
 

@@ -12,6 +12,7 @@ import rich_click as click
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
 from harness.util import paths
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.cli._evaluation import Request
@@ -155,7 +156,9 @@ def _object(found: Curve) -> dict[str, Any]:
 
 
 def _show(found: Curve) -> None:
-    print_line(f"{found.label}: {found.suite}, {found.norm}, {found.n:,} {found.dataset} {found.split} images")
+    print_line(
+        f"{found.label}: {found.suite}, {found.norm}, {counted(found.n, f'{found.dataset} {found.split} image')}"
+    )
     rows = []
     for point in found.points:
         low, high = found.interval(point)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from harness.cli import _options as options
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.evaluation import Forecast
@@ -74,8 +75,8 @@ def _show(found: Forecast) -> None:
         for step in found.steps
     ]
     print_table(header, rows, right=header[1:])
-    workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
+    work = f"{counted(found.workers, 'worker')} for {counted(found.n, 'image')}"
     print_line(
-        f"about {duration(found.seconds)} with {workers} for {found.n:,} images, of which about {found.surviving:,} "
-        f"will survive (probed for {duration(found.probe_seconds)})"
+        f"about {duration(found.seconds)} with {work}, of which about {found.surviving:,} will survive "
+        f"(probed for {duration(found.probe_seconds)})"
     )

@@ -17,6 +17,7 @@ from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
 from harness.util import paths
 from harness.util.files import write_atomically
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.studies import Event, Measurements, Plan, Study, Summary
@@ -142,7 +143,7 @@ def _search(
         for number, trial in enumerate(choice.trials)
     ]
     print_table(header, rows, right=header[1:5])
-    print_line(f"{trained} networks trained now; choices in {folder / search.NAME}")
+    print_line(f"{counted(trained, 'network')} trained now; choices in {folder / search.NAME}")
 
 
 @study.command("budget-sensitivity")
@@ -211,7 +212,7 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
     if as_json:
         print_json({"study": planned.study.name, "registered": made.registered, "sha256": made.sha256})
     else:
-        print_line(f"{planned.study.name}: {len(planned.claims)} claims registered on {made.registered}")
+        print_line(f"{planned.study.name}: {counted(len(planned.claims), 'claim')} registered on {made.registered}")
         print_line(f"sha256 {made.sha256}")
 
 
@@ -356,7 +357,9 @@ def _refuse_failures(summary: Summary) -> None:
     from harness.errors import HarnessError
 
     if summary.failures:
-        raise HarnessError(f"{len(summary.failures)} jobs of the study failed: {'; '.join(summary.failures.values())}")
+        raise HarnessError(
+            f"{counted(len(summary.failures), 'job')} of the study failed: {'; '.join(summary.failures.values())}"
+        )
 
 
 def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[str, ...]) -> str:
@@ -441,7 +444,7 @@ def _progress() -> Iterator[Callable[[Event], None]]:
         active: dict[str, TaskID] = {}
 
         def show(event: Event) -> None:
-            words = f"{event.finished} of {event.total} jobs{_left(event.left)}"
+            words = f"{event.finished} of {counted(event.total, 'job')}{_left(event.left)}"
             bars.update(whole, total=event.total, completed=event.finished, words=words)
             name = event.job.name
             if event.result is None:

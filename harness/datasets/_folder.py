@@ -19,7 +19,7 @@ from harness.datasets._form import AS_THEY_ARE, Form
 from harness.datasets._pictures import Picture, decoded
 from harness.errors import InvalidInput, did_you_mean
 from harness.util.reading import read_bounded
-from harness.util.text import printable
+from harness.util.text import counted, printable
 
 __all__ = ["load_folder", "ordered_classes"]
 
@@ -57,8 +57,7 @@ def load_folder(
         raise InvalidInput(f"{printable(circle, longest=400)} is a link to a folder that it lies in itself")
     if len(folders) < 2:
         raise InvalidInput(
-            f"{root}: expected one subfolder of images a class, at least two, got {len(folders)} subfolder"
-            f"{'' if len(folders) == 1 else 's'}"
+            f"{root}: expected one subfolder of images a class, at least two, got {counted(len(folders), 'subfolder')}"
         )
     names = ordered_classes([folder.name for folder in folders], classes, known_classes, root)
     label_of = {name: label for label, name in enumerate(names)}

@@ -29,7 +29,7 @@ from harness.results.identity import identified
 from harness.results.record import ModelRecord, Result, Verdicts
 from harness.util.devices import find_device
 from harness.util.images import Images, cast, take
-from harness.util.text import printable
+from harness.util.text import counted, printable
 from harness.util.torch_state import pinned
 
 __all__ = ["CHECKS", "Check", "Verification", "verify"]
@@ -189,7 +189,7 @@ def _data(target: Target, result: Result, verdicts: Verdicts) -> Check:
         differ.append("order of images")
     elif not np.array_equal(target.y.numpy(), verdicts.y):
         differ.append("label of some image")
-    text = f"{result.n:,} images of {stated.name} {stated.split}, {stated.sha256[:16]}"
+    text = f"{counted(result.n, 'image')} of {stated.name} {stated.split}, {stated.sha256[:16]}"
     return Check("data", not differ, f"the result has another {', '.join(differ)}" if differ else text)
 
 
@@ -210,7 +210,9 @@ def _examples(path: Path, result: Result, rows: Index, x: Images) -> tuple[Check
     if stored.facts != facts or stored.points.dtype != x.dtype:
         return Check(name, False, "they are those of another evaluation"), None
     if not np.array_equal(stored.rows, rows):
-        return Check(name, False, f"they are of {len(stored.rows):,} samples, and not of those that are broken"), None
+        return Check(
+            name, False, f"they are of {counted(len(stored.rows), 'sample')}, and not of those that are broken"
+        ), None
     return Check(name, True, f"{len(rows):,}, one for each broken sample"), stored.points
 
 

@@ -18,6 +18,7 @@ from harness.evaluation.target import Target
 from harness.results import adversarial, history, store
 from harness.results.history import Entry
 from harness.results.record import Result, Verdicts
+from harness.util.text import counted
 
 __all__ = ["Evidence", "doubts", "gather"]
 
@@ -90,7 +91,7 @@ def doubts(evidence: Evidence) -> Iterator[str]:
     if taken_back is not None:
         yield f"it was taken back ({taken_back.text})"
     if result.partial:
-        yield f"it is partial: {result.n:,} of {result.dataset.size:,} images"
+        yield f"it is partial: {result.n:,} of {counted(result.dataset.size, 'image')}"
     for flag in unique([*result.flags, *evidence.target.flags]):
         if flag.doubtful:
             yield f"it has the flag {flag.code} ({flag})"

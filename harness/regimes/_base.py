@@ -15,6 +15,7 @@ from harness.errors import InvalidInput
 from harness.util import trust
 from harness.util.choices import CraftingMethod, CraftingStart, Initializer, ScheduleName
 from harness.util.reading import read_toml
+from harness.util.text import counted
 from harness.util.validation import Record, validate
 
 __all__ = ["Awp", "Conduct", "Fact", "Init", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
@@ -258,7 +259,7 @@ def _crafting(stage: Conduct) -> str:
     """What differs from crafting by the training's settings, after the mode."""
     words: list[str] = [stage.crafting_mode]
     words += [str(value) for value in (stage.threat, stage.attack) if value is not None]
-    words += [f"{stage.steps} steps"] if stage.steps is not None else []
+    words += [counted(stage.steps, "step")] if stage.steps is not None else []
     words += [f"of {stage.step_size:g}"] if stage.step_size is not None else []
     words += ["from the clean image"] if stage.crafting_start == "clean" else []
     words += [f"eps grows over {stage.eps_ramp:g}"] if stage.eps_ramp else []

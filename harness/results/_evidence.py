@@ -18,6 +18,7 @@ import numpy as np
 from harness.errors import HarnessError
 from harness.results.record import Result, Verdicts
 from harness.threat import ThreatModel
+from harness.util.text import counted
 
 __all__ = ["content_sha256", "contradiction", "contradiction_of_verdicts"]
 
@@ -44,9 +45,9 @@ def _figures(result: Result) -> Iterator[str]:
     n, dataset = result.n, result.dataset
     clean, robust = result.clean_acc * n, result.robust_acc * n
     if max(abs(clean - round(clean)), abs(robust - round(robust))) > 1e-6 * n:
-        yield f"clean_acc and robust_acc are no fractions of {n} samples"
+        yield f"clean_acc and robust_acc are no fractions of {counted(n, 'sample')}"
     if n > dataset.size:
-        yield f"{n} samples of a split of {dataset.size} were evaluated"
+        yield f"{counted(n, 'sample')} of a split of {dataset.size} were evaluated"
     if any(side < 1 for side in dataset.shape) or not 1 <= dataset.classes <= _MOST_CLASSES:
         yield f"images of shape {dataset.shape} and {dataset.classes} classes"
     try:
@@ -78,7 +79,7 @@ def _radius(eps: str) -> float:
 def _verdicts(result: Result, verdicts: Verdicts) -> Iterator[str]:
     n, steps = result.n, result.steps
     if len(verdicts) != n:
-        yield f"{len(verdicts)} verdicts, but n is {n}"
+        yield f"{counted(len(verdicts), 'verdict')}, but n is {n}"
         return
     index, y, broken_by = verdicts.index, verdicts.y, verdicts.broken_by
     correct, broken = verdicts.clean_pred == y, broken_by >= 0

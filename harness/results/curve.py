@@ -15,6 +15,7 @@ import numpy as np
 from harness.errors import InvalidInput
 from harness.results.record import Result, Verdicts
 from harness.results.stats import Interval, wilson
+from harness.util.text import counted
 
 __all__ = ["Curve", "RadiusPoint", "curve_of", "never_rising"]
 
@@ -90,7 +91,7 @@ class Curve:
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{point.eps}: {self.accuracy(point):.1%}" for point in self.points)
-        return f"<Curve {self.label}: {self.suite}, {self.norm}, {self.n:,} {self.dataset} images: {figures}>"
+        return f"<Curve {self.label}: {self.suite}, {self.norm}, {counted(self.n, f'{self.dataset} image')}: {figures}>"
 
 
 def curve_of(evaluations: Sequence[tuple[Result, Verdicts]], distances: Distances | None = None) -> Curve:

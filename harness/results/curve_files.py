@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from harness.results.curve import Curve
-from harness.util.text import printable, spreadsheet_cell
+from harness.util.text import counted, printable, spreadsheet_cell
 
 __all__ = ["curve_picture", "curve_table"]
 
@@ -68,7 +68,7 @@ def curve_picture(curve: Curve) -> bytes:
         axes.set_ylim(0, 102)
         axes.set_xlabel(f"eps ({_literal(curve.norm)})")
         axes.set_ylabel("robust accuracy (%)")
-        where = f"{curve.n:,} {curve.dataset} {curve.split} images"
+        where = counted(curve.n, f"{curve.dataset} {curve.split} image")
         median = curve.median_distance
         said = f"area {curve.area:.3f}" + ("" if median is None else f", median distance found by FAB {median:.4g}")
         axes.set_title(f"{_literal(curve.label)}, {_literal(where)}\n{said}", loc="left", fontsize=9, color=_INK)

@@ -13,6 +13,7 @@ from harness.errors import ResultError
 from harness.results import record, stats, store
 from harness.results.adversarial import packed_examples
 from harness.results.record import Verdicts
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,12 +112,13 @@ class Result(record.Result):
         return frame
 
     def __repr__(self) -> str:
-        images = f"{self.n:,} of {self.dataset.size:,}" if self.partial else f"{self.n:,}"
+        images = counted(self.dataset.size if self.partial else self.n, f"{self.dataset.name} image")
+        images = f"{self.n:,} of {images}" if self.partial else images
         robust = f", robust {self.robust_acc:.1%}" if self.steps else ""
         flags = f", flags: {', '.join(dict.fromkeys(flag.code for flag in self.flags))}" if self.flags else ""
         return (
-            f"<Result {self.label}: {self.suite}, {self.threat.norm} {self.threat.eps}, {images} {self.dataset.name} "
-            f"images: clean {self.clean_acc:.1%}{robust}{flags}>"
+            f"<Result {self.label}: {self.suite}, {self.threat.norm} {self.threat.eps}, {images}: "
+            f"clean {self.clean_acc:.1%}{robust}{flags}>"
         )
 
     __str__ = __repr__
@@ -133,9 +135,8 @@ class Result(record.Result):
         steps = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in cells)
         table = f"<table><tr><th>step</th><th>before</th><th>after</th><th>time</th></tr>{steps}</table>"
         flags = "".join(f"<li>{escape(flag.severity)}: {escape(str(flag))}</li>" for flag in self.flags)
-        head = (
-            f"{self.label}: {self.suite}, {self.threat.norm} {self.threat.eps}, {self.n:,} {self.dataset.name} images"
-        )
+        images = counted(self.n, f"{self.dataset.name} image")
+        head = f"{self.label}: {self.suite}, {self.threat.norm} {self.threat.eps}, {images}"
         return (
             f"<div><b>{escape(head)}</b><table>{figures}</table>{table if self.steps else ''}"
             f"{f'<ul>{flags}</ul>' if flags else ''}</div>"

@@ -18,7 +18,7 @@ from harness.studies.planning import Measure, Member
 from harness.studies.statistics import SEEDS_FOR_OTHERS, p_text
 from harness.training.health import FALLING
 from harness.util.files import write_atomically
-from harness.util.text import printable
+from harness.util.text import counted, printable
 
 __all__ = ["markdown", "write_report"]
 
@@ -224,9 +224,9 @@ def _distance(measurements: Measurements) -> str:
     ]
     counts = Counter(compared.state for _, compared in entries)
     note = (
-        f"Of {sum(counts.values())} facts {counts['faithful']} are faithful to the source, {counts['ours']} are ours, "
-        f"{counts['unknown']} are not known of the source, and {counts['not set here']} cannot be set here. A verdict "
-        "above is about what stands under *ours*."
+        f"Of {counted(sum(counts.values()), 'fact')} {counts['faithful']} are faithful to the source, "
+        f"{counts['ours']} are ours, {counts['unknown']} are not known of the source, and {counts['not set here']} "
+        "cannot be set here. A verdict above is about what stands under *ours*."
     )
     return note + "\n\n" + _table(("source", "entries", "field", "theirs", "from", "ours", ""), rows)
 
@@ -362,7 +362,8 @@ def _flags(measurements: Measurements) -> str:
 
 def _made(measurements: Measurements, sessions: Sequence[run_log.Session]) -> Iterator[str]:
     for session in sessions:
-        took = f"{session.jobs} jobs in {_minutes(session.seconds)} ({_minutes(session.cpu_seconds)} of processor time)"
+        times = f"{_minutes(session.seconds)} ({_minutes(session.cpu_seconds)} of processor time)"
+        took = f"{counted(session.jobs, 'job')} in {times}"
         took += "" if session.ended else ", then cut off"
         command = f"`{session.command}`" if session.command else "called from Python"
         yield f"- {command}, {session.started}, {session.workers} at once on {session.device}: {took}"

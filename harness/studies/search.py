@@ -24,6 +24,7 @@ from harness.studies.spec import Entry, Search, Study
 from harness.training import Settings
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
+from harness.util.text import counted
 from harness.util.validation import Record, validate
 
 __all__ = ["NAME", "Choice", "Trial", "applied", "choose", "read", "search"]
@@ -87,8 +88,9 @@ def search(study: Study, output: Path, *, where: Mapping[str, Any], **how: Any) 
         summary = run(planned, output=output, only=chain(*trials.values()), evaluate=False, **how)
         summaries.append(summary)
         if summary.failures:
+            failed = counted(len(summary.failures), "training")
             raise InvalidInput(
-                f"{len(summary.failures)} trainings of the search failed ({'; '.join(summary.failures.values())}): "
+                f"{failed} of the search failed ({'; '.join(summary.failures.values())}): "
                 "take their combinations out of [search]"
             )
         networks = collect(planned, output).networks

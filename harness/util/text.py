@@ -1,15 +1,24 @@
-"""Text from files of strangers, made safe to show."""
+"""Text for people: from files of strangers, made safe to show, and with numbers."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable", "spreadsheet_cell"]
+__all__ = ["counted", "printable", "spreadsheet_cell"]
 
 _LONGEST = 120
 _FORMULA = ("=", "+", "-", "@")
 # control, format (bidirectional and zero-width ones among them), surrogate, private, unassigned, line separators
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number of things in words, such as "1 model" and "1,000 models".
+
+    Args:
+        plural: of the noun, where that is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def printable(value: object, *, longest: int = _LONGEST) -> str:

@@ -72,7 +72,7 @@ def test_what_was_done_is_noted(tmp_path: Path) -> None:
     held = {"state_dict": under("model.") | {"criterion.weight": torch.ones(10)}, "args": argparse.Namespace(lr=0.1)}
     assert bring(tmp_path, held).manifest.notes == (
         "took the prefix 'model.' off all names",
-        "left out 1 tensors that the architecture lacks (criterion.weight)",
+        "left out 1 tensor that the architecture lacks (criterion.weight)",
         "did not open objects of argparse.Namespace",
     )
     held = under("") | {"sub_block1.conv1.weight": torch.zeros(3), "total_ops": torch.zeros(1)}

@@ -141,7 +141,7 @@ def test_batch_counters_are_settled_explicitly(tmp_path: Path) -> None:
     assert all(state[name] == 0 and state[name].dtype == torch.int64 for name in counters)
     surplus = weights(small(norm_layer="none")) | {"bn1.num_batches_tracked": torch.tensor(4)}
     loaded = checkpoints.load(bring(tmp_path, packed(surplus), norm_layer="none", overwrite=True))
-    assert "left out 1 tensors that the architecture lacks (bn1.num_batches_tracked)" in loaded.manifest.notes
+    assert "left out 1 tensor that the architecture lacks (bn1.num_batches_tracked)" in loaded.manifest.notes
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,11 @@ def test_nothing_to_plot_is_no_plot() -> None:
     text = page(make_result(suite="clean"))
     assert "<figure>" not in text
     assert "bn_ft" in text
+
+
+def test_one_model_of_one_image_is_no_plural() -> None:
+    single = make_result(n=1, size=1, clean=1, robust=0)
+    found = re.compile(r"\b1 (models|images|samples|ranks|workers)\b")
+    for name in formats.names():
+        assert not found.search(formats.get(name).render(board(single))), name
+    assert "1 model, ranked by" in repr(board(single))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from harness.errors import InvalidInput
 from harness.models._base import Shape
 from harness.util.reading import open_bounded, parse_json
-from harness.util.text import printable
+from harness.util.text import counted, printable
 
 __all__ = ["Exported", "read_exported"]
 
@@ -75,9 +75,8 @@ class Exported(nn.Module):
         inputs = [name for spec in signature["input_specs"] for name in self._held_or_input(spec, tensors, where)]
         outputs = [spec["user_output"]["arg"]["as_tensor"]["name"] for spec in _only(signature, "user_output", where)]
         if len(inputs) != 1 or len(outputs) != 1:
-            raise InvalidInput(
-                f"{where} takes {len(inputs)} inputs and returns {len(outputs)} outputs: a classifier has one of each"
-            )
+            found = f"takes {counted(len(inputs), 'input')} and returns {counted(len(outputs), 'output')}"
+            raise InvalidInput(f"{where} {found}: a classifier has one of each")
         self._input, self._output = inputs[0], outputs[0]
         kept = {*self._held, self._input}
         self._steps: list[_Step] = []

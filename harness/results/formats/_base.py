@@ -16,6 +16,7 @@ from harness.results.measures import Measure, ranking
 from harness.results.record import Result
 from harness.results.store import LeftOut
 from harness.results.ties import LEVEL, runs
+from harness.util.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +189,7 @@ class Board:
         return pd.DataFrame(rows).set_index("rank") if rows else pd.DataFrame(index=pd.Index([], name="rank"))
 
     def __repr__(self) -> str:
-        return f"<Board {self.name}: {len(self.rows)} models, ranked by {self.ranked_by}>"
+        return f"<Board {self.name}: {counted(len(self.rows), 'model')}, ranked by {self.ranked_by}>"
 
     def _repr_html_(self) -> str:
         """The board as a table, for notebooks."""

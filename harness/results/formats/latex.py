@@ -9,7 +9,7 @@ from harness.results.formats._base import Accuracy, Board, Format, Row
 from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
 from harness.results.ties import runs
-from harness.util.text import printable
+from harness.util.text import counted, printable
 
 __all__ = ["latex"]
 
@@ -62,7 +62,7 @@ def _body(board: Board, measures: list[str]) -> list[str]:
 
 def _caption(board: Board) -> str:
     images = "fewer than all" if board.partial else "all"
-    where = f"{board.dataset} {board.split}, {board.norm} {board.eps}: {images} {board.size:,} images"
+    where = f"{board.dataset} {board.split}, {board.norm} {board.eps}: {images} {counted(board.size, 'image')}"
     return escaped(
         f"{where}. Accuracies in percent with 95 % Wilson intervals, ranked by {board.ranked_by}; equal figures share "
         f"a rank. {board.told_apart_by} The last column gives the ranks that a row cannot be told apart from."

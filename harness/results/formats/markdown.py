@@ -6,7 +6,7 @@ import re
 
 from harness.results.formats._base import BEST_KNOWN_MEANS, Accuracy, Board, Format, Row
 from harness.results.ties import runs
-from harness.util.text import printable
+from harness.util.text import counted, printable
 
 __all__ = ["markdown"]
 
@@ -18,12 +18,12 @@ def _render(board: Board) -> str:
     title = f"# {'Partial runs' if board.partial else 'Leaderboard'}: {where}"
     if board.partial:
         about = (
-            f"**These are partial runs**: fewer than the {board.size:,} samples of the {_text(board.split)} "
+            f"**These are partial runs**: fewer than the {counted(board.size, 'sample')} of the {_text(board.split)} "
             "split were evaluated. They are no part of the leaderboard, and ranks restart for every set of "
             "samples."
         )
     else:
-        about = f"All {board.size:,} samples of the {_text(board.split)} split."
+        about = f"All {counted(board.size, 'sample')} of the {_text(board.split)} split."
     rule = (
         f"Accuracies in percent, with 95 % Wilson intervals, ranked by {_text(board.ranked_by)}; equal figures share "
         "a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust accuracy "

@@ -12,6 +12,7 @@ from harness.results.formats._page.evidence import evidence
 from harness.results.formats._page.markup import Child, Markup, element
 from harness.results.formats._page.plots import plots
 from harness.results.formats._page.table import SHOWN, columns, table
+from harness.util.text import counted
 
 __all__ = ["document"]
 
@@ -55,7 +56,7 @@ def document(board: Board) -> str:
         else None,
         element("h2", "Models"),
         _form(choices),
-        element("p", f"{len(board.rows):,} models", id="count", class_="count", role="status"),
+        element("p", counted(len(board.rows), "model"), id="count", class_="count", role="status"),
         element(
             "div",
             table(board, shown),
@@ -120,11 +121,11 @@ def _form(choices: dict[str, dict[str, list[int]]]) -> Markup:
 def _about(board: Board) -> list[Child]:
     if board.partial:
         size = (
-            f"These are partial runs: fewer than the {board.size:,} images of the {board.split} split were evaluated. "
-            "They are no part of the leaderboard, and ranks restart for every set of images."
+            f"These are partial runs: fewer than the {counted(board.size, 'image')} of the {board.split} split were "
+            "evaluated. They are no part of the leaderboard, and ranks restart for every set of images."
         )
     else:
-        size = f"All {board.size:,} images of the {board.split} split."
+        size = f"All {counted(board.size, 'image')} of the {board.split} split."
     said = [
         "Accuracies in percent. The line over a bar is the 95 % Wilson interval.",
         "Of several evaluations of the same weights by one suite the one with the lowest robust accuracy is shown.",
@@ -138,7 +139,9 @@ def _about(board: Board) -> list[Child]:
     return [
         element("p", size, class_="partial" if board.partial else "lead"),
         element(
-            "p", f"{len(board.rows):,} models, ranked by {board.ranked_by}; equal figures share a rank.", class_="lead"
+            "p",
+            f"{counted(len(board.rows), 'model')}, ranked by {board.ranked_by}; equal figures share a rank.",
+            class_="lead",
         ),
         element(
             "details",

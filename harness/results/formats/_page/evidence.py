@@ -18,6 +18,7 @@ from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
 from harness.results.record import Result, StepRecord
 from harness.results.ties import runs
+from harness.util.text import counted
 
 __all__ = ["Shared", "Texts", "bibtex", "command", "evidence"]
 
@@ -132,8 +133,7 @@ def _written(facts: Iterable[tuple[str, ...]], texts: Texts) -> list[list[int | 
 def _model(row: Row, result: Result) -> Iterator[tuple[str, str]]:
     model = result.model
     if row.tied_with:
-        others = "1 rank" if len(row.tied_with) == 1 else f"{len(row.tied_with):,} ranks"
-        yield "Cannot be told apart from", f"{others}: {_short(runs(row.tied_with))}"
+        yield "Cannot be told apart from", f"{counted(len(row.tied_with), 'rank')}: {_short(runs(row.tied_with))}"
     if len(row.curve) > 1:
         points = ", ".join(f"{100 * point.accuracy.value:.1f} % at {point.eps}" for point in row.curve)
         yield f"Robust accuracy by eps ({result.threat.norm})", points
@@ -167,7 +167,7 @@ def _short(text: str) -> str:
 def _result(label: str, result: Result, board: Board, texts: Texts) -> dict[str, Any]:
     return {
         "title": texts.written(
-            Shared(f"{label}: "), f"{100 * result.robust_acc:.1f}", Shared(f" % of {result.n:,} images")
+            Shared(f"{label}: "), f"{100 * result.robust_acc:.1f}", Shared(f" % of {counted(result.n, 'image')}")
         ),
         "command": texts.written(*command(result)),
         "facts": _written([*_facts(result), *_witness(result, board)], texts),
@@ -187,15 +187,14 @@ def _facts(result: Result) -> Iterator[tuple[str, ...]]:
     else:
         inside = Shared(" times the time inside the model")
         yield "Took", f"{result.seconds:,.1f}", Shared(" s, "), f"{result.overhead:.2f}", inside
-    workers = "1 worker" if where.workers == 1 else f"{where.workers} workers"
-    yield "On", Shared(f"{where.device}, {where.precision}, {workers}, {where.processor}")
+    yield "On", Shared(f"{where.device}, {where.precision}, {counted(where.workers, 'worker')}, {where.processor}")
     yield "With", Shared(", ".join(f"{name} {version}" for name, version in where.versions.items()))
 
 
 def _witness(result: Result, board: Board) -> Iterator[tuple[str, ...]]:
     """Whether anyone can check what was broken, and whether anyone says that they did."""
     if result.adversarial:
-        kept = Shared(f" ({result.adversarial.samples:,} samples; harness verify checks them)")
+        kept = Shared(f" ({counted(result.adversarial.samples, 'sample')}; checked by harness verify)")
         yield "Adversarial examples, SHA-256", result.adversarial.sha256, kept
     elif result.robust_acc < result.clean_acc:
         yield "Adversarial examples", Shared("none are kept, so that what was broken cannot be checked")

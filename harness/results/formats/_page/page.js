@@ -98,7 +98,7 @@
     for (const row of shown) dress(row);
     body.replaceChildren(...shown.flatMap((row) => [row, opened.get(place(row))].filter(Boolean)));
     const all = listed.size === rows.length ? number(rows.length) : `${number(listed.size)} of ${number(rows.length)}`;
-    count.textContent = `${all} models${shown.length < listed.size ? `, ${number(shown.length)} shown` : ""}`;
+    count.textContent = `${all} ${rows.length === 1 ? "model" : "models"}${shown.length < listed.size ? `, ${number(shown.length)} shown` : ""}`;
     more.hidden = shown.length === listed.size;
   }
 

@@ -9,6 +9,7 @@ from harness.results.formats._base import Board, Row
 from harness.results.formats._page.axes import HEIGHT, WIDTH, Axis, frame, percent_axis
 from harness.results.formats._page.markup import Markup, element
 from harness.results.measures import ranking
+from harness.util.text import counted
 
 __all__ = ["plots"]
 
@@ -77,7 +78,7 @@ def _clean_and_robust(board: Board, colours: dict[str, int]) -> Markup | None:
         for place, row, robust in points
     ]
     labels = _labels([(row.checkpoint, *at[place]) for place, row, _ in points]) if len(points) <= _FEW else []
-    about = f"One mark for each of {len(points):,} models; arrows lead from a model to those trained from it."
+    about = f"One mark for each of {counted(len(points), 'model')}; arrows lead from a model to those trained from it."
     content = [
         frame(across, up),
         element("g", *arrows, class_="arrows" if len(points) <= _FEW else "arrows faint"),
@@ -141,7 +142,7 @@ def _survivors(board: Board, colours: dict[str, int]) -> Markup | None:
     up = percent_axis(
         "samples that survive, %", [0.0, *(share for *_, shares in lines for share in shares)], vertical=True
     )
-    about = f"One line for each of {len(lines):,} models."
+    about = f"One line for each of {counted(len(lines), 'model')}."
     courses = [
         (place, row, [(across.at(step), up.at(share)) for step, share in enumerate(shares)])
         for place, row, shares in lines
@@ -169,7 +170,7 @@ def _by_eps(board: Board, colours: dict[str, int]) -> Markup | None:
     up = percent_axis(
         "robust accuracy, %", [0.0, *(share for *_, points in lines for _, share in points)], vertical=True
     )
-    about = f"One line for each of {len(lines):,} models that were evaluated at several radii."
+    about = f"One line for each of {counted(len(lines), 'model')}, at several radii."
     courses = [(place, row, [(across.at(x), up.at(y)) for x, y in points]) for place, row, points in lines]
     return _figure("Robust accuracy against eps", about, [frame(across, up), _courses(courses, colours)], colours)
 

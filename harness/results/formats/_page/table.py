@@ -9,6 +9,7 @@ from itertools import pairwise
 from harness.results.formats._base import Accuracy, Board, Row
 from harness.results.formats._page.markup import Child, Markup, element, join
 from harness.results.measures import ranking
+from harness.util.text import counted
 
 __all__ = ["SHOWN", "Column", "anchor", "columns", "table"]
 
@@ -74,7 +75,7 @@ def table(board: Board, shown: tuple[Column, ...]) -> Markup:
     """The whole table, to be read without the script as well, which sorts and filters it, opens rows and draws bars."""
     head = element("tr", *(_heading(place, column) for place, column in enumerate(shown)))
     body = [_line(row, place, first, shown) for place, (row, first) in enumerate(_with_starts(board.rows))]
-    caption = element("caption", f"{len(board.rows):,} models, ranked by {board.ranked_by}", class_="hidden")
+    caption = element("caption", f"{counted(len(board.rows), 'model')}, ranked by {board.ranked_by}", class_="hidden")
     return element("table", caption, element("thead", head), element("tbody", *body), id="board", class_="by-rank")
 
 
