@@ -95,8 +95,10 @@ def _run(
     command is given again. Where a training fails, only what starts from it is skipped.
     """
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
-        _search_if_needed(file, output, workers, device, where)
-        planned, folder = _plan(file, output, where)
+        study = _read(file, where)
+        folder = _folder(study, output)
+        _search_if_needed(study, folder, file, workers, device, where)
+        planned = _plan(study, folder, where)
         summary = _do(planned, folder, workers, device, only, _command("run", file, where, only=only))
     _conclude(planned, folder, None, as_json, summary)
     _refuse_failures(summary)
@@ -171,7 +173,7 @@ def _budget_sensitivity(
     from harness.studies import judging, sensitivity
 
     with redirect_stdout(sys.stderr):
-        planned, folder = _plan(file, output, where)
+        planned, folder = _planned(file, output, where)
         derived = studies.plan(sensitivity.derive(planned, varied), **_places(where))
         needed = tuple(dict.fromkeys(q.label for claim in derived.claims for q in claim.quantities))
         command = _command("budget-sensitivity", file, where, entry=varied)
@@ -207,7 +209,7 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
     from harness.studies import registration
 
     with redirect_stdout(sys.stderr):
-        planned, folder = _plan(file, output, where)
+        planned, folder = _planned(file, output, where)
     made = registration.register(planned, folder)
     if as_json:
         print_json({"study": planned.study.name, "registered": made.registered, "sha256": made.sha256})
@@ -237,14 +239,14 @@ def _report(
         raise click.UsageError("--from needs --into DIR, where the report is to be written")
     if source is None or into is None:
         with redirect_stdout(sys.stderr):
-            planned, folder = _plan(file, output, where)
+            planned, folder = _planned(file, output, where)
         _conclude(planned, folder, into, as_json)
         return
     with TemporaryDirectory() as notes:
         for name, content in archive.notes(source).items():
             write_atomically(Path(notes) / name, content)
         with redirect_stdout(sys.stderr):
-            planned, folder = _plan(file, Path(notes), where)
+            planned, folder = _planned(file, Path(notes), where)
         _conclude(planned, folder, into, as_json, measurements=archive.read(source, planned))
 
 
@@ -256,7 +258,7 @@ def _status(file: Path, output: Path | None, as_json: bool, **where: Any) -> Non
     from harness import studies
 
     with redirect_stdout(sys.stderr):
-        planned, folder = _plan(file, output, where)
+        planned, folder = _planned(file, output, where)
         found = studies.collect(planned, folder)
     header = ("entry", "trained", "seeds", "evaluated", "evaluations")
     rows = []
@@ -288,14 +290,19 @@ def _places(where: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in where.items() if name != "quick"}
 
 
-def _plan(file: Path, output: Path | None, where: dict[str, Any]) -> tuple[Plan, Path]:
-    """The study of a file, with the hyper-parameters that were chosen for it, and its folder."""
+def _planned(file: Path, output: Path | None, where: dict[str, Any]) -> tuple[Plan, Path]:
+    """The plan of the study of a file, and its folder."""
+    study = _read(file, where)
+    folder = _folder(study, output)
+    return _plan(study, folder, where), folder
+
+
+def _plan(study: Study, folder: Path, where: dict[str, Any]) -> Plan:
+    """A study with the hyper-parameters that were chosen for it."""
     from harness import studies
     from harness.studies import search
 
-    study = _read(file, where)
-    folder = _folder(study, output)
-    return studies.plan(search.applied(study, search.read(study, folder)), **_places(where)), folder
+    return studies.plan(search.applied(study, search.read(study, folder)), **_places(where))
 
 
 def _folder(study: Study, output: Path | None) -> Path:
@@ -321,13 +328,21 @@ def _do_search(
 
 
 def _search_if_needed(
-    file: Path, output: Path | None, workers: int | Literal["auto"], device: str | None, where: dict[str, Any]
+    study: Study,
+    folder: Path,
+    file: Path,
+    workers: int | Literal["auto"],
+    device: str | None,
+    where: dict[str, Any],
 ) -> None:
+    """Search where nothing is chosen yet.
+
+    Args:
+        file: of the study, for the log of what was run.
+    """
     from harness.errors import InvalidInput
     from harness.studies import search
 
-    study = _read(file, where)
-    folder = _folder(study, output)
     if study.search is None:
         return
     try:

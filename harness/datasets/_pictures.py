@@ -1,7 +1,7 @@
 """Image files decoded: into memory where they are few, else once into a file from which they are read as needed.
 
-That file lies in ``$HARNESS_HOME/cache``. Its name is a hash of the images' content and form, so that other images
-never pass for these; it may be removed at any time.
+That file lies in ``$HARNESS_HOME/cache``. Its name is a hash of the images' content, their form and the version of
+Pillow, which may decode a JPEG otherwise. So other images never pass for these, and it may be removed at any time.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def decoded(pictures: Sequence[Picture], form: Form) -> np.ndarray | StoredImage
     if fits_into_memory((len(pictures), 3, height, width)):
         modes = [_mode(picture) for picture in pictures]
         return _shaped(np.stack(list(_of_one_size(pictures, form))), set(modes) <= _GREY)
-    digest, grey = hashlib.sha256(repr(form).encode()), True
+    import PIL
+
+    digest, grey = hashlib.sha256(repr((form, PIL.__version__)).encode()), True
     for picture in pictures:
         content = picture.read()
         digest.update(hashlib.sha256(content).digest())

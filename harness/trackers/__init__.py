@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from harness.engine.types import AttackProgress
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput
 from harness.results.record import Result
 from harness.util import plugins
 
@@ -101,8 +101,7 @@ class Tracked:
             act()
         except Exception as error:  # a tracker may be a server that is gone
             self._run = None
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            warnings.warn(f"the tracker failed, and hears no more of this evaluation: {reason}", stacklevel=2)
+            _warn(error)
 
 
 @contextmanager
@@ -118,11 +117,27 @@ def tracked(tracker: str | None, name: str, about: Mapping[str, Any], n: int) ->
         InvalidInput: its package is not installed.
     """
     begin: Begin | None = None if tracker is None else plugins.lookup(__name__, tracker, "tracker", Callable)
-    run = Tracked(None if begin is None else begin(name, _flat(about)), n)
+    run = Tracked(None if begin is None else _begun(begin, name, about), n)
     try:
         yield run
     finally:
         run.close()
+
+
+def _begun(begin: Begin, name: str, about: Mapping[str, Any]) -> Run | None:
+    """A run, or a warning that there is none."""
+    try:
+        return begin(name, _flat(about))
+    except HarnessError:  # that its package is missing is known before anything was spent, and is easily mended
+        raise
+    except Exception as error:
+        _warn(error)
+        return None
+
+
+def _warn(error: Exception) -> None:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    warnings.warn(f"the tracker failed, and hears no more of this evaluation: {reason}", stacklevel=3)
 
 
 def _flat(about: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float]:

@@ -69,6 +69,17 @@ def test_a_folder_reads_the_same_images_from_a_file(
     assert kept.is_file()
 
 
+def test_another_version_of_pillow_decodes_anew(
+    tmp_path: Path, home: Path, few_in_memory: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = folder(tmp_path / "pictures")
+    few_in_memory()
+    for version in ("11.0.0", "11.1.0", "11.1.0"):
+        monkeypatch.setattr("PIL.__version__", version)
+        datasets.load(root)
+    assert len(list((home / "cache" / "images").iterdir())) == 2
+
+
 def test_a_file_that_is_cut_short_is_named(tmp_path: Path, home: Path, few_in_memory: Callable[[], None]) -> None:
     root = folder(tmp_path / "pictures")
     few_in_memory()

@@ -224,6 +224,26 @@ class TestCommand:
         assert page.startswith("# tiny (quick variant: a tenth of the epochs, one seed, 100 images)")
         assert f"`harness study run {file} --quick --only natural`" in page
 
+    def test_a_run_reads_its_file_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """So that what is searched and what is run cannot be two studies."""
+        read = studies.read
+
+        def read_and_remove(path: Path) -> studies.Study:
+            found = read(path)
+            path.unlink()
+            return found
+
+        def planned_only(*_: object) -> None:
+            raise InvalidInput("planned")
+
+        monkeypatch.setattr(studies, "read", read_and_remove)
+        monkeypatch.setattr("harness.cli.study._do", planned_only)
+        file = write(tmp_path / "tiny.toml", **SMALL)
+        assert harness(["study", "run", str(file), "--output", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().err == "error: planned\n"
+
     @pytest.mark.parametrize("command", ["run", "report", "status"])
     def test_a_study_that_is_not_there(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert harness(["study", command, "nowhere.toml"]) == 1

@@ -116,3 +116,13 @@ def test_a_tracker_that_fails_ends_no_evaluation() -> None:
         track(TICKS[0])
     track(TICKS[2])
     track.close()
+
+
+def test_a_tracker_that_cannot_begin_ends_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(name: str, about: Any) -> Any:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("harness.trackers.wandb.wandb", begin)
+    with pytest.warns(UserWarning, match="the tracker failed, .* ConnectionError: no route") as warned:
+        report("wandb")
+    assert len(warned) == 1
