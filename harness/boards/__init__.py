@@ -20,6 +20,7 @@ from harness.results import formats as board_formats
 from harness.results import history, stats, store
 from harness.results import leaderboard as ranking
 from harness.results.formats import Board
+from harness.results.heading import heading
 from harness.results.history import Entry, result_key
 from harness.results.record import Result
 from harness.results.store import LeftOut, Survivors
@@ -161,14 +162,7 @@ def _cells(path: Path, result: Result, taken_back: Entry | None) -> dict[str, ob
     clean, robust = (stats.wilson(round(value * result.n), result.n) for value in (result.clean_acc, result.robust_acc))
     attacked = bool(result.steps)
     return {
-        "checkpoint": result.checkpoint,
-        "dataset": result.dataset.name,
-        "split": result.dataset.split,
-        "threat": f"{result.threat.norm}:{result.threat.eps}",
-        "suite": result.suite,
-        "seed": result.seed,
-        "n": result.n,
-        "partial": result.partial,
+        **heading(result),
         "clean_acc": result.clean_acc,
         "clean_low": clean[0],
         "clean_high": clean[1],
@@ -178,7 +172,6 @@ def _cells(path: Path, result: Result, taken_back: Entry | None) -> dict[str, ob
         "regime": result.model.regime,
         "architecture": result.model.architecture,
         "parameters": result.model.parameters,
-        "bn_stats": result.model.bn_stats,
         "flags": "; ".join(map(str, result.flags)),
         "seconds": result.seconds,
         "recorded": result.recorded,

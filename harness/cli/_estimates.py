@@ -51,11 +51,14 @@ def estimate_all(
 
 def as_json(stored: StoredEstimate) -> dict[str, Any]:
     """What ``harness evaluate --estimate --json`` prints of one estimate."""
+    from harness.results.heading import heading
+
     record = stored.record
-    shown = ("checkpoint", "suite", "seed", "n", "clean_acc", "robust_acc", "low", "high", "confidence", "opening_acc")
+    shown = ("clean_acc", "robust_acc", "low", "high", "confidence", "opening_acc")
     counts = ("survivors", "attacked", "broken", "forward", "backward", "seconds", "evaluation_id")
     return {
         "kind": record.kind,
+        **heading(record),
         **{name: getattr(record, name) for name in (*shown, *counts)},
         "complete": record.complete,
         "estimate": str(stored.path.resolve()),

@@ -250,17 +250,11 @@ def remove_empty(state_dir: Path | None) -> None:
 
 def as_json(stored: Stored) -> dict[str, Any]:
     """What ``harness evaluate --json`` prints of one evaluation."""
+    from harness.results.heading import heading
+
     result = stored.result
     return {
-        "checkpoint": result.checkpoint,
-        "bn_stats": result.model.bn_stats,
-        "dataset": result.dataset.name,
-        "split": result.dataset.split,
-        "threat": f"{result.threat.norm}:{result.threat.eps}",
-        "suite": result.suite,
-        "seed": result.seed,
-        "n": result.n,
-        "partial": result.partial,
+        **heading(result),
         "clean_acc": result.clean_acc,
         "robust_acc": result.robust_acc,
         "steps": [step.model_dump() for step in result.steps],

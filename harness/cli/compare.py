@@ -106,7 +106,7 @@ def _draw(comparison: Comparison, files: list[Path], folder: Path, *, samples: i
         found = evaluation.differing_samples(pair, first, second, most=samples, **images)
         if found:
             path = folder / f"{store.safe_name(pair.first)}__{store.safe_name(pair.second)}.png"
-            caption = f"{result.dataset.name} {result.dataset.split}, {_threat(result)}"
+            caption = f"{result.dataset.name} {result.dataset.split}, {result.threat.text}"
             write_atomically(path, compare_picture(found, caption))
             drawn.append(path)
         else:
@@ -130,7 +130,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     found = [
         (path, result)
         for path, result in found
-        if suite in (None, result.suite) and threat in (None, _threat(result)) and _label_fits(name, result)
+        if suite in (None, result.suite) and threat in (None, result.threat.text) and _label_fits(name, result)
     ]
     if not found:
         raise InvalidInput(f"{name} has no result of suite {suite or 'any'} under {threat or 'any threat model'}")
@@ -138,7 +138,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found
     different = {
-        (network_id(result.model), result.suite, _threat(result), result.dataset.sha256, result.seed)
+        (network_id(result.model), result.suite, result.threat.text, result.dataset.sha256, result.seed)
         for _, result in found
     }
     if len(different) > 1:
@@ -153,10 +153,6 @@ def _taken_back(files: list[Path]) -> list[str]:
 
     found = [(file, history.withdrawals(history.read(file.parent))(store.read(file))) for file in files]
     return [f"{file} counts no longer, it was taken back: {line.text}" for file, line in found if line is not None]
-
-
-def _threat(result: Result) -> str:
-    return f"{result.threat.norm}:{result.threat.eps}"
 
 
 def _label_fits(name: str, result: Result) -> bool:

@@ -75,7 +75,7 @@ def compare(evaluations: Sequence[tuple[Result, Verdicts]]) -> Comparison:
     results = [result for result, _ in evaluations]
     for what, values in {
         "data set": {f"{r.dataset.name} {r.dataset.split}" for r in results},
-        "threat model": {f"{r.threat.norm}:{r.threat.eps}" for r in results},
+        "threat model": {r.threat.text for r in results},
     }.items():
         if len(values) > 1:
             raise InvalidInput(

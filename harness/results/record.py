@@ -72,6 +72,11 @@ class ThreatRecord(Record):
     radius: float
     source_sha256: str | None = Field(default=None, description="as in ModelRecord, of a norm in a user's file")
 
+    @property
+    def text(self) -> str:
+        """As it is given to commands: ``Linf:8/255``."""
+        return f"{self.norm}:{self.eps}"
+
 
 class StepRecord(Record):
     """What one step of the suite did."""
