@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from harness import datasets
+from harness.cluster import _sbatch
 from harness.results import adversarial, store
 from tests.cluster.slurm import NODES
 from tests.support import of_strong_suites
@@ -136,6 +137,24 @@ def test_an_array_with_a_task_that_is_killed_and_requeued(place: Place) -> None:
     assert redone < 0.6 * sum(first.values()), (redone, sum(first.values()), sum(second.values()))
     for name, noted in notes.items():
         assert max(iterations(noted).values()) == 1, name
+
+
+def test_a_task_whose_time_runs_out_is_queued_again_and_no_other(
+    cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
+    begun = tmp_path / "begun"
+    begin = f'echo "$SLURM_ARRAY_TASK_ID ${{SLURM_RESTART_COUNT:-0}}" >> {begun}'
+    # the last task has the number of its array
+    command = f'{{ {begin}; test "$SLURM_ARRAY_TASK_ID ${{SLURM_RESTART_COUNT:-0}}" != "3 0" || sleep 300; }}'
+    array = _sbatch.Array(command, f"touch {tmp_path}/joined", "short", [2, 3], 120.0, 60.0, tmp_path / "logs")
+    _sbatch.submit(array)
+    end = time.monotonic() + 200
+    while not (tmp_path / "joined").exists():
+        assert time.monotonic() < end, begun.read_text()
+        time.sleep(0.5)
+    assert sorted(begun.read_text().splitlines()) == ["2 0", "3 0", "3 1"]
 
 
 def same(one: Path, other: Path) -> None:
