@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.cluster import Commands, Executor, HandedOver
     from harness.evaluation import Stored
 
-__all__ = ["OPTIONS", "Wanted", "as_json", "evaluate_each", "options", "show_handed_over"]
+__all__ = ["OPTIONS", "Wanted", "as_json", "evaluate_each", "executor", "options", "show_handed_over"]
 
 OPTIONS = ["--devices", "--executor", "--shards", "--timeout", "--ray-address", "--partition", "--time"]
 """How `--help` calls them."""
@@ -41,16 +41,16 @@ class Wanted(NamedTuple):
     """Where evaluations are to run.
 
     Attributes:
-        executor: its name; None is in this process.
+        name: of the executor; None is in this process.
         given: the options, by name.
     """
 
-    executor: str | None
+    name: str | None
     given: dict[str, Any]
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of executors; they arrive as ``where``, a `Wanted`."""
+    """Gives a command the options of executors; they arrive as ``executor``, a `Wanted`."""
 
     @click.option(
         "--devices",
@@ -92,7 +92,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         name = chosen["executor"] or ("devices" if chosen["devices"] is not None else None)
         if name is None and any(chosen[option] for option in _OF_EXECUTORS):
             raise click.UsageError("--shards, --ray-address, --partition and --time go with --devices or --executor")
-        command(where=Wanted(name, chosen), **given)
+        command(executor=Wanted(name, chosen), **given)
 
     return wrapped
 
@@ -117,13 +117,13 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
     check_writable(request.root)
     planner = Planner()
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
-        executor = _made(where, request)
+        made = executor(where, request.device, _commands(request))
         plans = [planner.plan(job.checkpoint, job.request) for job in wanted]
         first = f"{plans[0].target.name}, {plans[0].suite.name}" if len(plans) == 1 else f"{len(plans)} evaluations"
-        with displayed(first, str(where.executor)) as report:
+        with displayed(first, str(where.name)) as report:
             done = cluster.evaluate(
                 plans,
-                executor,
+                made,
                 request.root,
                 shards=where.given["shards"],
                 adversarial=request.adversarial,
@@ -143,20 +143,24 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
             yield _jobs.Failure(job, str(outcome))
 
 
-def _made(where: Wanted, request: Request) -> Executor:
-    """The executor that the options name."""
+def executor(where: Wanted, device: str | None, commands: Commands | None = None) -> Executor:
+    """The executor that the options name.
+
+    Args:
+        device: that was asked for. commands: the work as command lines, where it can be said so.
+    """
     from harness import cluster
 
     given = where.given
     told = {name: given[name] for name in ("devices", "ray_address", "partition") if given[name] is not None}
     made = cluster.Options(
-        device=request.device,
+        device=device,
         timeout=seconds_of(given["timeout"]),
         task_seconds=None if given["time"] in (None, "auto") else seconds_of(given["time"]),
-        commands=_commands(request),
+        commands=commands,
         **told,
     )
-    return cluster.executor(str(where.executor), made)
+    return cluster.executor(str(where.name), made)
 
 
 def _commands(request: Request) -> Commands:

@@ -242,7 +242,7 @@ def evaluate(
     shard: str | None,
     half_width: float | None,
     budget: str | None,
-    where: _cluster.Wanted,
+    executor: _cluster.Wanted,
     **request: Any,
 ) -> None:
     """Evaluate checkpoints under attack and store the results.
@@ -266,7 +266,7 @@ def evaluate(
     names = registry.matching(checkpoints, request["checkpoint_dir"])
     asked = _evaluation.Request(root=output or paths.results_root(), suite=suites[0], **request)
     wanted = _jobs.jobs(names, asked, suites, radii, seeds or (seed,))
-    if where.executor is not None and (shard, half_width, budget, asked.tracker) != (None, None, None, None):
+    if executor.name is not None and (shard, half_width, budget, asked.tracker) != (None, None, None, None):
         raise click.UsageError("--devices and --executor do not go with --shard, --estimate, --budget or --tracker")
     if half_width is not None or budget is not None:
         if shard is not None:
@@ -280,7 +280,7 @@ def evaluate(
         return
     done: list[Stored | _jobs.Failure] = []
     elsewhere: list[HandedOver] = []
-    run = _jobs.evaluate_each(wanted) if where.executor is None else _cluster.evaluate_each(wanted, where, elsewhere)
+    run = _jobs.evaluate_each(wanted) if executor.name is None else _cluster.evaluate_each(wanted, executor, elsewhere)
     for one in run:
         done.append(one)
         if not as_json and not isinstance(one, _jobs.Failure):

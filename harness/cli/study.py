@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
-from harness.cli import _debug_option
+from harness.cli import _cluster, _debug_option
 from harness.cli import _options as options
 from harness.cli._render import percent, print_json, print_line, print_table
 from harness.util import paths
@@ -21,6 +21,7 @@ from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.studies import Event, Measurements, Plan, Study, Summary
+    from harness.studies.scheduling import JobResult
 
 __all__ = ["study"]
 
@@ -79,6 +80,7 @@ def _of_a_run(command: Callable[..., None]) -> Callable[..., None]:
 @_of_a_study
 @click.option("--only", multiple=True, metavar="LABEL", help="Evaluate this entry only; may be given several times.")
 @_of_a_run
+@_cluster.options
 @options.as_json
 def _run(
     file: Path,
@@ -87,6 +89,7 @@ def _run(
     workers: int | Literal["auto"],
     device: str | None,
     as_json: bool,
+    executor: _cluster.Wanted,
     **where: Any,
 ) -> None:
     """Do what is missing of the study in FILE, then write its report.
@@ -99,7 +102,10 @@ def _run(
         folder = _folder(study, output)
         _search_if_needed(study, folder, file, workers, device, where)
         planned = _plan(study, folder, where)
-        summary = _do(planned, folder, workers, device, only, _command("run", file, where, only=only))
+        command = _command("run", file, where, only=only)
+        summary = _do(planned, folder, workers, device, only, command, evaluate=executor.name is None)
+        if executor.name is not None:
+            summary = summary.with_jobs(_evaluate_elsewhere(planned, folder, device, only, executor))
     _conclude(planned, folder, None, as_json, summary)
     _refuse_failures(summary)
 
@@ -358,13 +364,36 @@ def _do(
     device: str | None,
     only: tuple[str, ...],
     command: str,
+    *,
+    evaluate: bool = True,
 ) -> Summary:
     """Train and evaluate what is missing, with progress on stderr."""
     from harness import studies
 
     with _progress() as progress:
         return studies.run(
-            planned, output=folder, progress=progress, workers=workers, device=device, only=only, command=command
+            planned,
+            output=folder,
+            progress=progress,
+            workers=workers,
+            device=device,
+            only=only,
+            command=command,
+            evaluate=evaluate,
+        )
+
+
+def _evaluate_elsewhere(
+    planned: Plan, folder: Path, device: str | None, only: tuple[str, ...], wanted: _cluster.Wanted
+) -> dict[str, JobResult]:
+    """Evaluate what is missing on an executor, with progress on stderr."""
+    from harness import studies
+    from harness.evaluation.display import displayed
+
+    made = _cluster.executor(wanted, device)
+    with displayed(planned.study.name, str(wanted.name)) as report:
+        return studies.evaluate_elsewhere(
+            planned, made, output=folder, only=only, shards=wanted.given["shards"], progress=report
         )
 
 

@@ -96,7 +96,8 @@ class _Run:
         self.running: dict[int, _Running] = {}
         self.stored: dict[int, tuple[object, Any]] = {}
         self.submitted = 0
-        self.seen = time.monotonic()
+        self.seen = self.told = time.monotonic()
+        self.news: Any = None
         # lost tasks come back through the queue, which counts them
         self.attack = library.remote(_attack).options(max_retries=0, **cluster.resources)
         strategies = importlib.import_module("ray.util.scheduling_strategies")
@@ -157,15 +158,21 @@ class _Run:
                 self.queue.failed(task, found)
 
     def _listen(self) -> None:
-        now = time.monotonic()
+        """Hear what the tasks have said, without waiting for it."""
+        if self.news is None:
+            self.news = self.heard.told.remote()
+        ready, _ = self.library.wait([self.news], timeout=0)
+        if not ready:
+            return
         try:
-            told: dict[int, AttackProgress | None] = self.library.get(self.heard.told.remote(), timeout=10)
+            told: dict[int, AttackProgress | None] = self.library.get(self.news)
         except self.library.exceptions.RayError:
             # whoever listens was lost, and nobody is to be blamed for what was not heard
             told = dict.fromkeys((key for key, at in self.running.items() if at.heard is not None), None)
+        self.news, self.told = None, time.monotonic()
         for key, tick in told.items():
             if key in self.running:
-                self.running[key] = replace(self.running[key], heard=now)
+                self.running[key] = replace(self.running[key], heard=self.told)
                 if tick is not None:
                     self.queue.further(self.running[key].task, tick)
 
@@ -184,7 +191,7 @@ class _Run:
                 "was finished is kept: give the same command again when it has"
             )
         for key, at in list(self.running.items()):
-            silent = 0.0 if at.heard is None else now - at.heard
+            silent = 0.0 if at.heard is None else self.told - at.heard
             if silent > self.cluster.timeout or not self.queue.is_wanted(at.task):
                 self.library.cancel(at.answer, force=True)
                 del self.running[key]

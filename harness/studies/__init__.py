@@ -6,6 +6,7 @@ what is missing, `collect` reads what is there, and `write_report` says what it 
 
 from __future__ import annotations
 
+from harness.studies.elsewhere import evaluate_elsewhere
 from harness.studies.measurements import Measurements, collect
 from harness.studies.planning import Plan, plan
 from harness.studies.report import write_report
@@ -20,6 +21,7 @@ __all__ = [
     "Study",
     "Summary",
     "collect",
+    "evaluate_elsewhere",
     "plan",
     "quick",
     "read",

@@ -13,7 +13,7 @@ from harness.errors import InvalidInput
 from harness.studies.planning import Measure, Member, Plan
 from harness.util.pool import Report
 
-__all__ = ["Folders", "evaluate_one", "find_result", "load", "train_one"]
+__all__ = ["Folders", "evaluate_one", "find_result", "load", "plan_one", "train_one"]
 
 
 class Folders:
@@ -76,7 +76,7 @@ def train_one(
 
 def find_result(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders) -> Path | None:
     """The stored result of a network, or None."""
-    known = evaluation.find(_planned(plan, point, measure, folders), folders.results)
+    known = evaluation.find(plan_one(plan, point, measure, folders), folders.results)
     return None if known is None else known.path
 
 
@@ -88,13 +88,14 @@ def evaluate_one(
     def told(tick: AttackProgress) -> None:
         report(tick.done, f"{tick.step}, {tick.surviving} of {tick.total} surviving")
 
-    planned = _planned(
+    planned = plan_one(
         plan, load(plan, member, seed, folders), measure, folders, device=device, state_dir=folders.evaluation
     )
     return str(evaluation.obtain(planned, folders.results, progress=told).path)
 
 
-def _planned(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders, **settings: Any) -> evaluation.Plan:
+def plan_one(plan: Plan, point: Checkpoint, measure: Measure, folders: Folders, **settings: Any) -> evaluation.Plan:
+    """The evaluation of a network in one way."""
     return evaluation.plan_checkpoint(
         point,
         plan.test_set,

@@ -46,6 +46,10 @@ class Measure:
     threat: ThreatModel
     bn_stats: str = STORED
 
+    def job_of(self, label: str, seed: int) -> str:
+        """The name of the job that evaluates a network in this way."""
+        return f"evaluate {label} seed {seed} {self.suite} {self.threat.eps} {self.bn_stats}"
+
 
 @dataclass(frozen=True)
 class Member:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +44,11 @@ class Summary:
     def failures(self) -> dict[str, str]:
         """What failed by itself, and why."""
         return {name: result.error for name, result in self.jobs.items() if result.status == "failed"}
+
+    def with_jobs(self, evaluations: dict[str, JobResult]) -> Summary:
+        """This run, and evaluations that were made after it."""
+        done = sum(result.status == "done" for result in evaluations.values())
+        return replace(self, jobs=self.jobs | evaluations, evaluated=self.evaluated + done)
 
 
 def run(
@@ -165,7 +170,7 @@ def _evaluations(
     for measure in plan.measures_of(member):
         if point is not None and find_result(plan, point, measure, folders) is not None:
             continue
-        name = f"evaluate {member.label} seed {seed} {measure.suite} {measure.threat.eps} {measure.bn_stats}"
+        name = measure.job_of(member.label, seed)
         needs = (f"train {member.label} seed {seed}",)
         run_one = partial(evaluate_one, plan, member, seed, measure, folders, device=device)
         job = Job(name, f"evaluate {measure.suite}", needs, run_one, _cost(plan, measure))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from harness import studies as studies
 from harness.cli import run as harness
 from harness.errors import InvalidInput, UnknownName
 from harness.studies import Event, Summary, runner
+from harness.util.pool import can_fork
 from tests.studies import made_up
 from tests.studies.made_up import planned, write
 from tests.support import of_strong_suites
@@ -103,6 +105,25 @@ def test_processes_change_no_figure(
     assert ours.manifest.weights_sha256 == theirs.manifest.weights_sha256
     (measure,) = planned(**SMALL).measures
     assert (ours.measured[measure].robust == theirs.measured[measure].robust).all()
+
+
+@pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
+def test_evaluations_on_an_executor(
+    done: tuple[Path, Summary], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, output = write(tmp_path / "tiny.toml", **SMALL), tmp_path / "out"
+    shutil.copytree(done[0] / "checkpoints", output / "checkpoints")
+    command = ["study", "run", str(file), "--output", str(output), "--devices", "cpu,cpu"]
+    assert harness(command) == 0
+    out, err = capsys.readouterr()
+    assert "evaluated 3 now" in out
+    assert "tiny, devices: 6 of 6 shards done" in err
+    ours, theirs = (studies.collect(planned(**SMALL), folder).networks for folder in (output, done[0]))
+    (measure,) = planned(**SMALL).measures
+    for label, networks in theirs.items():
+        assert (ours[label][0].measured[measure].robust == networks[0].measured[measure].robust).all()
+    assert harness(command) == 0
+    assert "evaluated 0 now" in capsys.readouterr().out
 
 
 def test_a_training_that_diverges_takes_along_what_starts_from_it(tmp_path: Path) -> None:
