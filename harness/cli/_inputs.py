@@ -17,10 +17,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from harness.checkpoints import Manifest, find, manifest_path, parent_paths, rea
 from harness.errors import HarnessError
 from harness.results import receipts
 from harness.results.found import Stored, latest
-from harness.util.reading import open_bounded
+from harness.util.reading import open_bounded, read_toml
 from harness.util.source_text import source_files
 from harness.util.user_file import is_in_file
 
@@ -94,12 +95,10 @@ def remember(before: Inputs | None, name: str, request: Request, stored: Stored)
     """Keep the hashes of an evaluation that was planned.
 
     Args:
-        before: its inputs before anything of them was read for the plan. Those of now must be the same files, unchanged
-            in between, not even to and fro: so that what was planned is what was hashed.
+        before: its inputs before anything of them was read for the plan. Those of now must be the same files under the
+            same links, unchanged in between, not even to and fro: so that what was planned is what was hashed.
     """
-    from harness.util import plugins
-
-    if before is not None and before == inputs_of(name, request) and not plugins.any_installed():
+    if before is not None and before == inputs_of(name, request):
         receipts.remember(before.sha256, stored.result.evaluation_id, stored.result.record_id)
 
 
@@ -109,9 +108,13 @@ class _Unknown(Exception):
 
 def _inputs(name: str, request: Request) -> Inputs:
     from harness import datasets, models
+    from harness.util import plugins
 
     asked = {one.name: str(getattr(request, one.name)) for one in fields(request) if one.name not in _NOT_INPUTS}
     if models.is_complete(name) or request.checks or request.bn_stats != "stored" or request.eps_units != "pixel":
+        raise _Unknown
+    installed = _installed()
+    if _plugged(plugins.any_installed, json.dumps(installed), tuple(sys.path)):
         raise _Unknown
     files = _Files()
     path = find(name, request.checkpoint_dir)
@@ -127,14 +130,13 @@ def _inputs(name: str, request: Request) -> Inputs:
     files.add_all(data)
     if request.suite.endswith(".toml"):
         files.add(Path(request.suite))
-        if b".py:" in Path(request.suite).read_bytes():
-            raise _Unknown
+        _refuse_code(*_texts(read_toml(Path(request.suite))))
     content = {
         "asked": [name, asked, str(Path.cwd())],
         "code": codes,
         "files": files.hashes,
         "package": _package(),
-        "python": [sys.version, *_installed()],
+        "python": [sys.version, *_sources(), *installed],
     }
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Inputs(sha256, json.dumps(files.states), manifest.name, weights)
@@ -150,6 +152,8 @@ def _described(path: Path, files: _Files) -> tuple[Manifest, str, str]:
 
     An architecture in a file of the user's own, with all that it imports, is checked as it is before it is run.
     """
+    if path.is_symlink():
+        raise _Unknown
     weights = files.add(path)
     files.add(manifest_path(path))
     manifest = read_manifest(manifest_path(path))
@@ -158,6 +162,8 @@ def _described(path: Path, files: _Files) -> tuple[Manifest, str, str]:
     if is_in_file(architecture):
         for source in source_files(Path(architecture.rpartition(":")[0])):
             files.add(source)
+    elif (graph := Path(architecture.partition(":")[2]).expanduser()).is_file():
+        files.add(graph)
     return manifest, architecture, weights
 
 
@@ -177,8 +183,22 @@ class _Files:
             raise _Unknown
         where, state = str(path.absolute()), _state(about)
         self.states[where] = state
+        self._note_links(path.absolute())
         self.hashes[where] = _sha256(path, tuple(state))
         return self.hashes[where]
+
+    def _note_links(self, path: Path) -> None:
+        """What changes where a link on the way to a file is exchanged, or a folder is by another."""
+        for step in (path, *path.parents):
+            if step.is_symlink():
+                self.states[f"link {step}"] = _state(step.lstat())
+            folder = f"folder {step}"
+            if step == path:
+                continue
+            if folder in self.states:
+                break
+            about = step.stat()
+            self.states[folder] = [about.st_dev, about.st_ino]
 
     def add_all(self, paths: Iterable[Path]) -> None:
         """Hash files, and all that lies in folders."""
@@ -228,6 +248,35 @@ def _package_sha256(files: tuple[tuple[Any, ...], ...]) -> str:
     for path, *_ in files:
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest() + str(path).encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _plugged(any_installed: Callable[[], bool], installed: str, searched: tuple[str, ...]) -> bool:
+    """Whether an installed package brings members, which is asked again only where other packages are found."""
+    return any_installed()
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in what a TOML file holds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _sources() -> list[list[Any]]:
+    """Where the packages lie that read images and make passes, and when they were written."""
+    found: list[list[Any]] = []
+    for name in ("PIL", "datasets", "numpy", "torch", "torchvision"):
+        spec = find_spec(name)
+        if spec is not None and spec.origin is not None:
+            found.append([name, spec.origin, Path(spec.origin).stat().st_mtime_ns])
+    return found
 
 
 def _installed() -> list[list[Any]]:

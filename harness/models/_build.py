@@ -75,7 +75,7 @@ def build(
         shape=shape,
         norm_layer=built.norm_layer,
         normalization=normalization,
-        source_sha256=source,
+        source_sha256=source or built.source_sha256,
         arguments=given,
         call=built.call,
         usual_normalization=built.usual_normalization,

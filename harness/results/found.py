@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.results import store
+from harness.results import history, store
 from harness.results.record import Result
 
 __all__ = ["Stored", "latest"]
@@ -27,12 +27,14 @@ class Stored:
 def latest(root: Path, evaluation_id: str, checkpoint: str) -> Stored | None:
     """The stored result of an evaluation, if there is one.
 
-    Of several records of it one under the checkpoint's own name is taken, of those the latest.
+    Of several records of it one under the checkpoint's own name is taken, of those the latest; never one that was taken
+    back.
 
     Raises:
-        ResultError: a file that is named like one of them is damaged.
+        ResultError: a file that is named like one of them, or the folder's history, is damaged.
     """
-    known = store.find_all(root, evaluation_id)
+    taken_back = history.withdrawals(history.read(root))
+    known = [found for found in store.find_all(root, evaluation_id) if taken_back(found[1]) is None]
     own = [(path, result) for path, result in known if result.checkpoint == checkpoint]
     if own:
         return Stored(*max(own, key=lambda found: found[1].recorded))

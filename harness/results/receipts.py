@@ -34,9 +34,11 @@ def remember(inputs: str, evaluation_id: str, record_id: str) -> None:
     Args:
         inputs: hash of all that they follow from.
     """
-    path = _path(inputs)
+    path, proof = _path(inputs), _proof(inputs, evaluation_id, record_id)
+    if proof is None:
+        return
     with suppress(StorageError, OSError):
-        write_atomically(path, f"{evaluation_id} {record_id} {_proof(inputs, evaluation_id, record_id)}".encode())
+        write_atomically(path, f"{evaluation_id} {record_id} {proof}".encode())
         _remove_oldest(path.parent)
 
 
@@ -49,15 +51,16 @@ def recall(inputs: str) -> tuple[str, str] | None:
     if found is None:
         return None
     evaluation_id, record_id, proof = found.groups()
-    return (evaluation_id, record_id) if hmac.compare_digest(proof, _proof(inputs, evaluation_id, record_id)) else None
+    own = _proof(inputs, evaluation_id, record_id)
+    return (evaluation_id, record_id) if own is not None and hmac.compare_digest(proof, own) else None
 
 
 def _path(inputs: str) -> Path:
     return paths.user_root() / "receipts" / inputs
 
 
-def _proof(inputs: str, evaluation_id: str, record_id: str) -> str:
-    return trust.own_name(f"receipt-{inputs}-{evaluation_id}-{record_id}")
+def _proof(inputs: str, evaluation_id: str, record_id: str) -> str | None:
+    return trust.own_proof(f"receipt-{inputs}-{evaluation_id}-{record_id}")
 
 
 def _remove_oldest(folder: Path) -> None:

@@ -15,6 +15,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -91,16 +92,30 @@ def store() -> Path:
 def own_name(name: str) -> str:
     """``name`` as nobody else can guess it: what lies under it was written by this user.
 
-    The secret is a file of the user's settings. Where none can be kept, the name is what it was.
+    Where no secret can be kept, the name is what it was.
+    """
+    return own_proof(name) or name
+
+
+def own_proof(text: str) -> str | None:
+    """What nobody but this user can compute from ``text``; None where no secret can be kept.
+
+    The secret is a file of the user's settings, which nobody else may read or have written.
     """
     secret = store().with_name(f"{store().name}.key")
-    with suppress(StorageError, FileExistsError):
-        if not secret.exists():
-            write_atomically(secret, secrets.token_bytes(_SECRET), replace=False)
     try:
-        return hmac.new(read_bounded(secret, _SECRET), name.encode(), "sha256").hexdigest()
-    except (OSError, ValueError):
-        return name
+        with suppress(FileExistsError):
+            if not secret.exists():
+                write_atomically(secret, secrets.token_bytes(_SECRET), replace=False)
+        about = secret.lstat()
+        if hasattr(os, "getuid"):
+            if about.st_uid != os.getuid() or not stat.S_ISREG(about.st_mode):
+                return None
+            if about.st_mode & 0o077:
+                secret.chmod(0o600)
+        return hmac.new(read_bounded(secret, _SECRET), text.encode(), "sha256").hexdigest()
+    except (OSError, ValueError, StorageError):
+        return None
 
 
 def trust(sha256: str, file: str | Path) -> None:

@@ -232,6 +232,56 @@ def test_a_file_that_was_another_meanwhile_is_not_remembered(
 
 
 @pytest.mark.usefixtures("own", "calls")
+def test_a_link_that_led_elsewhere_meanwhile_is_not_remembered(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("a", "b"):
+        Path(place).mkdir()
+    Path("data.npz").rename("a/data.npz")
+    Path("b/data.npz").write_bytes(Path("a/data.npz").read_bytes())
+    Path("data.npz").symlink_to("a/data.npz")
+    run = _evaluate.run
+
+    def disturbed(plan: evaluation.Plan, **how: Any) -> evaluation.Evaluation:
+        for place in ("b", "a"):
+            Path("data.npz").unlink()
+            Path("data.npz").symlink_to(f"{place}/data.npz")
+        return run(plan, **how)
+
+    monkeypatch.setattr(_evaluate, "run", disturbed)
+    assert harness(*COMMAND).code == 0
+    asked = planned(monkeypatch)
+    assert harness(*COMMAND).code == 0
+    assert asked == ["own"]
+    assert harness(*COMMAND).code == 0  # nothing was exchanged this time
+    assert asked == ["own"]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("name", ["mine.py:attack", "mine.py\\u003aattack", "mine\\u002epy:attack"])
+def test_a_suite_that_names_code_is_planned(name: str) -> None:
+    Path("mine.toml").write_text(f'[[step]]\nattack = "{name}"\n')
+    assert _inputs.inputs_of("own", request()) is None
+
+
+@pytest.mark.usefixtures("own")
+def test_weights_behind_a_link_are_planned() -> None:
+    assert _inputs.inputs_of("own", request()) is not None
+    Path("checkpoints/own.pt").rename("own.pt")
+    Path("checkpoints/own.pt").symlink_to(Path("own.pt").absolute())
+    assert _inputs.inputs_of("own", request()) is None
+
+
+@pytest.mark.usefixtures("own", "calls")
+def test_what_was_taken_back_is_not_found(harness: Harness) -> None:
+    assert json.loads(harness(*COMMAND, "--json").out)["ran"]
+    again = json.loads(harness(*COMMAND, "--json").out)
+    assert not again["ran"]
+    assert harness("retract", again["result"], "--reason", "a test").code == 0
+    assert json.loads(harness(*COMMAND, "--json").out)["ran"]
+
+
+@pytest.mark.usefixtures("own", "calls")
 def test_where_plug_ins_are_installed_nothing_is_remembered(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "any_installed", lambda: True)
     assert harness(*COMMAND).code == 0
@@ -295,7 +345,14 @@ def test_a_receipt_is_of_this_user_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         assert receipts.recall(inputs) is None
     path.write_text(text)
     assert receipts.recall(inputs) is not None
-    trust.store().with_name(f"{trust.store().name}.key").write_bytes(b"another")
+    key = trust.store().with_name(f"{trust.store().name}.key")
+    key.chmod(0o644)
+    assert receipts.recall(inputs) is not None
+    assert key.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # the file is another user's now
+    assert receipts.recall(inputs) is None
+    monkeypatch.undo()
+    key.write_bytes(b"another")
     assert receipts.recall(inputs) is None
 
 

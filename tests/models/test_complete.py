@@ -163,6 +163,8 @@ class TestExported:
             for point in (one, other)
         }
         assert len(ids) == 2
+        files = (small[1], tmp_path / "small.pt2")
+        assert len({models.build(f"pt2:{file}", classes=10, shape=SHAPE).source_sha256 for file in files}) == 2
 
     def test_more_elements_than_the_file_holds_are_refused(self, small: tuple[nn.Module, Path], tmp_path: Path) -> None:
         def changed(name: str, content: bytes) -> bytes:

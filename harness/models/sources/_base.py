@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ class Foreign(NamedTuple):
         call: how its factory was called, for somebody whose weights do not fit; empty where that is of no use.
         usual_normalization: what its source does to images in [0, 1] first, unless it is told otherwise.
         recipe: how it is made without this package.
+        source_sha256: hash of the file that says what it computes; None where its name says that.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class Foreign(NamedTuple):
     call: str = ""
     usual_normalization: Normalization | None = None
     recipe: Recipe | None = None
+    source_sha256: str | None = None
 
 
 class Complete(NamedTuple):
@@ -68,7 +71,8 @@ def agreeing(complete: Complete, architecture: str, classes: int, shape: Shape) 
             f"{architecture} knows {complete.classes} classes of images of shape {list(complete.shape)}, not {classes} "
             f"of {list(shape)}"
         )
-    return Foreign(complete.network)
+    sha256 = None if complete.file is None else hashlib.sha256(complete.file.read_bytes()).hexdigest()
+    return Foreign(complete.network, source_sha256=sha256)
 
 
 def library(name: str) -> ModuleType:
