@@ -128,7 +128,9 @@ def run(args: Sequence[str]) -> int:
             # click raises another error in the place of an interrupt
             cause = error.__context__ if isinstance(error, click.Abort) else error
             number = cause.number if isinstance(cause, _Terminated) else signal.SIGINT
-            return _fail(settings, "interrupted; the same command continues where this one was", 128 + number)
+            # whatever was at work may have noted what becomes of it
+            goes_on = getattr(cause, "__notes__", ["the same command continues where this one was"])[-1]
+            return _fail(settings, f"interrupted; {goes_on}", 128 + number)
         except HarnessError as error:
             return _fail(settings, str(error), 1)
         except BrokenPipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from harness.cli._evaluation import Request
     from harness.cli._jobs import Failure, Job
     from harness.cluster import Commands, Executor, HandedOver
-    from harness.evaluation import Stored
+    from harness.errors import HarnessError
+    from harness.evaluation import Plan, Stored
 
 __all__ = ["OPTIONS", "Wanted", "as_json", "evaluate_each", "executor", "options", "show_handed_over"]
 
@@ -108,21 +109,23 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
     """
     from harness import cluster
     from harness.cli import _jobs
-    from harness.cli._evaluation import Planner, remove_empty
+    from harness.cli._evaluation import remove_empty
     from harness.errors import HarnessError
+    from harness.evaluation import Stored
     from harness.evaluation.display import displayed
     from harness.util.files import check_writable
 
     request = wanted[0].request
     check_writable(request.root)
-    planner = Planner()
     with redirect_stdout(sys.stderr):  # libraries that print must not write into our output
         made = executor(where, request.device, _commands(request))
-        plans = [planner.plan(job.checkpoint, job.request) for job in wanted]
-        first = f"{plans[0].target.name}, {plans[0].suite.name}" if len(plans) == 1 else f"{len(plans)} evaluations"
-        with displayed(first, str(where.name)) as report:
-            done = cluster.evaluate(
-                plans,
+        planned = _planned(wanted)
+        plans = {job: plan for job, plan in planned.items() if not isinstance(plan, HarnessError)}
+        first = next(iter(plans.values()))
+        label = f"{first.target.name}, {first.suite.name}" if len(plans) == 1 else f"{len(plans)} evaluations"
+        with displayed(label, str(where.name)) as report, _begun_anew(request):
+            outcomes = cluster.evaluate(
+                list(plans.values()),
                 made,
                 request.root,
                 shards=where.given["shards"],
@@ -130,17 +133,57 @@ def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOv
                 force=request.force,
                 progress=report,
             )
-        remove_empty(plans[0].settings.state_dir)
-    for job, outcome in zip(wanted, done, strict=True):
+        remove_empty(first.settings.state_dir)
+    failed = {job: error for job, error in planned.items() if isinstance(error, HarnessError)}
+    done = failed | dict(zip(plans, outcomes, strict=True))
+    for job in wanted:
+        outcome = done[job]
         if isinstance(outcome, cluster.HandedOver):
             elsewhere.append(outcome)
-        elif not isinstance(outcome, HarnessError):
+        elif isinstance(outcome, Stored):
             yield outcome
         elif len(wanted) == 1:
             raise outcome
         else:
             print_line(f"error: {job} failed: {outcome}", err=True)
             yield _jobs.Failure(job, str(outcome))
+
+
+def _planned(wanted: Sequence[Job]) -> dict[Job, Plan | HarnessError]:
+    """The plan of each job, or why it has none.
+
+    Raises:
+        HarnessError: a checkpoint that there is not, or a suite or radius that no checkpoint can be evaluated with.
+    """
+    from harness import checkpoints
+    from harness.cli._evaluation import Planner
+    from harness.errors import HarnessError
+
+    for job in wanted:
+        checkpoints.find(job.checkpoint, job.request.checkpoint_dir)
+    planner = Planner()
+    planned: dict[Job, Plan | HarnessError] = {}
+    for job in wanted:
+        try:
+            planned[job] = planner.plan(job.checkpoint, job.request)
+        except HarnessError as error:
+            planned[job] = error
+    possible = {job.request for job, plan in planned.items() if not isinstance(plan, HarnessError)}
+    for job, plan in planned.items():
+        if isinstance(plan, HarnessError) and job.request not in possible:
+            raise plan  # it is the request that is wrong, and no checkpoint
+    return planned
+
+
+@contextmanager
+def _begun_anew(request: Request) -> Iterator[None]:
+    """An interrupt within it says so where the same command would remove the parts that are there."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if request.force:
+            interrupt.add_note("with --force the same command begins anew")
+        raise
 
 
 def executor(where: Wanted, device: str | None, commands: Commands | None = None) -> Executor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple, Protocol
 
 from harness.cluster._queue import Queue
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput
+from harness.util.user_file import one_line
 
-__all__ = ["Commands", "Executor", "Make", "Options", "required"]
+__all__ = ["Commands", "Executor", "Make", "Options", "required", "unexpected"]
 
 
 class Commands(NamedTuple):
@@ -89,3 +91,10 @@ def required(package: str, extra: str) -> ModuleType:
         raise InvalidInput(
             f"--executor {extra} needs the package {package}: pip install 'robust-harness[{extra}]'"
         ) from error
+
+
+def unexpected(error: Exception) -> HarnessError:
+    """A defect, mostly of somebody's model or attack, as one sentence; its note, shown with a traceback, says where."""
+    failed = HarnessError(f"unexpected {one_line(error)}")
+    failed.add_note("".join(traceback.format_exception(error)))
+    return failed

@@ -12,7 +12,7 @@ from harness.cluster._queue import Queue, Task
 from harness.engine.types import AttackProgress
 from harness.errors import HarnessError, ResultError
 from harness.evaluation import Plan, Stored
-from harness.results import joining, parts
+from harness.results import joining, parts, store
 from harness.results.parts import Part, Shard
 
 __all__ = ["HandedOver", "evaluate"]
@@ -57,37 +57,47 @@ def evaluate(
         force: run everything again.
 
     Returns:
-        For each plan its result, or that it goes on elsewhere, or why it failed.
+        For each plan its result, or that it goes on elsewhere, or why it failed, which stops no other. Results are
+        stored as soon as their last part is done.
 
     Raises:
-        HarnessError: the executor cannot run anything any more; a plan that cannot be cut; parts that are damaged or of
-            another evaluation.
+        HarnessError: the executor cannot run anything any more.
     """
-    known = {plan: None if force else evaluation.find(plan, root) for plan in plans}
-    cuts = {plan: _cut(plan, root, shards, executor, force=force) for plan in plans if known[plan] is None}
-    tasks = [Task(plan, shard) for plan, cut in cuts.items() for shard in cut.missing]
-    for task in tasks:
-        evaluation.shard_plan(task.plan, task.shard)
-    finished = [part for cut in cuts.values() for part in cut.there.values()]
-    queue = Queue(tasks, root, finished=finished, progress=progress)
-    if tasks:
-        executor.run(queue)
-    outcomes: list[Stored | HandedOver | HarnessError] = []
-    for plan in plans:
+    outcomes: dict[Plan, Stored | HandedOver | HarnessError] = {}
+    cuts: dict[Plan, _Cut] = {}
+    for plan in dict.fromkeys(plans):
         try:
-            if plan in queue.failures:
-                raise queue.failures[plan]
-            cut = None if plan not in cuts else cuts[plan].now(root)
-            if cut is not None and cut.missing:
-                outcomes.append(HandedOver(plan, len(cut.there), cut.missing, queue.where, queue.jobs))
-                continue
-            if cut is not None:
-                joining.keep(cut.there, root, adversarial=adversarial, force=force)
-            # found now, and recorded anew where the parts were made under another name
-            outcomes.append(replace(evaluation.obtain(plan, root, adversarial=adversarial), ran=cut is not None))
+            known = None if force else evaluation.find(plan, root)
+            if known is None:
+                cuts[plan] = _cut(plan, root, shards, executor, force=force)
+            else:
+                outcomes[plan] = evaluation.recorded(plan, known, root)
         except HarnessError as error:
-            outcomes.append(error)
-    return outcomes
+            outcomes[plan] = error
+
+    def join(plan: Plan) -> None:
+        ran = bool(cuts[plan].missing)
+        try:
+            outcomes[plan] = _joined(plan, root, adversarial=adversarial, force=force, ran=ran)
+        except HarnessError as error:
+            outcomes[plan] = error
+
+    tasks = [Task(plan, shard) for plan, cut in cuts.items() for shard in cut.missing]
+    finished = [part for cut in cuts.values() for part in cut.there.values()]
+    queue = Queue(tasks, root, finished=finished, progress=progress, complete=join)
+    for plan in [plan for plan, cut in cuts.items() if not cut.missing]:
+        join(plan)
+    if tasks:
+        for cut in cuts.values() if force else ():
+            cut.clear(root)
+        executor.run(queue)
+    for plan in [plan for plan in cuts if plan not in outcomes]:
+        now = _now(plan, queue, cuts[plan])
+        if now is None:
+            join(plan)
+        else:
+            outcomes[plan] = now
+    return [outcomes[plan] for plan in plans]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,28 +113,58 @@ class _Cut:
         there = {part.record.shard for part in self.there.values()}
         return [shard for number in range(1, self.count + 1) if (shard := Shard(number, self.count)) not in there]
 
-    def now(self, root: Path) -> _Cut:
-        return _Cut(self.plan, self.count, _parts(self.plan, root))
+    def clear(self, root: Path) -> None:
+        """Remove the parts of earlier runs."""
+        for path in parts.folder_of(root, self.plan.evaluation_id).glob("*.safetensors"):
+            path.unlink(missing_ok=True)
 
 
 def _cut(plan: Plan, root: Path, shards: int | None, executor: Executor, *, force: bool) -> _Cut:
-    if force:
-        for path in parts.folder_of(root, plan.evaluation_id).glob("*.safetensors"):
-            path.unlink(missing_ok=True)
-    there = _parts(plan, root)
-    count = next((part.record.count for part in there.values()), 0)
-    if shards and count not in (0, shards):
+    there = {} if force else _parts(plan, root)
+    counts = sorted({part.record.count for part in there.values()})
+    if len(counts) > 1:
         raise ResultError(
-            f"{plan.target.name} was cut into {count} shards before, and parts of two cuts overlap: take {count} "
-            "shards, or another folder"
+            f"{plan.target.name} was cut into {counts[0]} and into {counts[-1]} shards, and parts of two cuts overlap: "
+            f"leave those of one in {parts.folder_of(root, plan.evaluation_id)}"
         )
-    count = shards or count
-    return _Cut(plan, count or _suitable(len(plan.target.x), executor.slots), there)
+    if shards and counts not in ([], [shards]):
+        raise ResultError(
+            f"{plan.target.name} was cut into {counts[0]} shards before, and parts of two cuts overlap: take "
+            f"{counts[0]} shards, or another folder"
+        )
+    count = shards or (counts[0] if counts else _suitable(len(plan.target.x), executor.slots))
+    evaluation.shard_plan(plan, Shard(1, count))  # refuses what cannot be cut so
+    return _Cut(plan, count, there)
 
 
 def _parts(plan: Plan, root: Path) -> dict[str, Part]:
     folder = parts.folder_of(root, plan.evaluation_id)
-    return joining.survey(folder).parts if any(folder.glob("*.safetensors")) else {}
+    there = joining.survey(folder).parts if any(folder.glob("*.safetensors")) else {}
+    for name, part in there.items():
+        evaluation.refuse_stranger(plan, part, folder / name)
+    return there
+
+
+def _now(plan: Plan, queue: Queue, before: _Cut) -> HandedOver | HarnessError | None:
+    """How an evaluation stands that was not joined when the executor was through; None if all its parts are there."""
+    if plan in queue.failures:
+        return queue.failures[plan]
+    try:
+        cut = replace(before, there=_parts(plan, queue.root))
+    except HarnessError as error:
+        return error
+    if not cut.missing:
+        return None
+    if queue.is_unfinished(plan):
+        return HandedOver(plan, len(cut.there), cut.missing, queue.where, queue.jobs)
+    gone = ", ".join(map(str, cut.missing))
+    return ResultError(f"the parts of shards {gone} are not there any more: give the same command again")
+
+
+def _joined(plan: Plan, root: Path, *, adversarial: bool, force: bool, ran: bool) -> Stored:
+    path = joining.keep(_parts(plan, root), root, adversarial=adversarial, force=force)
+    # recorded anew where the parts were made under another name
+    return replace(evaluation.recorded(plan, Stored(path, store.read(path)), root), ran=ran)
 
 
 def _suitable(n: int, slots: int) -> int:

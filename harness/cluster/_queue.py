@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import evaluation
 from harness.engine.types import AttackProgress
-from harness.errors import HarnessError, WorkerLost
+from harness.errors import HarnessError, ResultError, WorkerLost
 from harness.evaluation import Plan
 from harness.results import parts
 from harness.results.parts import Part, Shard
@@ -44,7 +45,7 @@ class Queue:
     Args:
         tasks: those to be run. finished: parts that are there already, for the progress.
         root: the folder of the results.
-        progress: hears how far all evaluations together are.
+        progress: hears how far all evaluations together are. complete: hears of an evaluation whose last task is done.
 
     Attributes:
         where: in words, who has the tasks that were handed over. jobs: the numbers under which they are known there.
@@ -57,6 +58,7 @@ class Queue:
         *,
         finished: Sequence[Part] = (),
         progress: Callable[[AttackProgress], None] | None = None,
+        complete: Callable[[Plan], None] = lambda plan: None,
     ) -> None:
         self.root = root
         self.where = "elsewhere"
@@ -66,6 +68,7 @@ class Queue:
         self._running: dict[Task, AttackProgress | None] = {}
         self._losses: dict[Task, int] = {}
         self._progress = progress
+        self._complete = complete
         self._total = len(tasks) + len(finished)
         self._finished = [_counted(part) for part in finished]
 
@@ -86,6 +89,10 @@ class Queue:
         """Whether somebody still waits for a task that was taken: its evaluation has not failed."""
         return task in self._running
 
+    def is_unfinished(self, plan: Plan) -> bool:
+        """Whether a task of an evaluation is waiting, or was taken and is neither done nor failed."""
+        return any(task.plan is plan for task in (*self._waiting, *self._running))
+
     def further(self, task: Task, tick: AttackProgress) -> None:
         """A task is so far."""
         if task in self._running:
@@ -93,15 +100,17 @@ class Queue:
             self._tell()
 
     def done(self, task: Task) -> None:
-        """A task's part is in its place.
-
-        Raises:
-            ResultError: it is not, or damaged.
-        """
-        part = parts.read(task.path(self.root))
+        """A task's part is in its place; one that is not, or is damaged or another's, fails the task."""
+        try:
+            part = evaluation.part_of(task.plan, task.path(self.root))
+        except ResultError as error:
+            self.failed(task, error)
+            return
         if self._running.pop(task, _GONE) is not _GONE:
             self._finished.append(_counted(part))
             self._tell()
+            if not self.is_unfinished(task.plan):
+                self._complete(task.plan)
 
     def lost(self, task: Task, reason: str) -> None:
         """Whoever ran a task is gone: it is the next to be started, unless that has happened too often."""

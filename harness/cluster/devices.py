@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import evaluation
-from harness.cluster._base import Options
+from harness.cluster._base import Options, unexpected
 from harness.cluster._queue import Queue, Task
 from harness.errors import HarnessError, InvalidInput, WorkerLost
 from harness.evaluation import Plan
@@ -168,11 +168,15 @@ def _attack(task: Task, device: torch.device, root: Path, report: Report) -> Non
             root,
             progress=lambda tick: report(min(tick.done, 0.999), tick),
         )
-    except (HarnessError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         reason = _of_the_device(error)
-        if reason is None:
+        if reason is not None:
+            raise WorkerLost(reason) from error
+        if isinstance(error, HarnessError):
             raise
-        raise WorkerLost(reason) from error
+        raise unexpected(error) from error
 
 
 def _on(plan: Plan, device: torch.device) -> Plan:

@@ -12,11 +12,11 @@ import torch
 
 from harness import evaluation
 from harness._version import __version__
-from harness.cluster._base import Options, required
+from harness.cluster._base import Options, required, unexpected
 from harness.cluster._queue import Queue, Task
 from harness.cluster._shipping import Shipment, pack, send_code_of_files
 from harness.engine.types import AttackProgress
-from harness.errors import HarnessError, InvalidInput, WorkerLost, system_error
+from harness.errors import HarnessError, InvalidInput, ResultError, WorkerLost, system_error
 from harness.results import parts
 from harness.results.parts import Part, Shard
 
@@ -145,17 +145,25 @@ class _Run:
             task = self.running.pop(answers[answer]).task
             try:
                 found = self.library.get(answer)
-            except self.library.exceptions.RayTaskError:
-                raise  # a defect, with the traceback of the other machine
+            except self.library.exceptions.RayTaskError as error:
+                self.queue.failed(task, unexpected(error.cause or error))
+                continue
             except self.library.exceptions.RayError as error:
                 self.queue.lost(task, " ".join(str(error).split(". ")[0].split()))
                 continue
             if isinstance(found, Part):
                 if self.queue.is_wanted(task):
-                    parts.save(found, self.queue.root)
-                    self.queue.done(task)
+                    self._keep(task, found)
             else:
                 self.queue.failed(task, found)
+
+    def _keep(self, task: Task, found: Part) -> None:
+        try:
+            parts.save(found, self.queue.root)
+        except ResultError as error:  # what lies in its place is damaged
+            self.queue.failed(task, error)
+        else:
+            self.queue.done(task)
 
     def _listen(self) -> None:
         """Hear what the tasks have said, without waiting for it."""
@@ -236,3 +244,5 @@ def _attack(
         return HarnessError(str(error))  # its class may not be one that can be pickled
     except OSError as error:
         return HarnessError(system_error(error))
+    except Exception as error:
+        return unexpected(error)

@@ -15,8 +15,8 @@ from harness.evaluation.estimation import StoredEstimate, Target, estimate
 from harness.evaluation.intake import Taken, take_in
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan, plan_checkpoint, plan_model
-from harness.evaluation.sharding import StoredPart, obtain_part, run_part, shard_plan
-from harness.evaluation.stored import Stored, find, keep, obtain
+from harness.evaluation.sharding import StoredPart, obtain_part, part_of, refuse_stranger, run_part, shard_plan
+from harness.evaluation.stored import Stored, find, keep, obtain, recorded
 from harness.evaluation.verification import Check, Verification, verify
 
 __all__ = [
@@ -44,9 +44,12 @@ __all__ = [
     "keep",
     "obtain",
     "obtain_part",
+    "part_of",
     "place",
     "plan_checkpoint",
     "plan_model",
+    "recorded",
+    "refuse_stranger",
     "run",
     "run_part",
     "shard_plan",

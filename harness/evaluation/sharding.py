@@ -13,14 +13,14 @@ from pathlib import Path
 from harness import attacks
 from harness.engine.snapshots import State
 from harness.engine.types import AttackProgress
-from harness.errors import InvalidInput
+from harness.errors import InvalidInput, ResultError
 from harness.evaluation import _evaluate, reference
 from harness.evaluation.plan import Plan
 from harness.evaluation.stored import running_alone
 from harness.results import parts
 from harness.results.parts import Part, PartRecord, Shard
 
-__all__ = ["StoredPart", "obtain_part", "run_part", "shard_plan"]
+__all__ = ["StoredPart", "obtain_part", "part_of", "refuse_stranger", "run_part", "shard_plan"]
 
 # whether an attack makes backward passes does not depend on the number of classes
 _MANY_CLASSES = 1000
@@ -74,7 +74,7 @@ def obtain_part(
 
     Raises:
         InvalidInput: the evaluation cannot be cut so.
-        ResultError: the part that is there is damaged or was changed.
+        ResultError: the part that is there is damaged, was changed, or is of another evaluation.
     """
     cut = shard_plan(plan, shard)
     path = parts.path_of(root, plan.evaluation_id, shard)
@@ -83,8 +83,33 @@ def obtain_part(
     with nullcontext() if path.exists() and not force else running_alone(cut, root):
         # another process may have stored it while this one waited
         if path.exists() and not force:
-            return StoredPart(path, parts.read(path))
+            return StoredPart(path, part_of(plan, path))
         return _run(plan, cut, shard, root, force=force, progress=progress)
+
+
+def part_of(plan: Plan, path: Path) -> Part:
+    """The part in a file, which must be one of a plan.
+
+    Raises:
+        ResultError: it is missing, damaged or changed, has the name of another shard, or is of another evaluation.
+    """
+    part = parts.read(path)
+    refuse_stranger(plan, part, path)
+    return part
+
+
+def refuse_stranger(plan: Plan, part: Part, path: Path) -> None:
+    """Refuse a part that is not one of a plan.
+
+    Raises:
+        ResultError: it is of another evaluation.
+    """
+    record = part.record
+    if record.result.evaluation_id != plan.evaluation_id or record.total != len(plan.target.x):
+        raise ResultError(
+            f"the part {path} is of another evaluation ({record.result.label}, {record.result.suite}, "
+            f"{record.total} images): remove it"
+        )
 
 
 def run_part(plan: Plan, shard: Shard, *, progress: Callable[[AttackProgress], None] | None = None) -> Part:

@@ -22,7 +22,7 @@ from harness.results.record import Result
 from harness.util.images import Images
 from harness.util.locks import alone
 
-__all__ = ["Stored", "find", "keep", "obtain", "running_alone"]
+__all__ = ["Stored", "find", "keep", "obtain", "recorded", "running_alone"]
 
 
 def find(plan: Plan, root: Path) -> Stored | None:
@@ -87,6 +87,16 @@ def obtain(
                 path = keep(done, plan.target.x, root, adversarial=adversarial, force=force)
                 done.state.clear()
                 return Stored(path, store.read(path), ran=True)
+    return recorded(plan, known, root)
+
+
+def recorded(plan: Plan, known: Stored, root: Path) -> Stored:
+    """A stored result of a plan under the plan's own name, claims and flags; stored anew where these are others.
+
+    Raises:
+        ResultError: its verdicts are damaged.
+        StorageError: it cannot be written.
+    """
     plan.state.clear_if_older(known.path)
     if known.result.record_id == plan.record_id and not _unrecorded(plan, known):
         return known

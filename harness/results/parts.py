@@ -148,9 +148,7 @@ def folder_of(root: Path, evaluation_id: str) -> Path:
 
 def path_of(root: Path, evaluation_id: str, shard: Shard) -> Path:
     """The file of one part."""
-    width = len(str(shard.count))
-    name = f"part-{shard.number:0{width}}-of-{shard.count}.safetensors"
-    return folder_of(root, evaluation_id) / name
+    return folder_of(root, evaluation_id) / _name_of(shard)
 
 
 def save(part: Part, root: Path, *, replace: bool = False) -> Path:
@@ -179,7 +177,7 @@ def read(path: Path) -> Part:
     """The part in a file, checked against its hash and against itself.
 
     Raises:
-        ResultError: it is missing, damaged or changed, or contradicts itself.
+        ResultError: it is missing, damaged or changed, contradicts itself, or has the name of another shard.
     """
     try:
         with open_bounded(path, _LARGEST) as (stream, _):
@@ -204,7 +202,13 @@ def read(path: Path) -> Part:
     wrong = _contradiction(part)
     if wrong:
         raise ResultError(f"the part {path} contradicts itself: {wrong}")
+    if path.name != _name_of(record.shard):
+        raise ResultError(f"the part {path} holds shard {record.shard} and has the name of another: remove it")
     return part
+
+
+def _name_of(shard: Shard) -> str:
+    return f"part-{shard.number:0{len(str(shard.count))}}-of-{shard.count}.safetensors"
 
 
 def _contradiction(part: Part) -> str | None:

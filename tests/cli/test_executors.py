@@ -61,6 +61,31 @@ def test_an_executor_of_ones_own(harness: Harness, folder: Path) -> None:
     assert harness("collect", "out").code == 0
 
 
+def test_a_broken_checkpoint_does_not_stop_the_others(harness: Harness, tiny: Path) -> None:
+    for path in tiny.parent.glob("tiny*"):
+        (tiny.parent / path.name.replace("tiny", "broken")).write_bytes(path.read_bytes())
+    (tiny.parent / "broken.pt").write_bytes(b"noise")
+    (tiny.parent.parent / "mine.py").write_text(FILE.replace("task.shard.number < 3", "True"))
+    code, out, err = harness(*ARGS, "--checkpoint", "broken", "--executor", "mine.py:elsewhere")
+    assert code == 1
+    assert "failed: broken, fgsm, seed 0: " in out
+    assert "tiny: fgsm on 20 of" in out
+    assert err.count("error: broken, fgsm, seed 0 failed") == 1
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_interrupt_of_force_promises_no_continuation(harness: Harness, folder: Path) -> None:
+    (folder / "mine.py").write_text(FILE.replace("while task := queue.next():", "raise KeyboardInterrupt"))
+    text = (folder / "mine.py").read_text()
+    (folder / "mine.py").write_text(
+        text[: text.index("            if task.plan")] + text[text.index("def elsewhere") :]
+    )
+    assert harness(*ARGS, "--executor", "mine.py:elsewhere", "--force").err.endswith(
+        "error: interrupted; with --force the same command begins anew\n"
+    )
+    assert "continues where this one was" in harness(*ARGS, "--executor", "mine.py:elsewhere").err
+
+
 @pytest.mark.usefixtures("tiny")
 def test_what_does_not_go_together(harness: Harness) -> None:
     assert harness(*ARGS, "--shards", "3").code == 2

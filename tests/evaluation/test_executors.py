@@ -133,11 +133,98 @@ class TestQueue:
         assert isinstance(elsewhere, HandedOver)
         assert (elsewhere.there, elsewhere.missing) == (2, [Shard(3, 3)])
 
-    def test_what_cannot_be_cut_is_known_before_anything_runs(self, planned: Plan, tmp_path: Path) -> None:
-        with pytest.raises(InvalidInput, match="30 samples cannot be cut into 31 shards"):
-            cluster.evaluate([planned], Inline(), tmp_path, shards=31)
+    def test_what_cannot_be_cut_does_not_stop_the_others(self, planned: Plan, tmp_path: Path) -> None:
+        few = shorter(planned, 3)
+        executor = Inline()
+        failed, stored = cluster.evaluate([few, planned], executor, tmp_path, shards=4)
+        assert str(failed) == "3 samples cannot be cut into 4 shards: take at most 3"
+        assert isinstance(stored, Stored)
+        assert len(executor.ran) == 4
+
+    def test_executors_that_there_are_not(self) -> None:
         with pytest.raises(UnknownName, match=r"unknown executor 'cloud': expected one of devices"):
             cluster.executor("cloud", Options())
+
+
+class TestPartsThatAreThere:
+    def test_one_that_is_damaged_stops_no_other_evaluation(self, planned: Plan, tmp_path: Path) -> None:
+        other = plan(suite=PGD, seed=1)
+        for shard in (Shard(1, 2), Shard(2, 2)):
+            evaluation.obtain_part(other, shard, tmp_path)
+        evaluation.obtain_part(planned, Shard(1, 2), tmp_path).path.write_bytes(b"noise")
+        executor = Inline()
+        failed, stored = cluster.evaluate([planned, other], executor, tmp_path)
+        assert "is damaged" in str(failed)
+        assert isinstance(stored, Stored)
+        assert (stored.ran, executor.ran) == (False, []), "all its parts were there"
+
+    def test_one_of_another_evaluation_is_refused_before_anything_runs(self, planned: Plan, tmp_path: Path) -> None:
+        other = evaluation.obtain_part(plan(suite=PGD, seed=1), Shard(1, 1), tmp_path).path.parent
+        other.rename(parts.folder_of(tmp_path, planned.evaluation_id))
+        executor = Inline()
+        (failed,) = cluster.evaluate([planned], executor, tmp_path)
+        assert "is of another evaluation" in str(failed)
+        assert not executor.ran
+
+    def test_two_cuts_are_refused_before_anything_runs(self, planned: Plan, tmp_path: Path) -> None:
+        for shard in (Shard(1, 3), Shard(2, 4)):
+            evaluation.obtain_part(planned, shard, tmp_path)
+        executor = Inline()
+        (failed,) = cluster.evaluate([planned], executor, tmp_path)
+        assert "was cut into 3 and into 4 shards" in str(failed)
+        assert not executor.ran
+
+    def test_force_removes_none_before_all_is_checked(self, planned: Plan, tmp_path: Path) -> None:
+        there = evaluation.obtain_part(planned, Shard(1, 3), tmp_path).path
+        (failed,) = cluster.evaluate([planned], Inline(), tmp_path, shards=31, force=True)
+        assert isinstance(failed, InvalidInput)
+        assert there.exists()
+
+    def test_force_over_a_damaged_result(self, planned: Plan, tmp_path: Path) -> None:
+        (first,) = cluster.evaluate([planned], Inline(), tmp_path)
+        assert isinstance(first, Stored)
+        first.path.write_text("{")
+        (again,) = cluster.evaluate([planned], Inline(), tmp_path, force=True)
+        assert isinstance(again, Stored)
+        assert (again.ran, again.result.robust_acc) == (True, first.result.robust_acc)
+        assert again.path != first.path
+
+    def test_one_that_goes_meanwhile_is_not_elsewhere(self, planned: Plan, tmp_path: Path) -> None:
+        def remove(queue: Queue, task: Task) -> bool:
+            if task.shard.number == 3:
+                Task(planned, Shard(1, 3)).path(tmp_path).unlink()
+            return False
+
+        (failed,) = cluster.evaluate([planned], Inline(remove), tmp_path, shards=3)
+        assert "1 of 3 parts are missing" in str(failed)
+
+    def test_one_under_the_name_of_another_fails_its_evaluation(self, planned: Plan, tmp_path: Path) -> None:
+        def copy(queue: Queue, task: Task) -> bool:
+            if task.shard.number == 2:
+                path = Task(planned, Shard(1, 3)).path(tmp_path)
+                task.path(tmp_path).write_bytes(path.read_bytes())
+                queue.done(task)
+            return task.shard.number == 2
+
+        (failed,) = cluster.evaluate([planned], Inline(copy), tmp_path, shards=3)
+        assert "holds shard 1/3 and has the name of another: remove it" in str(failed)
+
+    def test_an_evaluation_is_joined_when_its_last_part_is_done(self, planned: Plan, tmp_path: Path) -> None:
+        other = plan(suite=PGD, seed=1)
+
+        def interrupt(queue: Queue, task: Task) -> bool:
+            if task.plan is other:
+                raise KeyboardInterrupt
+            return False
+
+        with pytest.raises(KeyboardInterrupt):
+            cluster.evaluate([planned, other], Inline(interrupt), tmp_path, shards=2)
+        assert evaluation.find(planned, tmp_path) is not None
+
+
+def shorter(planned: Plan, n: int) -> Plan:
+    """An evaluation of the first few samples alone."""
+    return replace(planned, target=replace(planned.target, x=planned.target.x[:n], y=planned.target.y[:n]))
 
 
 def on_devices(planned: Plan, root: Path, names: str = "cpu,cpu", timeout: float = 60, shards: int = 5) -> Any:
@@ -222,6 +309,21 @@ class TestDevices:
         failed = on_devices(planned, tmp_path)
         assert isinstance(failed, HarnessError)
         assert str(failed) == "its output is NaN"
+
+    def test_a_defect_is_one_sentence_and_fails_its_evaluation_alone(
+        self, planned: Plan, tmp_path: Path, mishap: Callable[..., None]
+    ) -> None:
+        def fail() -> None:
+            raise ValueError("no such\nthing")
+
+        mishap(2, fail)
+        other = plan(suite=PGD, seed=1)
+        executor = cluster.executor("devices", Options(devices="cpu"))
+        failed, stored = cluster.evaluate([planned, other], executor, tmp_path, shards=2)
+        assert isinstance(stored, Stored)
+        assert isinstance(failed, HarnessError)
+        assert str(failed) == "unexpected ValueError: no such thing"
+        assert "in fail" in failed.__notes__[0], "what --debug shows"
 
     @pytest.mark.parametrize(
         ("names", "words"),

@@ -208,8 +208,17 @@ def test_a_damaged_part_is_named(folder: Path, content: bytes | None) -> None:
 
 def test_a_part_under_the_name_of_another_is_no_second_one(folder: Path) -> None:
     (folder / "part-2-of-3.safetensors").write_bytes((folder / "part-1-of-3.safetensors").read_bytes())
-    with pytest.raises(ResultError, match="overlap"):
-        joining.join(joining.survey(folder).parts)
+    with pytest.raises(ResultError, match=r"part-2-of-3\S* holds shard 1/3 and has the name of another: remove it"):
+        joining.survey(folder)
+    with pytest.raises(ResultError, match="has the name of another"):
+        obtain_part(plan(suite=PGD), Shard(2, 3), folder.parents[1])
+
+
+def test_a_part_of_another_evaluation_is_not_taken_for_ones_own(folder: Path) -> None:
+    other = plan(suite=PGD, seed=1)
+    folder.rename(parts.folder_of(folder.parents[1], other.evaluation_id))
+    with pytest.raises(ResultError, match=r"part-1-of-3\S* is of another evaluation .*, 30 images\): remove it"):
+        obtain_part(other, Shard(1, 3), folder.parents[1])
 
 
 def test_two_collectors_at_once_write_one_result(folder: Path) -> None:
