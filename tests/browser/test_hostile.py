@@ -119,7 +119,8 @@ def lines(text: str, result: Result) -> list[Entry]:
         "at": text[:40],
         "harness_version": text[:40],
     }
-    other = {"result": text[:200], "successor": text[:200]}
+    # of another run, so that the result itself stays on the board
+    other = {"result": text[:200], "run": text[:200], "successor": text[:200]}
     return [made[0].model_copy(update=said), made[1].model_copy(update=said | other)]
 
 
