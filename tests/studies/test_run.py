@@ -256,7 +256,7 @@ class TestCommand:
             path.unlink()
             return found
 
-        def planned_only(*_: object) -> None:
+        def planned_only(*_: object, **__: object) -> None:
             raise InvalidInput("planned")
 
         monkeypatch.setattr(studies, "read", read_and_remove)
