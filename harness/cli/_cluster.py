@@ -27,13 +27,16 @@ __all__ = ["OPTIONS", "Wanted", "as_json", "evaluate_each", "executor", "options
 OPTIONS = ["--devices", "--executor", "--shards", "--timeout", "--ray-address", "--partition", "--time"]
 """How `--help` calls them."""
 
-_OF_EXECUTORS = ("shards", "ray_address", "partition", "time")
+_LISTENS_TO = {
+    "devices": {"devices", "shards", "timeout"},
+    "ray": {"shards", "timeout", "ray_address"},
+    "slurm": {"shards", "partition", "time"},
+}
+"""Which of these options the executors of this package take; others may take any."""
 
-_NOT_OF_A_SHARD = dict.fromkeys([*OPTIONS, "--workers"], 1) | dict.fromkeys(
-    ("--json", "--strict", "--force", "--adversarial", "--no-adversarial"), 0
-)
-"""Options that the command of a shard leaves out -> how many values each takes. Without --force, as old parts are
-removed before, a shard that is run again finds what it has stored."""
+_NOT_OF_A_SHARD = {*OPTIONS, "--workers", "--json", "--strict", "--force", "--adversarial", "--no-adversarial"}
+"""Options that the command of a shard leaves out. Without --force, as old parts are removed before, a shard that is run
+again finds what it has stored."""
 
 _NAMES = [name.lstrip("-").replace("-", "_") for name in OPTIONS]
 
@@ -72,10 +75,9 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--timeout",
-        default="10m",
-        show_default=True,
         metavar="TIME",
-        help="A process or task of theirs that says nothing for so long is ended, and its shard run elsewhere.",
+        help="A process or task of devices or ray that says nothing for so long is ended, and its shard run elsewhere; "
+        "10m if not given.",
     )
     @click.option(
         "--ray-address", metavar="ADDRESS", help="Of a running Ray cluster, or auto; one is started if not given."
@@ -90,12 +92,20 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in _NAMES}
-        name = chosen["executor"] or ("devices" if chosen["devices"] is not None else None)
-        if name is None and any(chosen[option] for option in _OF_EXECUTORS):
-            raise click.UsageError("--shards, --ray-address, --partition and --time go with --devices or --executor")
+        told = {option for option, value in chosen.items() if value is not None and option != "executor"}
+        name = chosen["executor"] if chosen["executor"] is not None else "devices" if "devices" in told else None
+        if name is None and told:
+            raise click.UsageError(f"{_written(told)} goes with --devices or --executor")
+        strange = told - _LISTENS_TO.get(str(name), told)
+        if strange:
+            raise click.UsageError(f"{_written(strange)} does not go with --executor {name}")
         command(executor=Wanted(name, chosen), **given)
 
     return wrapped
+
+
+def _written(options: set[str]) -> str:
+    return ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
 
 
 def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOver]) -> Iterator[Stored | Failure]:
@@ -193,12 +203,16 @@ def executor(where: Wanted, device: str | None, commands: Commands | None = None
         device: that was asked for. commands: the work as command lines, where it can be said so.
     """
     from harness import cluster
+    from harness.errors import InvalidInput
 
     given = where.given
     told = {name: given[name] for name in ("devices", "ray_address", "partition") if given[name] is not None}
+    if given["timeout"] is not None:
+        told["timeout"] = seconds_of(given["timeout"])
+        if not told["timeout"]:
+            raise InvalidInput("--timeout must be longer than nothing: every process would count as lost")
     made = cluster.Options(
         device=device,
-        timeout=seconds_of(given["timeout"]),
         task_seconds=None if given["time"] in (None, "auto") else seconds_of(given["time"]),
         commands=commands,
         **told,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.cli import _threats
 from harness.cli._render import percent, print_line, print_table
-from harness.errors import InvalidInput
+from harness.errors import HarnessError, InvalidInput
 from harness.results import stats
 from harness.util.files import check_writable
 
@@ -89,12 +89,14 @@ def evaluate_all(names: list[str], request: Request) -> list[Stored]:
 def evaluate_shards(asked: Sequence[tuple[str, Request]], text: str) -> list[StoredPart]:
     """Attack one shard of every evaluation; each part is stored before the next begins.
 
+    One that cannot be planned stops no other.
+
     Args:
         asked: names of checkpoints, each with what to evaluate it on.
         text: which shard, as `harness.results.parts.Shard.parse` reads it.
 
     Raises:
-        HarnessError: as `evaluate_all`.
+        HarnessError: as `evaluate_all`, when the others are done.
     """
     from harness import evaluation
     from harness.results.parts import Shard
@@ -102,11 +104,24 @@ def evaluate_shards(asked: Sequence[tuple[str, Request]], text: str) -> list[Sto
     shard = Shard.parse(text, os.environ)
     check_writable(asked[0][1].root)
     planner = Planner()
+    failed: list[str] = []
     with redirect_stdout(sys.stderr):
-        plans = [(planner.plan(name, request), request) for name, request in asked]
-        for plan, _ in plans:
-            evaluation.place(evaluation.shard_plan(plan, shard))
-        return [_run_shard(plan, shard, request) for plan, request in plans]
+        plans: list[tuple[Plan, Request]] = []
+        for name, request in asked:
+            try:
+                plan = planner.plan(name, request)
+                evaluation.place(evaluation.shard_plan(plan, shard))
+                plans.append((plan, request))
+            except HarnessError as error:
+                if len(asked) == 1:
+                    raise
+                failed.append(f"{name}, {request.suite}: {error}")
+        done = [_run_shard(plan, shard, request) for plan, request in plans]
+    if failed:
+        raise HarnessError(
+            f"{len(failed)} of {len(asked)} evaluations failed, the others are stored: {'; '.join(failed)}"
+        )
+    return done
 
 
 def _run_shard(plan: Plan, shard: Shard, request: Request) -> StoredPart:

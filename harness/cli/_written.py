@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import rich_click as click
 from click import get_current_context
@@ -21,19 +21,22 @@ class Remembering(click.RichCommand):
         return super().parse_args(ctx, args)
 
 
-def written(without: Mapping[str, int]) -> list[str]:
+def written(without: Collection[str]) -> list[str]:
     """The arguments of the command that runs now.
 
     Args:
-        without: options that are left out -> how many values each takes.
+        without: options that are left out, with their values.
     """
+    context = get_current_context()
+    options = [one for one in context.command.params if isinstance(one, click.Option)]
+    values = {name: 0 if one.is_flag or one.count else one.nargs for one in options for name in one.opts}
     kept: list[str] = []
-    words = iter(get_current_context().meta[_KEY])
-    for word in words:
-        name, equals, _ = word.partition("=")
+    words = list(context.meta[_KEY])
+    while words and words[0] != "--":
+        name, equals, _ = words[0].partition("=")
+        # a value may be the same word as an option
+        size = 1 if equals else 1 + values.get(name, 0)
         if name not in without:
-            kept.append(word)
-        elif not equals:
-            for _ in range(without[name]):
-                next(words, None)
-    return kept
+            kept += words[:size]
+        del words[:size]
+    return kept + words

@@ -9,6 +9,7 @@ from __future__ import annotations
 from harness.cluster._base import Commands, Executor, Make, Options
 from harness.cluster._evaluate import HandedOver, evaluate
 from harness.cluster._queue import Queue, Task
+from harness.errors import ContractError
 from harness.util import plugins
 
 __all__ = ["Commands", "Executor", "HandedOver", "Make", "Options", "Queue", "Task", "evaluate", "executor", "names"]
@@ -25,6 +26,17 @@ def executor(name: str, options: Options) -> Executor:
     Raises:
         UnknownName: there is none of that name.
         InvalidInput: what it needs is not here.
+        ContractError: it is no executor.
     """
     make: Make = plugins.lookup(__name__, name, "executor")
-    return make(options)
+    if not callable(make):
+        raise ContractError(
+            f"the executor {name} must be a function that takes harness.cluster.Options, got a {type(make).__name__}"
+        )
+    made = make(options)
+    if not isinstance(getattr(made, "slots", None), int) or not callable(getattr(made, "run", None)):
+        raise ContractError(
+            f"the executor {name} must return an object with slots, a whole number, and run(queue), got a "
+            f"{type(made).__name__}"
+        )
+    return made

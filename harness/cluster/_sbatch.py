@@ -97,11 +97,12 @@ def submit(array: Array) -> Submitted:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write {logs}: {system_error(error)}; choose another folder") from error
+    folder = str(logs).replace("%", "%%")  # what follows one % Slurm replaces
     tasks = [
         f"--array={_ranges(array.tasks)}",
         f"--time={_minutes(array.seconds)}",
         f"--cpus-per-task={array.cores}",
-        f"--output={logs}/%A_%a.log",
+        f"--output={folder}/%A_%a.log",
         "--requeue",
         f"--signal=B:USR1@{_WARNED_BEFORE}",
     ]
@@ -113,7 +114,7 @@ def submit(array: Array) -> Submitted:
         # afterany, because a collector that runs after a failure says in its log which parts are missing
         f"--dependency=afterany:{number}",
         f"--time={_minutes(array.seconds_after)}",
-        f"--output={logs}/%j.log",
+        f"--output={folder}/%j.log",
     ]
     without_gpu = {name: value for name, value in os.environ.items() if not name.startswith(_GPU_REQUESTS)}
     try:

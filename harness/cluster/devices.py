@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import evaluation
+from harness.cluster._absence import Absence
 from harness.cluster._base import Options, unexpected
 from harness.cluster._queue import Queue, Task
 from harness.errors import HarnessError, InvalidInput, WorkerLost
@@ -99,6 +100,7 @@ class _Run:
     def to_the_end(self) -> dict[int, str]:
         """Run until nothing is left to do or no device to do it; returns which devices were lost, and why."""
         keys = count()
+        absence = Absence(_SECONDS_BETWEEN_CHECKS)
         # a process a shard: nothing that one leaves on a device disturbs the next
         with WorkerPool(self.devices.slots, self._serve, fresh=True) as pool:
             while True:
@@ -108,13 +110,19 @@ class _Run:
                     pool.submit(key, key)
                 if not self.running:
                     return self.lost
-                for message in pool.wait(_SECONDS_BETWEEN_CHECKS):
+                messages = pool.wait(_SECONDS_BETWEEN_CHECKS)
+                self._excuse(absence.seconds())
+                for message in messages:
                     self._hear(message)
                 self._end_useless(pool)
 
     def _serve(self, key: int, report: Report) -> None:
         at = self.running[key]
         _attack(at.task, self.devices.names[at.place], self.queue.root, report)
+
+    def _excuse(self, seconds: float) -> None:
+        """Nobody is to be blamed for what was not heard while this process did not listen."""
+        self.running = {key: replace(at, heard=at.heard + seconds) for key, at in self.running.items()}
 
     def _hear(self, message: Progress | Answer | Failure) -> None:
         at = self.running[message.key]

@@ -12,6 +12,7 @@ import torch
 
 from harness import evaluation
 from harness._version import __version__
+from harness.cluster._absence import Absence
 from harness.cluster._base import Options, required, unexpected
 from harness.cluster._queue import Queue, Task
 from harness.cluster._shipping import Shipment, pack, send_code_of_files
@@ -97,6 +98,7 @@ class _Run:
         self.stored: dict[int, tuple[object, Any]] = {}
         self.submitted = 0
         self.seen = self.told = time.monotonic()
+        self.absence = Absence(_SECONDS_BETWEEN_REPORTS)
         self.news: Any = None
         # lost tasks come back through the queue, which counts them
         self.attack = library.remote(_attack).options(max_retries=0, **cluster.resources)
@@ -141,6 +143,10 @@ class _Run:
         """Take the answers that are there, after waiting for one for a moment."""
         answers = {at.answer: key for key, at in self.running.items()}
         ready, _ = self.library.wait(list(answers), num_returns=1, timeout=_SECONDS_BETWEEN_REPORTS)
+        # nobody is to be blamed for what was not heard while this process did not listen
+        missed = self.absence.seconds()
+        for key, at in self.running.items():
+            self.running[key] = replace(at, heard=None if at.heard is None else at.heard + missed)
         for answer in ready:
             task = self.running.pop(answers[answer]).task
             try:

@@ -80,7 +80,12 @@ def obtain_part(
     path = parts.path_of(root, plan.evaluation_id, shard)
     if path.exists():
         cut.state.clear_if_older(path)
-    with nullcontext() if path.exists() and not force else running_alone(cut, root):
+
+    def waits() -> None:  # whoever ends a process that says nothing must hear of one that only waits
+        if progress is not None:
+            progress(AttackProgress("waiting for another process", 0.0, 0, 0))
+
+    with nullcontext() if path.exists() and not force else running_alone(cut, root, meanwhile=waits):
         # another process may have stored it while this one waited
         if path.exists() and not force:
             return StoredPart(path, part_of(plan, path))

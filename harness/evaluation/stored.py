@@ -106,9 +106,12 @@ def recorded(plan: Plan, known: Stored, root: Path) -> Stored:
 
 
 @contextmanager
-def running_alone(plan: Plan, root: Path) -> Iterator[None]:
+def running_alone(plan: Plan, root: Path, meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Within it no other process runs the evaluation of a plan with results under ``root``; one that does is waited
     for, which a warning says.
+
+    Args:
+        meanwhile: called again and again while it is waited for.
 
     Raises:
         StorageError: the folder of saved states cannot be written, or what lies there is another user's.
@@ -123,7 +126,7 @@ def running_alone(plan: Plan, root: Path) -> Iterator[None]:
             stacklevel=1,
         )
 
-    with alone(folder / f"{plan.evaluation_id[:24]}{part}.lock", waiting=waiting):
+    with alone(folder / f"{plan.evaluation_id[:24]}{part}.lock", waiting=waiting, meanwhile=meanwhile):
         yield
     if plan.settings.state_dir is None:
         with suppress(OSError):  # states of others are there

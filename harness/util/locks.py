@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +17,13 @@ __all__ = ["alone"]
 _LONGEST = 20
 """Bytes of a process number."""
 
+_SECONDS_BETWEEN_TRIES = 0.1
+
 
 @contextmanager
-def alone(path: Path, *, waiting: Callable[[str], object]) -> Iterator[None]:
+def alone(
+    path: Path, *, waiting: Callable[[str], object], meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Wait until no other process is within it for the same ``path``; the file is there only meanwhile.
 
     The system gives the lock up when its owner ends, so that a killed process blocks nobody. Where a file system or
@@ -26,11 +31,12 @@ def alone(path: Path, *, waiting: Callable[[str], object]) -> Iterator[None]:
 
     Args:
         waiting: called once with the process number of the owner, if it has to be waited for.
+        meanwhile: called again and again while it is waited for.
 
     Raises:
         StorageError: the file cannot be made.
     """
-    descriptor = _acquired(path, waiting)
+    descriptor = _acquired(path, waiting, meanwhile)
     try:
         yield
     finally:
@@ -39,7 +45,7 @@ def alone(path: Path, *, waiting: Callable[[str], object]) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquired(path: Path, waiting: Callable[[str], object]) -> int:
+def _acquired(path: Path, waiting: Callable[[str], object], meanwhile: Callable[[], object]) -> int:
     told = False
     while True:
         try:
@@ -48,10 +54,12 @@ def _acquired(path: Path, waiting: Callable[[str], object]) -> int:
         except OSError as error:
             raise StorageError(f"cannot write {path.parent}: {system_error(error)}; choose another folder") from error
         try:
-            if not _lock(descriptor, wait=told):
-                waiting(printable(os.read(descriptor, _LONGEST).decode("ascii", "replace")).strip() or "unknown")
+            while not _lock(descriptor):
+                if not told:
+                    waiting(printable(os.read(descriptor, _LONGEST).decode("ascii", "replace")).strip() or "unknown")
                 told = True
-                _lock(descriptor, wait=True)
+                meanwhile()
+                time.sleep(_SECONDS_BETWEEN_TRIES)
             if _is_still(descriptor, path):
                 if _is_a_lock(descriptor):
                     with suppress(OSError):  # a full disk is no reason not to have the lock
@@ -81,14 +89,14 @@ def _is_a_lock(descriptor: int) -> bool:
     return stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_size <= _LONGEST
 
 
-def _lock(descriptor: int, *, wait: bool) -> bool:
+def _lock(descriptor: int) -> bool:
     """Whether the lock was taken, or there are no locks here."""
     try:
         import fcntl
     except ImportError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

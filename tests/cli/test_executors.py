@@ -71,6 +71,11 @@ def test_a_broken_checkpoint_does_not_stop_the_others(harness: Harness, tiny: Pa
     assert "failed: broken, fgsm, seed 0: " in out
     assert "tiny: fgsm on 20 of" in out
     assert err.count("error: broken, fgsm, seed 0 failed") == 1
+    # as the task of a cluster, whose command names both
+    alone = harness(*ARGS, "--output", "shards", "--checkpoint", "broken", "--shard", "1/2")
+    assert alone.code == 1
+    assert "error: 1 of 2 evaluations failed, the others are stored: broken, fgsm: " in alone.err
+    assert len(list(Path("shards").glob("shards/*/part-1-of-2.safetensors"))) == 1
 
 
 @pytest.mark.usefixtures("tiny")
@@ -90,5 +95,18 @@ def test_an_interrupt_of_force_promises_no_continuation(harness: Harness, folder
 def test_what_does_not_go_together(harness: Harness) -> None:
     assert harness(*ARGS, "--shards", "3").code == 2
     assert harness(*ARGS, "--devices", "cpu", "--shard", "1/2").code == 2
+    for words in (
+        ("--devices", "cpu", "--partition", "short"),
+        ("--devices", "cpu", "--executor", "slurm"),
+        ("--executor", "ray", "--time", "1h"),
+        ("--executor", "slurm", "--timeout", "1m"),
+        ("--timeout", "1m"),
+    ):
+        assert harness(*ARGS, *words).code == 2, words
     harness(*ARGS, "--executor", "cloud").refused("unknown executor 'cloud'")
+    harness(*ARGS, "--executor", "").refused("unknown executor ''")
+    harness(*ARGS, "--devices", "cpu", "--timeout", "0s").refused("--timeout must be longer than nothing")
+    Path("mine.py").write_text("five = 5\ndef none(options):\n    return None\n")
+    harness(*ARGS, "--executor", "mine.py:five").refused("mine.py:five must be a function", "got a int")
+    harness(*ARGS, "--executor", "mine.py:none").refused("mine.py:none must return an object with slots", "NoneType")
     harness(*ARGS, "--devices", "cpu", "--timeout", "soon").refused("a time is written as 90s")

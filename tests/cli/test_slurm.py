@@ -104,9 +104,13 @@ def test_only_what_is_missing_is_submitted(harness: Harness, slurm: Slurm) -> No
     harness(*ARGS, *SLURM, "--time", "30m")
     assert "--array=1,3-4" in slurm.job(101).options
     assert harness(*ARGS, "--shard", "3/4").code == 0
-    harness(*ARGS, *SLURM, "--time", "30m", "--force", "--json")
+    harness(*ARGS, "--data-dir", "--json", *SLURM, "--time", "30m", "--force", "--json")
     assert "--array=1-4" not in slurm.job(103).options, "the parts of before are no longer there to say how many"
-    assert "--force" not in slurm.job(103).command, "a task that is requeued finds what it has stored"
+    command = slurm.job(103).command
+    assert "--force" not in command, "a task that is requeued finds what it has stored"
+    assert command.count("--json") == 1
+    assert command[command.index("--json") - 1] == "--data-dir", "a value is no option"
+    assert "--executor" not in command
 
 
 @pytest.mark.usefixtures("tiny")
@@ -151,9 +155,10 @@ def test_a_gpu_where_nobody_asked_for_one(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    array = _sbatch.Array("a &", "b &", "short", [7, 1, 2, 3, 9, 8], 61.0, 60.0, tmp_path / "logs", cores=2, gpu=True)
+    array = _sbatch.Array("a &", "b &", "short", [7, 1, 2, 3, 9, 8], 61.0, 60.0, tmp_path / "100%A", cores=2, gpu=True)
     assert _sbatch.submit(array) == _sbatch.Submitted(101, 102)
     submitted = set(slurm.job(101).options)
+    assert f"--output={tmp_path}/100%%A/%A_%a.log" in submitted
     assert {option for option in submitted if option.startswith(("--gres", "--gpus"))} == options
     assert {"--array=1-3,7-9", "--time=2", "--cpus-per-task=2"} <= submitted
 

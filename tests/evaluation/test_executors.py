@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,9 +21,10 @@ from harness.cluster import HandedOver, Options, Queue, Task
 from harness.engine.types import AttackProgress
 from harness.errors import HarnessError, InvalidInput, ModelError, UnknownName, WorkerLost
 from harness.evaluation import Evaluation, Plan, Stored, run
+from harness.evaluation.stored import running_alone
 from harness.results import joining, parts, store
 from harness.results.parts import Shard
-from harness.util.pool import can_fork
+from harness.util.pool import WorkerPool, can_fork
 from tests.evaluation.test_shards import PGD, plan, same
 from tests.util.test_pool import all_end
 
@@ -309,6 +311,38 @@ class TestDevices:
         failed = on_devices(planned, tmp_path)
         assert isinstance(failed, HarnessError)
         assert str(failed) == "its output is NaN"
+
+    def test_one_that_waits_for_another_process_does_not_hang(self, planned: Plan, tmp_path: Path) -> None:
+        ready = tmp_path / "ready"
+        holder = os.fork()
+        if holder == 0:
+            with running_alone(evaluation.shard_plan(planned, Shard(1, 1)), tmp_path):
+                ready.touch()
+                time.sleep(60)
+            os._exit(1)
+        while not ready.exists():
+            time.sleep(0.01)
+        threading.Timer(7, os.kill, (holder, signal.SIGKILL)).start()
+        # there is no other device
+        assert isinstance(on_devices(planned, tmp_path, names="cpu", timeout=5, shards=1), Stored)
+        os.waitpid(holder, 0)
+
+    def test_a_parent_that_was_stopped_blames_nobody(
+        self, planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monotonic, wait = time.monotonic, WorkerPool.wait
+        stopped = 0.0
+
+        def wait_for_long_once(pool: WorkerPool, seconds: float | None = None) -> Any:
+            nonlocal stopped
+            if stopped:
+                return wait(pool, seconds)
+            stopped = 1000.0
+            return []
+
+        monkeypatch.setattr(WorkerPool, "wait", wait_for_long_once)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + stopped)
+        assert isinstance(on_devices(planned, tmp_path, names="cpu", shards=1), Stored)
 
     def test_a_defect_is_one_sentence_and_fails_its_evaluation_alone(
         self, planned: Plan, tmp_path: Path, mishap: Callable[..., None]
