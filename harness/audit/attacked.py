@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.audit import trials
+from harness.audit.flags import Flag, FlagKind
+from harness.audit.trials import Among, Trial
 from harness.threat import ThreatModel
 from harness.threat.norms import column
 from harness.threat.rng import Draws, sample_keys
 from harness.util.images import Images
 
-__all__ = ["Attacked"]
-
-_FEWEST, _MOST, _SHARE = 4, 16, 8
-"""Samples that indicators attack: an eighth of all, but so many at least and at most."""
+__all__ = ["Attacked", "Indicator"]
 
 _STEPS = 10
+
+_FEWEST_ROWS = 16
+"""Smaller batches are filled up: libraries choose their routines by the number of rows, and others round otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,56 +32,64 @@ class Attacked:
 
     Attributes:
         model: from images to logits, as it was attacked.
-        x: ``[n, ...]`` clean images, on the CPU. y, predicted: int64 ``[n]``, their classes and the model's.
+        x: ``[n, ...]`` clean images, on the CPU. index: int64 ``[n]``, their positions in the data set.
+        y, predicted: int64 ``[n]``, their classes and the model's.
         robust: bool ``[n]``, the samples that survived.
         points: ``[n, ...]``, the adversarial example of each broken sample; the clean image of others.
         adversarial: int64 ``[n]``, the model's class on ``points`` of broken samples.
         threat: what the model was attacked under.
+        total: how many samples the evaluation has, if these are a shard's of it.
         device: where the model is.
         batch_size: how many images go through the model together, at most.
     """
 
     model: nn.Module
     x: Images
+    index: np.ndarray[Any, Any]
     y: Tensor
     predicted: Tensor
     robust: Tensor
     points: Images
     adversarial: Tensor
     threat: ThreatModel
+    total: int
     device: torch.device
     batch_size: int = 128
 
-    @property
-    def correct(self) -> Tensor:
-        """Bool ``[n]``: the samples that are classified correctly without attack."""
-        return self.predicted == self.y
+    def rows(self, among: Among) -> Tensor:
+        """Positions of some of these samples: which ones depends on no other shard."""
+        correct = self.predicted == self.y
+        masks = {
+            "all": torch.ones_like(correct),
+            "correct": correct,
+            "survivors": self.robust,
+            "broken": correct & ~self.robust,
+        }
+        found = masks[among].nonzero().squeeze(1)
+        taken = trials.order(self.index[found.numpy()])[: trials.most(self.total)]
+        return found[torch.from_numpy(taken)]
 
-    @property
-    def broken(self) -> Tensor:
-        """Bool ``[n]``: the samples for which there is an adversarial example."""
-        return self.correct & ~self.robust
-
-    @cached_property
-    def survivors(self) -> tuple[Tensor, Tensor]:
-        """Images and classes of some survivors, on the device."""
-        return self.some(self.robust)
-
-    def some(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and classes of some of the samples where ``mask`` is true, at equal distances, on the device."""
-        rows = self.rows(mask)
+    def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and classes, on the device."""
         return self.x[rows].to(self.device), self.y[rows].to(self.device)
 
-    def rows(self, mask: Tensor) -> Tensor:
-        """Positions of some of the samples where ``mask`` is true."""
-        found = mask.nonzero().squeeze(1)
-        count = min(len(found), max(_FEWEST, min(_MOST, len(self.x) // _SHARE)))
-        return found[torch.linspace(0, len(found) - 1, count).round().long()] if count else found
+    def trials(self, indicator: str, among: Among, rows: Tensor, outcomes: Mapping[str, Tensor]) -> list[Trial]:
+        """The trials of an indicator on ``rows``, with the outcomes bool ``[m]`` of each."""
+        lists = {name: outcome.tolist() for name, outcome in outcomes.items()}
+        return [
+            Trial(
+                indicator=indicator,
+                among=among,
+                index=index,
+                outcomes={name: outcome[place] for name, outcome in lists.items()},
+            )
+            for place, index in enumerate(self.index[rows.numpy()].tolist())
+        ]
 
     def ask(self, x: Tensor) -> Tensor:
         """Logits ``[m, k]`` of images ``[m, ...]``, without gradients."""
         with torch.no_grad():
-            parts = [self.model(part.clone()) for part in torch.split(x, self.batch_size)]
+            parts = [self.model(self._filled(part))[: len(part)] for part in torch.split(x, self.batch_size)]
         return torch.cat(parts).detach()
 
     def misclassified(self, points: Tensor, y: Tensor) -> Tensor:
@@ -113,12 +126,32 @@ class Attacked:
         return list(zip(torch.split(points, self.batch_size), torch.split(y, self.batch_size), strict=True))
 
     def _gradient_of(self, points: Tensor, y: Tensor) -> Tensor:
-        leaf = points.detach().clone().requires_grad_()
+        leaf, y = self._filled(points.detach()).requires_grad_(), self._filled(y)
         logits = self.model(leaf.clone())
         own = logits.gather(1, y[:, None]).squeeze(1)
         others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
         (gradient,) = torch.autograd.grad((others - own).sum(), leaf)
-        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        gradient = gradient[: len(points)].nan_to_num(0.0, 0.0, 0.0)
         # so that squares of tiny numbers are not zero
         largest = gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)
         return gradient / column(largest, gradient)
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        """A copy, in which rows are repeated until there are enough."""
+        count = max(len(rows), min(self.batch_size, _FEWEST_ROWS))
+        return rows[torch.arange(count, device=rows.device) % len(rows)]
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """One way to notice that attacks failed.
+
+    Attributes:
+        raises: the kinds of its flags.
+        probe: what it finds out of some samples of an outcome; it is told its name.
+        flags: what follows from that, of all samples together.
+    """
+
+    raises: tuple[FlagKind, ...]
+    probe: Callable[[Attacked, str], Iterable[Trial]]
+    flags: Callable[[Sequence[Trial]], Iterable[Flag]]

@@ -22,6 +22,7 @@ from harness.errors import InvalidInput, ModelError
 __all__ = [
     "CHANGES_INPUT",
     "batch_dependent",
+    "claims_rejected",
     "gradient_free_gain",
     "log_probabilities",
     "permuted",
@@ -49,6 +50,9 @@ _RANDOM, _OF_THE_BATCH = 1e-4, 1e-3
 _GRADIENT_FREE_GAIN = 0.002
 """The share of samples that an attack without gradients may break after the others before that is a sign of masked
 gradients (as in AutoAttack)."""
+
+_MANY_REJECTED = 5
+"""Fewer rejected proposals may be points on the boundary, which rounding decides."""
 
 _OF_SURVIVORS = 0.1
 """Where few samples survive, a share of these counts for a tenth as much."""
@@ -155,6 +159,12 @@ def gradient_free_gain(before: int, after: int, of: int) -> Flag:
     share = max(broken / of, _OF_SURVIVORS * broken / before)
     kind = kinds.GRADIENT_MASKING if share > _GRADIENT_FREE_GAIN else kinds.GRADIENT_FREE_GAIN
     return kind(broken=broken, of=of)
+
+
+def claims_rejected(rejected: int, judged: int) -> Iterator[Flag]:
+    """Whether the judge did not confirm most of the points that an attack took for adversarial."""
+    if rejected >= _MANY_REJECTED and 2 * rejected > judged:
+        yield kinds.CLAIMS_REJECTED(rejected=rejected, judged=judged)
 
 
 def log_probabilities(logits: Tensor) -> Flag | None:

@@ -40,9 +40,6 @@ from harness.util.images import Images, StoredImages, cast
 
 __all__ = ["Finding", "run"]
 
-_MANY_REJECTED = 5
-"""Fewer rejected proposals may be points on the boundary, which rounding decides."""
-
 
 @dataclass
 class Finding:
@@ -444,9 +441,8 @@ class _SuiteRun:
         mended = int(tally.mended.sum())
         if mended:
             self.flags.append(kinds.NAN_GRADIENT(samples=mended, of=before).of_step(step.name))
-        if self.open.rejected >= _MANY_REJECTED and 2 * self.open.rejected > self.open.judged:
-            rejected = kinds.CLAIMS_REJECTED(rejected=self.open.rejected, judged=self.open.judged)
-            self.flags.append(rejected.of_step(step.name))
+        rejected = checks.claims_rejected(self.open.rejected, self.open.judged)
+        self.flags += [flag.of_step(step.name) for flag in rejected]
         unclaimed = self._unclaimed()
         if unclaimed:
             self.flags.append(kinds.SUCCESS_UNCLAIMED(samples=unclaimed, of=after).of_step(step.name))

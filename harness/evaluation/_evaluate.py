@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from harness._version import __version__
-from harness.audit import plausible
+from harness.audit import indicators, plausible
 from harness.audit.flags import Flag
+from harness.audit.trials import Trial
 from harness.batchnorm.statistics import STORED
 from harness.engine import runner
 from harness.engine.snapshots import State
@@ -54,6 +55,7 @@ class Evaluation:
         points: ``[n, ...]`` the confirmed adversarial example of each sample, the clean image where there is none.
         state: what a run that is killed now would continue from, if `run` was told to keep it.
         logits: ``[n, k]`` the plain model's output on the clean images, where it is known.
+        trials: what the indicators of attack failure found out of some samples.
     """
 
     result: Result
@@ -61,6 +63,7 @@ class Evaluation:
     points: Images
     state: State = field(default_factory=lambda: State(None))
     logits: Tensor | None = None
+    trials: list[Trial] = field(default_factory=list)
 
 
 def evaluate(
@@ -194,7 +197,8 @@ def run(
                 folder=plan.state.folder,
                 progress=progress,
             )
-            found = [*finding.flags, *plan.audited_after(model, device, finding)]
+            trials, failed = plan.probed(model, device, finding)
+            found = [*finding.flags, *indicators.flags(trials, len(target.x)), *failed]
             # of the threads that it ran with
             where = environment(
                 settings, device=device, passes=finding.passes, batch_size=finding.batch_size, workers=size
@@ -220,7 +224,7 @@ def run(
     )
     if not keep_state:
         finding.state.clear()
-    return Evaluation(result, verdicts, finding.points, finding.state, finding.logits)
+    return Evaluation(result, verdicts, finding.points, finding.state, finding.logits, trials)
 
 
 def _guessing(verdicts: Verdicts, classes: int) -> tuple[Flag, ...]:

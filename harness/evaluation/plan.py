@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from harness import suites
 from harness.audit import checks, indicators, kinds, plausible
 from harness.audit.flags import Flag
+from harness.audit.trials import Trial
 from harness.batchnorm.statistics import STORED, BnStatistics
 from harness.datasets import Dataset
 from harness.engine.preflight import batch_size
@@ -124,26 +125,29 @@ class Plan:
         size = self._rows(device)
         return checks.audit(model, target.x, target.y, self.threat, expects_random=random, batch_size=size)
 
-    def audited_after(self, model: nn.Module, device: torch.device, finding: Finding) -> list[Flag]:
-        """The flags of this package's indicators of attack failure; none where nothing attacked."""
+    def probed(self, model: nn.Module, device: torch.device, finding: Finding) -> tuple[list[Trial], list[Flag]]:
+        """What this package's indicators of attack failure try, and the flags of those that fail; none where nothing
+        attacked."""
         if not finding.steps:
-            return []
+            return [], []
         verdicts, x = finding.verdicts, self.samples[0]
         arrays = (verdicts.y, verdicts.clean_pred, verdicts.robust, verdicts.adv_pred)
         y, predicted, robust, adversarial = (torch.from_numpy(array) for array in arrays)
         outcome = indicators.Attacked(
             model=model,
             x=cast(x, finding.points.dtype),
+            index=verdicts.index,
             y=y,
             predicted=predicted,
             robust=robust,
             points=finding.points,
             adversarial=adversarial,
             threat=self.threat,
+            total=len(self.target.x),
             device=device,
             batch_size=self._rows(device),
         )
-        return indicators.audit(outcome)
+        return indicators.probe(outcome)
 
     def _rows(self, device: torch.device) -> int:
         return batch_size(self.settings.batch_size, self.target.x[0].numel(), device)

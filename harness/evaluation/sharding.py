@@ -160,6 +160,7 @@ def _attacked(
             for step in plan.suite.steps
             if attacks.build(step.attack, plan.threat, _MANY_CLASSES, **step.parameters).gradient_free
         ],
+        trials=done.trials,
         result=done.result,
     )
     broken = done.verdicts.broken_by >= 0

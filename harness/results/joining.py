@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.audit import kinds
+from harness.audit import indicators, kinds, plausible
 from harness.audit.flags import Flag, unique
-from harness.audit.flags import kinds as all_kinds
-from harness.audit.model import gradient_free_gain
+from harness.audit.model import claims_rejected, gradient_free_gain
 from harness.errors import ResultError
 from harness.results import parts, store
 from harness.results.adversarial import AdversarialFacts, AdversarialPoints, pack
@@ -28,6 +27,28 @@ from harness.results.record import Environment, Result, StepRecord, Verdicts
 __all__ = ["Joined", "Survey", "join", "keep", "survey"]
 
 _SUMMED = ("before", "after", "forward", "backward", "judge", "rejected", "seconds", "model_seconds")
+
+_COUNTED = {
+    kind.code: (kind, of)
+    for kind, of in (
+        (kinds.ZERO_GRADIENT, "before"),
+        (kinds.NAN_GRADIENT, "before"),
+        (kinds.SUCCESS_UNCLAIMED, "after"),
+    )
+}
+"""Flags of a step that count samples, and the field of its record that says of how many."""
+
+_ANEW = {
+    kind.code
+    for kind in (
+        kinds.CLAIMS_REJECTED,
+        kinds.CLEAN_BY_CHANCE,
+        kinds.GRADIENT_FREE_GAIN,
+        kinds.GRADIENT_MASKING,
+        kinds.LABELS_NEVER_PREDICTED,
+    )
+}
+"""Flags that follow from counts of the whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +190,7 @@ def _result(members: Sequence[Part], verdicts: Verdicts) -> Result:
         "clean_acc": float((verdicts.clean_pred == verdicts.y).mean()),
         "robust_acc": float(verdicts.robust.mean()),
         "steps": steps,
-        "flags": _flags([result.flags for result in results], steps, members[0].record.gradient_free, n),
+        "flags": _flags(members, steps, verdicts),
         "environment": _environment([result.environment for result in results]),
         "started": min(result.started for result in results),
         "recorded": datetime.now(UTC).isoformat(timespec="microseconds"),
@@ -185,27 +206,31 @@ def _step(rows: Sequence[StepRecord]) -> StepRecord:
     return rows[0].model_copy(update={name: sum(getattr(row, name) for row in rows) for name in _SUMMED})
 
 
-def _flags(found: Sequence[list[Flag]], steps: list[StepRecord], gradient_free: list[str], n: int) -> list[Flag]:
-    """Each flag once. Those that count samples are counted anew, as the whole may deserve what no part does."""
-    gains = {kinds.GRADIENT_MASKING.code, kinds.GRADIENT_FREE_GAIN.code}
+def _flags(members: Sequence[Part], steps: list[StepRecord], verdicts: Verdicts) -> list[Flag]:
+    """Each flag once. What depends on several samples follows anew from all, as the whole may deserve what no part
+    does."""
+    record = members[0].record
+    anew = _ANEW | indicators.codes()
     joined: list[Flag] = []
-    counted: dict[tuple[str, str], list[Flag]] = {}
-    for flag in (flag for each in found for flag in each if flag.code not in gains):
-        if {"samples", "of"} <= flag.figures.keys():
-            counted.setdefault((flag.code, str(flag.figures.get("step", ""))), []).append(flag)
+    counts: dict[tuple[str, str], int] = {}
+    for flag in (flag for part in members for flag in part.record.result.flags if flag.code not in anew):
+        if flag.code in _COUNTED and "step" in flag.figures:
+            place = flag.code, str(flag.figures["step"])
+            counts[place] = counts.get(place, 0) + int(flag.figures["samples"])
         else:
             joined.append(flag)
-    by_name = {step.name: (position, step) for position, step in enumerate(steps)}
-    for (code, name), flags in counted.items():
-        figures = {key: value for key, value in flags[0].figures.items() if key != "step"}
-        figures |= {key: sum(int(flag.figures[key]) for flag in flags) for key in ("samples", "of")}
-        if name in by_name and code in (kinds.ZERO_GRADIENT.code, kinds.NAN_GRADIENT.code):
-            figures["of"] = by_name[name][1].before  # of the parts without such samples too
-        flag = next(kind for kind in all_kinds() if kind.code == code)(**figures)
-        joined.append(flag.of_step(name) if name else flag)
-    for position, step in by_name.values():
-        if position and step.name in gradient_free and step.before > step.after:
-            joined.append(gradient_free_gain(step.before, step.after, n).of_step(step.name))
+    for position, step in enumerate(steps):
+        found = [
+            kind(samples=counts[kind.code, step.name], of=getattr(step, of))
+            for kind, of in _COUNTED.values()
+            if (kind.code, step.name) in counts
+        ]
+        found += claims_rejected(step.rejected, step.judge)
+        if position and step.name in record.gradient_free and step.before > step.after:
+            found.append(gradient_free_gain(step.before, step.after, len(verdicts)))
+        joined += [flag.of_step(step.name) for flag in found]
+    joined += indicators.flags((trial for part in members for trial in part.record.trials), len(verdicts))
+    joined += plausible.guessing(verdicts.y, verdicts.clean_pred, record.result.dataset.classes)
     return unique(joined)
 
 

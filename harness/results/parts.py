@@ -19,6 +19,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from harness.audit.trials import Trial
 from harness.errors import InvalidInput, ResultError
 from harness.results._evidence import contradiction, contradiction_of_verdicts
 from harness.results.record import Result, Verdicts
@@ -32,7 +33,7 @@ __all__ = ["FOLDER", "Part", "PartRecord", "Selection", "Shard", "folder_of", "p
 FOLDER = "shards"
 """Where parts lie, under the folder of the results."""
 
-_VERSION = "1"
+_VERSION = "2"
 _SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 _LARGEST = 16 << 30
 # a record has a few thousand characters
@@ -109,6 +110,7 @@ class PartRecord(Record):
 
     Attributes:
         total: samples of the whole evaluation. gradient_free: names of its steps that make no backward passes.
+        trials: what indicators of attack failure found out of some of its samples.
         result: of the part's samples alone; ids, model and data set are those of the whole.
     """
 
@@ -116,6 +118,7 @@ class PartRecord(Record):
     count: int = Field(ge=1)
     total: int = Field(ge=1)
     gradient_free: list[str]
+    trials: list[Trial] = Field(max_length=1000)
     result: Result
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,13 @@ def attacked(model: nn.Module, threat: ThreatModel = THREAT, **changes: Any) -> 
     with torch.no_grad():
         predicted = model(X.clone()).argmax(1)
     outcome = {"robust": predicted == Y, "points": X, "adversarial": predicted, "predicted": predicted}
-    return Attacked(model=model, x=X, y=Y, threat=threat, device=torch.device("cpu"), **(outcome | changes))
+    where = {"index": np.arange(len(X)), "total": len(X), "device": torch.device("cpu")}
+    return Attacked(model=model, x=X, y=Y, threat=threat, **where, **(outcome | changes))
 
 
 def codes(outcome: Attacked) -> set[str]:
-    return {flag.code for flag in indicators.audit(outcome)}
+    trials, failed = indicators.probe(outcome)
+    return {flag.code for flag in (*indicators.flags(trials, len(X)), *failed)}
 
 
 def half_broken() -> Attacked:

@@ -80,7 +80,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     monkeypatch.setattr(executors, "executor", lambda size, *parts: InProcess(*parts, size=size))
     # what is looked at before and after the attack is none of its passes
     monkeypatch.setattr(Plan, "audited", lambda *model: [])
-    monkeypatch.setattr(Plan, "audited_after", lambda *attacked: [])
+    monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
     original = runner.preflight.prepare
 
     def prepare(*args: Any, **settings: Any) -> Any:

@@ -12,7 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from torch import nn
 
+from harness.audit import trials
+from harness.audit.trials import Trial
 from harness.backends import rounding
 from harness.backends.passes import Passes
 from harness.engine import snapshots
@@ -21,19 +24,22 @@ from harness.evaluation import Evaluation, Plan, obtain_part, plan_model, run, s
 from harness.results import joining, parts, store
 from harness.results.joining import Joined
 from harness.results.parts import Shard
+from harness.results.record import Result
 from harness.suites import Step, Suite
-from tests.engine.networks import network, samples
+from tests.audit.planted import PLANTED, digits
+from tests.engine.networks import CLASSES, network, samples
 from tests.engine.test_determinism import SUITE
-from tests.support import fix_choice, of_strong_suites, trained_looking
+from tests.support import fix_choice, trained_looking
 
 N = 30
 PGD = Suite("pgd-short", (Step("pgd", "pgd", {"steps": 6, "restarts": 3}), Step("square", "square", {"queries": 40})))
+WEAK = Suite("weak", (Step("pgd", "pgd", {"steps": 1, "restarts": 1, "step_size": 0.005}),))
 LATE = ("forward", "backward", "judge", "rejected", "before", "after", "name", "attack", "parameters")
 
 
-def plan(threat: str = "Linf:0.03", suite: Suite = SUITE, **settings: object) -> Plan:
+def plan(threat: str = "Linf:0.03", suite: Suite = SUITE, n: int = N, **settings: object) -> Plan:
     model = network()
-    x, y = samples(model, N)
+    x, y = samples(model, n)
     return plan_model(model, x, y, threat=threat, suite=suite, **{"workers": 1, **settings})
 
 
@@ -43,14 +49,25 @@ def sharded(planned: Plan, root: Path, count: int) -> Joined:
     return joining.join(joining.survey(parts.folder_of(root, planned.evaluation_id)).parts)
 
 
+def flags(result: Result) -> list[dict[str, object]]:
+    """All but those of the perturbations of broken samples, which are of the same shard."""
+    kept = (flag.model_dump() for flag in result.flags if flag.code != "transfer-gains")
+    return sorted(kept, key=lambda flag: str(flag["text"]))
+
+
+def alone(trial: Trial) -> tuple[str, str, int, dict[str, bool]]:
+    """What does not come from the perturbations of other samples."""
+    outcomes = {name: outcome for name, outcome in trial.outcomes.items() if name != "transferred"}
+    return trial.indicator, trial.among, trial.index, outcomes
+
+
 def same(whole: Evaluation, joined: Joined) -> None:
     for name in ("index", "y", "clean_pred", "robust", "broken_by", "adv_pred"):
         assert np.array_equal(getattr(whole.verdicts, name), getattr(joined.verdicts, name)), name
     assert np.array_equal(whole.points[whole.verdicts.broken_by >= 0].numpy(), joined.points)
     for one, other in zip(whole.result.steps, joined.result.steps, strict=True):
         assert [getattr(one, name) for name in LATE] == [getattr(other, name) for name in LATE]
-    # those about a weak suite come from a few samples of the whole, or of each part
-    assert set(of_strong_suites(whole.result.flags)) == set(of_strong_suites(joined.result.flags))
+    assert flags(whole.result) == flags(joined.result)
     told = ("evaluation_id", "record_id", "n", "clean_acc", "robust_acc", "model", "dataset", "threat", "suite", "seed")
     assert [getattr(whole.result, name) for name in told] == [getattr(joined.result, name) for name in told]
 
@@ -64,6 +81,53 @@ def test_shards_joined_are_the_whole(tmp_path: Path, threat: str, suite: Suite, 
     whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
     assert 0 < whole.result.robust_acc < whole.result.clean_acc < 1
     same(whole, sharded(planned, tmp_path, count))
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_flags_do_not_depend_on_the_cut(tmp_path: Path, count: int) -> None:
+    """Under a suite so weak that what indicators try does better."""
+    n = 48  # of which more are tried than of a shard alone
+    planned = plan("Linf:0.03", WEAK, n)
+    whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    assert {"few-steps", "short-pgd-gains"} <= {flag.code for flag in whole.result.flags}
+    joined = sharded(planned, tmp_path, count)
+    assert flags(whole.result) == flags(joined.result)
+    found = joining.survey(parts.folder_of(tmp_path, planned.evaluation_id)).parts.values()
+    made = trials.first((trial for part in found for trial in part.record.trials), trials.most(n))
+    assert {(trial.indicator, trial.among) for trial in made} == {
+        ("gains", "survivors"),
+        ("larger-eps", "correct"),
+        ("larger-eps", "survivors"),
+        ("stability", "all"),
+        ("stability", "broken"),
+        ("unbounded", "survivors"),
+    }
+    assert [alone(trial) for trial in made] == [alone(trial) for trial in whole.trials]
+
+
+def mislabelled() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    model = network()
+    x, y = samples(model, N)
+    return model, x, (y + 1) % CLASSES
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (mislabelled, "clean-by-chance"),
+        (lambda: (PLANTED["another where gradients are recorded"].make(), *digits(24)), "claims-rejected"),
+        (lambda: (PLANTED["gradients NaN"].make(), *digits(24)), "nan-gradient"),
+    ],
+    ids=["clean-by-chance", "claims-rejected", "nan-gradient"],
+)
+def test_flags_that_count_samples_count_those_of_all_shards(
+    tmp_path: Path, made: Callable[[], tuple[nn.Module, torch.Tensor, torch.Tensor]], code: str
+) -> None:
+    suite = Suite("short", (Step("pgd", "pgd", {"steps": 10, "restarts": 1}),))
+    planned = plan_model(*made(), threat="Linf:0.15", suite=suite, workers=1)
+    whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    assert code in {flag.code for flag in whole.result.flags}
+    assert flags(whole.result) == flags(sharded(planned, tmp_path, 2).result)
 
 
 @pytest.mark.parametrize("settings", [{"workers": 2}, {"batch_size": 5}, {"batch_size": 1}], ids=str)

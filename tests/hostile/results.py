@@ -65,7 +65,7 @@ def _part() -> bytes:
 
     result = make_result(n=N, size=2 * N, clean=18, robust=10)
     verdicts = make_verdicts(result)
-    record = PartRecord(number=1, count=2, total=2 * N, gradient_free=[], result=result)
+    record = PartRecord(number=1, count=2, total=2 * N, gradient_free=[], trials=[], result=result)
     points = np.zeros((8, 1, 8, 8), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         return parts.save(Part(record, verdicts, points), Path(folder)).read_bytes()

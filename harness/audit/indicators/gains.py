@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from harness.audit import kinds
-from harness.audit.attacked import Attacked
+from harness.audit.attacked import Attacked, Indicator
 from harness.audit.flags import Flag
+from harness.audit.trials import Trial, count
 
 __all__ = ["gains"]
 
 _NOISE, _OTHERS = 8, 4
+_RAISES = {
+    "noise": kinds.NOISE_GAINS,
+    "transferred": kinds.TRANSFER_GAINS,
+    "short": kinds.SHORT_PGD_GAINS,
+}
 
 
-def gains(attacked: Attacked) -> Iterator[Flag]:
+def _probe(attacked: Attacked, name: str) -> Iterator[Trial]:
     """Attack some survivors; what breaks one is an adversarial example that the suite missed."""
-    x, y = attacked.survivors
-    if len(x) == 0:
-        return
-    noise = _any(attacked, y, _noise(attacked, x))
-    if noise:
-        yield kinds.NOISE_GAINS(samples=noise, of=len(x))
-    transferred = _any(attacked, y, _transferred(attacked, x))
-    if transferred:
-        yield kinds.TRANSFER_GAINS(samples=transferred, of=len(x))
-    short = int(attacked.climbed(x, y, attacked.threat).sum())
-    if short:
-        yield kinds.SHORT_PGD_GAINS(samples=short, of=len(x))
+    rows = attacked.rows("survivors")
+    x, y = attacked.samples(rows)
+    if len(x):
+        outcomes = {
+            "noise": _any(attacked, y, _noise(attacked, x)),
+            "transferred": _any(attacked, y, _transferred(attacked, x)),
+            "short": attacked.climbed(x, y, attacked.threat),
+        }
+        yield from attacked.trials(name, "survivors", rows, outcomes)
 
 
-def _any(attacked: Attacked, y: Tensor, candidates: list[Tensor]) -> int:
-    """How many samples one of several points breaks."""
-    if not candidates:
-        return 0
-    return int(torch.stack([attacked.misclassified(points, y) for points in candidates]).any(dim=0).sum())
+def _flags(trials: Sequence[Trial]) -> Iterator[Flag]:
+    for outcome, kind in _RAISES.items():
+        samples = count(trials, outcome)
+        if samples:
+            yield kind(samples=samples, of=len(trials))
+
+
+def _any(attacked: Attacked, y: Tensor, candidates: list[Tensor]) -> Tensor:
+    """Which samples one of several points breaks, bool ``[m]``."""
+    broken = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    for points in candidates:
+        broken |= attacked.misclassified(points, y)
+    return broken
 
 
 def _noise(attacked: Attacked, x: Tensor) -> list[Tensor]:
@@ -47,6 +58,9 @@ def _noise(attacked: Attacked, x: Tensor) -> list[Tensor]:
 
 def _transferred(attacked: Attacked, x: Tensor) -> list[Tensor]:
     """The perturbations of some broken samples, added to others."""
-    rows = attacked.rows(attacked.broken)[:_OTHERS]
+    rows = attacked.rows("broken")[:_OTHERS]
     perturbations = (attacked.points[rows] - attacked.x[rows]).to(x)
     return [attacked.threat.project(x + perturbation, x) for perturbation in perturbations]
+
+
+gains = Indicator(tuple(_RAISES.values()), _probe, _flags)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.audit import kinds
-from harness.audit.attacked import Attacked
+from harness.audit.attacked import Attacked, Indicator
 from harness.audit.flags import Flag
+from harness.audit.trials import Among, Trial, count
+from harness.util.images import Images
 
 __all__ = ["stability"]
 
 
-def stability(attacked: Attacked) -> Iterator[Flag]:
+def _probe(attacked: Attacked, name: str) -> Iterator[Trial]:
     """Ask again for some clean images and some adversarial examples."""
-    changed = of = 0
-    for mask, points, expected in (
-        (attacked.y >= 0, attacked.x, attacked.predicted),
-        (attacked.broken, attacked.points, attacked.adversarial),
-    ):
-        rows = attacked.rows(mask)
+    images: tuple[Among, Images] = "all", attacked.x
+    examples: tuple[Among, Images] = "broken", attacked.points
+    for (among, points), expected in ((images, attacked.predicted), (examples, attacked.adversarial)):
+        rows = attacked.rows(among)
         if len(rows):
             now = attacked.ask(points[rows].to(attacked.device)).argmax(dim=1).cpu()
-            changed, of = changed + int((now != expected[rows]).sum()), of + len(rows)
+            yield from attacked.trials(name, among, rows, {"changed": now != expected[rows]})
+
+
+def _flags(trials: Sequence[Trial]) -> Iterator[Flag]:
+    changed = count(trials, "changed")
     if changed:
-        yield kinds.UNSTABLE_VERDICTS(changed=changed, of=of)
+        yield kinds.UNSTABLE_VERDICTS(changed=changed, of=len(trials))
+
+
+stability = Indicator((kinds.UNSTABLE_VERDICTS,), _probe, _flags)
