@@ -34,6 +34,7 @@ __all__ = [
     "local_sources",
     "named_path",
     "own_name",
+    "own_proof",
     "sources_sha256",
     "store",
     "trust",
