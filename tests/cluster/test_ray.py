@@ -19,10 +19,10 @@ from harness.cluster import Options, Task
 from harness.cluster import ray as executor
 from harness.engine.types import AttackProgress
 from harness.errors import HarnessError
-from harness.evaluation import Evaluation, Plan, Stored, run
+from harness.evaluation import Evaluation, Plan, Stored
 from harness.results import joining, parts
 from harness.results.parts import Shard
-from tests.evaluation.test_shards import PGD, plan, same
+from tests.evaluation.test_shards import PGD, plan, same, undivided
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -67,8 +67,7 @@ def planned() -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(planned: Plan) -> Evaluation:
-    """What one process finds."""
-    return run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    return undivided(planned)
 
 
 @pytest.fixture

@@ -20,12 +20,13 @@ from harness import cluster, evaluation
 from harness.cluster import HandedOver, Options, Queue, Task
 from harness.engine.types import AttackProgress
 from harness.errors import HarnessError, InvalidInput, ModelError, UnknownName, WorkerLost
-from harness.evaluation import Evaluation, Plan, Stored, run
+from harness.evaluation import Evaluation, Plan, Stored
 from harness.evaluation.stored import running_alone
 from harness.results import joining, parts, store
 from harness.results.parts import Shard
 from harness.util.pool import WorkerPool, can_fork
-from tests.evaluation.test_shards import PGD, plan, same
+from tests.evaluation.test_shards import PGD, plan, same, undivided
+from tests.house._tree import ROOT
 from tests.util.test_pool import all_end
 
 forks = pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
@@ -38,8 +39,7 @@ def planned() -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(planned: Plan) -> Evaluation:
-    """What one process finds."""
-    return run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    return undivided(planned)
 
 
 class Inline:
@@ -377,7 +377,12 @@ class TestDevices:
     def test_no_process_outlives_a_killed_parent(self, tmp_path: Path) -> None:
         script = tmp_path / "parent.py"
         script.write_text(_PARENT)
-        parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        parent = subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         assert parent.stdout is not None
         children = [int(parent.stdout.readline()) for _ in range(2)]
         parent.kill()

@@ -43,6 +43,11 @@ def plan(threat: str = "Linf:0.03", suite: Suite = SUITE, n: int = N, **settings
     return plan_model(model, x, y, threat=threat, suite=suite, **{"workers": 1, **settings})
 
 
+def undivided(planned: Plan) -> Evaluation:
+    """What one process finds."""
+    return run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+
+
 def sharded(planned: Plan, root: Path, count: int) -> Joined:
     for number in range(1, count + 1):
         obtain_part(planned, Shard(number, count), root)
@@ -78,7 +83,7 @@ def same(whole: Evaluation, joined: Joined) -> None:
 )
 def test_shards_joined_are_the_whole(tmp_path: Path, threat: str, suite: Suite, count: int) -> None:
     planned = plan(threat, suite)
-    whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    whole = undivided(planned)
     assert 0 < whole.result.robust_acc < whole.result.clean_acc < 1
     same(whole, sharded(planned, tmp_path, count))
 
@@ -88,7 +93,7 @@ def test_flags_do_not_depend_on_the_cut(tmp_path: Path, count: int) -> None:
     """Under a suite so weak that what indicators try does better."""
     n = 48  # of which more are tried than of a shard alone
     planned = plan("Linf:0.03", WEAK, n)
-    whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    whole = undivided(planned)
     assert {"few-steps", "short-pgd-gains"} <= {flag.code for flag in whole.result.flags}
     joined = sharded(planned, tmp_path, count)
     assert flags(whole.result) == flags(joined.result)
@@ -125,7 +130,7 @@ def test_flags_that_count_samples_count_those_of_all_shards(
 ) -> None:
     suite = Suite("short", (Step("pgd", "pgd", {"steps": 10, "restarts": 1}),))
     planned = plan_model(*made(), threat="Linf:0.15", suite=suite, workers=1)
-    whole = run(replace(planned, settings=replace(planned.settings, deterministic=True)))
+    whole = undivided(planned)
     assert code in {flag.code for flag in whole.result.flags}
     assert flags(whole.result) == flags(sharded(planned, tmp_path, 2).result)
 
