@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import NamedTuple, Protocol
 
 from harness.cluster._queue import Queue
-from harness.errors import HarnessError, InvalidInput
+from harness.errors import HarnessError
 from harness.util.user_file import one_line
 
-__all__ = ["Commands", "Executor", "Make", "Options", "required", "unexpected"]
+__all__ = ["Commands", "Executor", "Make", "Options", "unexpected"]
 
 
 class Commands(NamedTuple):
@@ -77,20 +75,6 @@ Make = Callable[[Options], Executor]
 Raises:
     InvalidInput: what it needs is not here.
 """
-
-
-def required(package: str, extra: str) -> ModuleType:
-    """The package of an executor.
-
-    Raises:
-        InvalidInput: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InvalidInput(
-            f"--executor {extra} needs the package {package}: pip install 'robust-harness[{extra}]'"
-        ) from error
 
 
 def unexpected(error: Exception) -> HarnessError:

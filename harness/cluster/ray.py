@@ -13,13 +13,14 @@ import torch
 from harness import evaluation
 from harness._version import __version__
 from harness.cluster._absence import Absence
-from harness.cluster._base import Options, required, unexpected
+from harness.cluster._base import Options, unexpected
 from harness.cluster._queue import Queue, Task
 from harness.cluster._shipping import Shipment, pack, send_code_of_files
 from harness.engine.types import AttackProgress
 from harness.errors import HarnessError, InvalidInput, ResultError, WorkerLost, system_error
 from harness.results import parts
 from harness.results.parts import Part, Shard
+from harness.util.extras import required
 
 __all__ = ["Ray", "ray"]
 
@@ -34,7 +35,7 @@ def ray(options: Options) -> Ray:
     """
     # a cluster that is started for an evaluation reports to nobody
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    library: Any = required("ray", "ray")
+    library: Any = required("ray", "--executor ray")
     started = not library.is_initialized()
     if started:
         alone = {} if options.ray_address else {"include_dashboard": False}

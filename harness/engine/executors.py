@@ -22,7 +22,7 @@ from harness.util import pool as processes
 from harness.util.pool import Progress, WorkerPool, can_fork
 from harness.util.torch_state import backward_runs_in_a_fork
 
-__all__ = ["Executor", "InProcess", "ProcessPool", "count", "executor"]
+__all__ = ["Executor", "InProcess", "ProcessPool", "count", "executor", "positive"]
 
 Report = Callable[[float, int], None]
 """Hears the share done and the number of samples that survive."""
@@ -67,11 +67,21 @@ def count(workers: int | str, device: torch.device) -> int:
     if workers == "auto":
         cores = len(os.sched_getaffinity(0)) if able and hasattr(os, "sched_getaffinity") else 1
         return cores if cores == 1 or backward_runs_in_a_fork() else 1
-    if not isinstance(workers, int) or workers < 1:
-        raise InvalidInput(f"workers must be 'auto' or a positive number, got {workers!r}")
+    workers = positive(workers)
     if workers > 1 and not able:
         raise InvalidInput(f"{workers} workers need a CPU device and a system without a GPU that can fork; use 1")
     return workers if workers == 1 or backward_runs_in_a_fork() else 1
+
+
+def positive(workers: int | str) -> int:
+    """A number of workers that was given as one.
+
+    Raises:
+        InvalidInput: it is no positive number.
+    """
+    if not isinstance(workers, int) or workers < 1:
+        raise InvalidInput(f"workers must be 'auto' or a positive number, got {workers!r}")
+    return workers
 
 
 def executor(size: int, pool: Pool, machine: Machine, state: State) -> Executor:

@@ -12,7 +12,8 @@ import torch
 
 from harness import attacks, suites
 from harness.engine.executors import count as count_workers
-from harness.errors import InvalidInput, UnknownName
+from harness.engine.executors import positive
+from harness.errors import UnknownName
 from harness.studies import run_log
 from harness.studies.jobs import Folders, evaluate_one, find_result, load, train_one
 from harness.studies.measurements import is_trained
@@ -198,6 +199,4 @@ def _with_parents(plan: Plan, wanted: set[str]) -> set[str]:
 def _count(wanted: int | str, device: torch.device) -> int:
     if device.type == "cpu" or wanted == "auto":
         return count_workers(wanted, device)
-    if not isinstance(wanted, int) or wanted < 1:
-        raise InvalidInput(f"workers must be 'auto' or a positive number, got {wanted!r}")
-    return wanted
+    return positive(wanted)

@@ -6,21 +6,19 @@ this one.
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, Protocol
 
 from harness.engine.types import AttackProgress
-from harness.errors import HarnessError, InvalidInput
+from harness.errors import HarnessError
 from harness.results.record import Result
 from harness.util import plugins
 
-__all__ = ["PROJECT", "Begin", "Run", "Tracked", "names", "required", "tracked"]
+__all__ = ["PROJECT", "Begin", "Run", "Tracked", "names", "tracked"]
 
 PROJECT = "robust-harness"
 """What runs are filed under, where a tracker has projects or experiments."""
@@ -48,20 +46,6 @@ Begin = Callable[[str, Mapping[str, str | int | float]], Run]
 def names() -> tuple[str, ...]:
     """The trackers."""
     return plugins.members(__name__)
-
-
-def required(package: str, extra: str) -> ModuleType:
-    """The package of a tracker.
-
-    Raises:
-        InvalidInput: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InvalidInput(
-            f"--tracker {extra} needs the package {package}: pip install 'robust-harness[{extra}]'"
-        ) from error
 
 
 class Tracked:

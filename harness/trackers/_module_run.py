@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.trackers import PROJECT, required
+from harness.trackers import PROJECT
+from harness.util.extras import required
 
 __all__ = ["ModuleRun"]
 
@@ -21,7 +22,7 @@ class ModuleRun:
     """
 
     def __init__(self, package: str, name: str, about: Mapping[str, str | int | float]) -> None:
-        self._module: Any = required(package, package)
+        self._module: Any = required(package, f"--tracker {package}")
         self._module.init(project=PROJECT, name=name, config=dict(about))
 
     def log(self, values: Mapping[str, float], step: int) -> None:

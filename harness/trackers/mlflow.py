@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.trackers import PROJECT, required
+from harness.trackers import PROJECT
+from harness.util.extras import required
 
 __all__ = ["mlflow"]
 
@@ -29,7 +30,7 @@ class _Run:
 
 def mlflow(name: str, about: Mapping[str, str | int | float]) -> _Run:
     """Begin a run of the experiment `PROJECT`."""
-    module: Any = required("mlflow", "mlflow")
+    module: Any = required("mlflow", "--tracker mlflow")
     module.set_experiment(PROJECT)
     module.start_run(run_name=name)
     module.log_params({key: str(value)[:_MOST] for key, value in about.items()})

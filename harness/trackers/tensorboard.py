@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.trackers import required
 from harness.util import paths
+from harness.util.extras import required
 from harness.util.text import printable
 
 __all__ = ["tensorboard"]
@@ -27,7 +27,7 @@ class _Run:
 
 def tensorboard(name: str, about: Mapping[str, str | int | float]) -> _Run:
     """Begin a run, in a folder of its own."""
-    required("tensorboard", "tensorboard")
+    required("tensorboard", "--tracker tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
     folder = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in printable(name))

@@ -72,6 +72,26 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
+    """Let something happen between planning an evaluation and running it."""
+    run = _evaluate.run
+
+    def disturbed(plan: evaluation.Plan, **how: Any) -> evaluation.Evaluation:
+        happens()
+        return run(plan, **how)
+
+    monkeypatch.setattr(_evaluate, "run", disturbed)
+
+
+def not_remembered(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """That a command is planned again after it was run; returns the list that grows with each plan."""
+    assert harness(*COMMAND).code == 0
+    asked = planned(monkeypatch)
+    assert harness(*COMMAND).code == 0
+    assert asked == ["own"]
+    return asked
+
+
 @pytest.mark.usefixtures("own", "calls")
 def test_it_is_the_result_that_a_plan_finds(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert harness(*COMMAND).code == 0
@@ -215,20 +235,14 @@ def test_other_sources_of_this_package_are_other_inputs(monkeypatch: pytest.Monk
 def test_a_file_that_was_another_meanwhile_is_not_remembered(
     harness: Harness, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    run = _evaluate.run
-
-    def disturbed(plan: evaluation.Plan, **how: Any) -> evaluation.Evaluation:
+    def disturb() -> None:
         content, about = Path(path).read_bytes(), Path(path).stat()
         Path(path).write_bytes(b"something else")
         Path(path).write_bytes(content)
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-        return run(plan, **how)
 
-    monkeypatch.setattr(_evaluate, "run", disturbed)
-    assert harness(*COMMAND).code == 0
-    asked = planned(monkeypatch)
-    assert harness(*COMMAND).code == 0
-    assert asked == ["own"]
+    meanwhile(monkeypatch, disturb)
+    not_remembered(harness, monkeypatch)
 
 
 @pytest.mark.usefixtures("own", "calls")
@@ -240,19 +254,14 @@ def test_a_link_that_led_elsewhere_meanwhile_is_not_remembered(
     Path("data.npz").rename("a/data.npz")
     Path("b/data.npz").write_bytes(Path("a/data.npz").read_bytes())
     Path("data.npz").symlink_to("a/data.npz")
-    run = _evaluate.run
 
-    def disturbed(plan: evaluation.Plan, **how: Any) -> evaluation.Evaluation:
+    def exchange() -> None:
         for place in ("b", "a"):
             Path("data.npz").unlink()
             Path("data.npz").symlink_to(f"{place}/data.npz")
-        return run(plan, **how)
 
-    monkeypatch.setattr(_evaluate, "run", disturbed)
-    assert harness(*COMMAND).code == 0
-    asked = planned(monkeypatch)
-    assert harness(*COMMAND).code == 0
-    assert asked == ["own"]
+    meanwhile(monkeypatch, exchange)
+    asked = not_remembered(harness, monkeypatch)
     assert harness(*COMMAND).code == 0  # nothing was exchanged this time
     assert asked == ["own"]
 
@@ -284,10 +293,7 @@ def test_what_was_taken_back_is_not_found(harness: Harness) -> None:
 @pytest.mark.usefixtures("own", "calls")
 def test_where_plug_ins_are_installed_nothing_is_remembered(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "any_installed", lambda: True)
-    assert harness(*COMMAND).code == 0
-    asked = planned(monkeypatch)
-    assert harness(*COMMAND).code == 0
-    assert asked == ["own"]
+    not_remembered(harness, monkeypatch)
 
 
 @pytest.mark.usefixtures("own", "calls")

@@ -71,8 +71,10 @@ def agreeing(complete: Complete, architecture: str, classes: int, shape: Shape) 
             f"{architecture} knows {complete.classes} classes of images of shape {list(complete.shape)}, not {classes} "
             f"of {list(shape)}"
         )
-    sha256 = None if complete.file is None else hashlib.sha256(complete.file.read_bytes()).hexdigest()
-    return Foreign(complete.network, source_sha256=sha256)
+    if complete.file is None:
+        return Foreign(complete.network)
+    with complete.file.open("rb") as file:
+        return Foreign(complete.network, source_sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def library(name: str) -> ModuleType:
