@@ -39,6 +39,7 @@ class Attacked:
         adversarial: int64 ``[n]``, the model's class on ``points`` of broken samples.
         threat: what the model was attacked under.
         total: how many samples the evaluation has, if these are a shard's of it.
+        differentiable: whether the model has gradients; indicators that need some try nothing where it has none.
         device: where the model is.
         batch_size: how many images go through the model together, at most.
     """
@@ -53,6 +54,7 @@ class Attacked:
     adversarial: Tensor
     threat: ThreatModel
     total: int
+    differentiable: bool
     device: torch.device
     batch_size: int = 128
 

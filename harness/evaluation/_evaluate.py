@@ -197,7 +197,7 @@ def run(
                 folder=plan.state.folder,
                 progress=progress,
             )
-            trials, failed = plan.probed(model, device, finding)
+            trials, failed = plan.probed(model, device, finding, flags)
             found = [*finding.flags, *indicators.flags(trials, len(target.x)), *failed]
             # of the threads that it ran with
             where = environment(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,9 +125,15 @@ class Plan:
         size = self._rows(device)
         return checks.audit(model, target.x, target.y, self.threat, expects_random=random, batch_size=size)
 
-    def probed(self, model: nn.Module, device: torch.device, finding: Finding) -> tuple[list[Trial], list[Flag]]:
+    def probed(
+        self, model: nn.Module, device: torch.device, finding: Finding, audited: Iterable[Flag]
+    ) -> tuple[list[Trial], list[Flag]]:
         """What this package's indicators of attack failure try, and the flags of those that fail; none where nothing
-        attacked."""
+        attacked.
+
+        Args:
+            audited: what `audited` said of the model.
+        """
         if not finding.steps:
             return [], []
         verdicts, x = finding.verdicts, self.samples[0]
@@ -144,6 +150,7 @@ class Plan:
             adversarial=adversarial,
             threat=self.threat,
             total=len(self.target.x),
+            differentiable=kinds.NO_GRADIENT.code not in {flag.code for flag in audited},
             device=device,
             batch_size=self._rows(device),
         )

@@ -37,7 +37,7 @@ def attacked(model: nn.Module, threat: ThreatModel = THREAT, **changes: Any) -> 
     with torch.no_grad():
         predicted = model(X.clone()).argmax(1)
     outcome = {"robust": predicted == Y, "points": X, "adversarial": predicted, "predicted": predicted}
-    where = {"index": np.arange(len(X)), "total": len(X), "device": torch.device("cpu")}
+    where = {"index": np.arange(len(X)), "total": len(X), "differentiable": True, "device": torch.device("cpu")}
     return Attacked(model=model, x=X, y=Y, threat=threat, **where, **(outcome | changes))
 
 

@@ -98,6 +98,9 @@ def test_flags_do_not_depend_on_the_cut(tmp_path: Path, count: int) -> None:
     joined = sharded(planned, tmp_path, count)
     assert flags(whole.result) == flags(joined.result)
     found = joining.survey(parts.folder_of(tmp_path, planned.evaluation_id)).parts.values()
+    for part in found:  # as many as of the whole, where there are so many
+        asked = [trial for trial in part.record.trials if (trial.indicator, trial.among) == ("stability", "all")]
+        assert len(asked) == min(trials.most(n), part.record.result.n)
     made = trials.first((trial for part in found for trial in part.record.trials), trials.most(n))
     assert {(trial.indicator, trial.among) for trial in made} == {
         ("gains", "survivors"),
