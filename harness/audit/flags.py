@@ -25,6 +25,7 @@ Severity = Literal["note", "warn", "refuse"]
 Figure = StrictInt | StrictFloat | Annotated[str, StringConstraints(strict=True, max_length=200)]
 """A number or a short text."""
 
+_SPOKEN: dict[Severity, str] = {"note": "note", "warn": "warning", "refuse": "refused"}
 _CODE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _KINDS: dict[str, FlagKind] = {}
 
@@ -48,6 +49,11 @@ class Flag(Record):
     def doubtful(self) -> bool:
         """Whether it casts doubt on the result, and is no mere note."""
         return self.severity != "note"
+
+    @property
+    def line(self) -> str:
+        """What is printed of it: ``warning: `` or ``note: ``, the sentence, and the code, which the docs explain."""
+        return f"{_SPOKEN[self.severity]}: {self.text} (flag {self.code})"
 
     def of_step(self, step: str) -> Flag:
         """The same flag, said of one step of a suite."""

@@ -231,7 +231,7 @@ class AutoAttack:
             self.logger.log(f"{text}: {after} (total time {seconds:.1f} s)")
         for flag in result.flags:
             if not flag.doubtful:
-                self.logger.log(f"{flag.severity}: {flag}")
+                self.logger.log(flag.line)
 
     def _say_last(self, known: _Found, x_adv: Tensor, x: Tensor) -> None:
         if self.verbose:

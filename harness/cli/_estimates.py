@@ -82,6 +82,6 @@ def show(stored: StoredEstimate) -> None:
         f"survivors attacked, {record.broken} broken)"
     )
     for flag in record.flags:
-        print_line(f"{flag.severity:7}{flag}")
+        print_line(flag.line)
     print_line(f"estimate {stored.path}{'' if stored.ran else '  (found, narrow enough)'}")
     print_line()

@@ -299,7 +299,7 @@ def show(stored: Stored) -> None:
         low, high = stats.wilson(round(value * result.n), result.n)
         print_line(f"{name:7}{percent(value)}  (95 % interval {percent(low)} to {percent(high)})")
     for flag in result.flags:
-        print_line(f"{flag.severity:7}{flag}")
+        print_line(flag.line)
     print_line(f"result {stored.path}{_found(stored)}")
     print_line()
 

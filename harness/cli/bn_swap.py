@@ -154,7 +154,7 @@ def _swap(
         "suite": chosen.name,
         "threat": str(threat),
         "seed": seed,
-        "flags": [flag.model_dump() for flag in unique(flags)],
+        "flags": unique(flags),
         "caption": f"{len(data):,} {data.name} {data.split} images, {chosen.name}, {threat}, seed {seed}",
     }
     return facts, swap, (attribute(swap, "clean", seed=seed), attribute(swap, "robust", seed=seed))
@@ -180,6 +180,7 @@ def _object(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, 
 
     return {
         **facts,
+        "flags": [flag.model_dump() for flag in facts["flags"]],
         "parts": swap.parts,
         "layers": swap.layers,
         "rows": [swap_cells(row) for row in swap.rows],
@@ -210,5 +211,5 @@ def _show(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ..
     for one in attributions:
         print_line(one.sentence)
     for flag in facts["flags"]:
-        print_line(f"{flag['severity']:7}{flag['text']}")
+        print_line(flag.line)
     print_line()

@@ -134,7 +134,7 @@ class Result(record.Result):
         cells = [(step.name, step.before, step.after, f"{step.seconds:.1f} s") for step in self.steps]
         steps = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in cells)
         table = f"<table><tr><th>step</th><th>before</th><th>after</th><th>time</th></tr>{steps}</table>"
-        flags = "".join(f"<li>{escape(flag.severity)}: {escape(str(flag))}</li>" for flag in self.flags)
+        flags = "".join(f"<li>{escape(flag.line)}</li>" for flag in self.flags)
         images = counted(self.n, f"{self.dataset.name} image")
         head = f"{self.label}: {self.suite}, {self.threat.norm} {self.threat.eps}, {images}"
         return (

@@ -35,6 +35,10 @@ def test_of_a_step() -> None:
 def test_notes_cast_no_doubt() -> None:
     found = {severity: define(f"test-{severity}", severity, "a test", "words")() for severity in ("note", "warn")}
     assert (found["note"].doubtful, found["warn"].doubtful) == (False, True)
+    assert [found[severity].line for severity in ("note", "warn")] == [
+        "note: words (flag test-note)",
+        "warning: words (flag test-warn)",
+    ]
 
 
 def test_each_once_in_order() -> None:
