@@ -96,8 +96,7 @@ class Attacked:
 
     def misclassified(self, points: Tensor, y: Tensor) -> Tensor:
         """Bool ``[m]``: the points with finite logits and another class."""
-        logits = self.ask(points)
-        return (logits.argmax(dim=1) != y) & torch.isfinite(logits).all(dim=1)
+        return _wrong(self.ask(points), y)
 
     def draws(self, x: Tensor) -> Draws:
         """Random numbers that depend on the images alone."""
@@ -106,42 +105,52 @@ class Attacked:
     def climbed(self, x: Tensor, y: Tensor, threat: ThreatModel, *, steps: int = _STEPS) -> Tensor:
         """Which samples a short PGD on the margin breaks, bool ``[m]``; one step is FGSM."""
         size = threat.radius if steps == 1 else 2.5 * threat.radius / steps
-        point, broken = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for _ in range(steps):
-            climbed = threat.geometry.climb(point, self._gradient(point, y), size)
-            point = threat.project(climbed, x)
-            broken |= self.misclassified(point, y)
-        return broken
+
+        def step(point: Tensor, gradient: Tensor) -> Tensor:
+            return threat.project(threat.geometry.climb(point, gradient, size), x)
+
+        return self._broken_by(step, steps, x, y)
 
     def unbounded(self, x: Tensor, y: Tensor, *, steps: int = 12, size: float = 0.15) -> Tensor:
         """Which samples steps along the sign of the gradient break that stay in [0, 1] only, bool ``[m]``."""
+        return self._broken_by(lambda point, gradient: (point + size * gradient.sign()).clamp(0, 1), steps, x, y)
+
+    def _broken_by(self, step: Callable[[Tensor, Tensor], Tensor], steps: int, x: Tensor, y: Tensor) -> Tensor:
+        """Which samples are misclassified at some point on the way that begins at ``x``, bool ``[m]``."""
         point, broken = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(steps):
-            point = (point + size * self._gradient(point, y).sign()).clamp(0, 1)
-            broken |= self.misclassified(point, y)
-        return broken
+            wrong, gradient = self._looked_at(point, y)
+            broken |= wrong
+            point = step(point, gradient)
+        return broken | self.misclassified(point, y)
 
-    def _gradient(self, points: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([self._gradient_of(*part) for part in self._parts(points, y)])
+    def _looked_at(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """By one pass: which points are misclassified, bool ``[m]``, and the gradients of the margin ``[m, ...]``."""
+        batches = zip(torch.split(points, self.batch_size), torch.split(y, self.batch_size), strict=True)
+        wrong, gradients = zip(*(self._looked_at_batch(*batch) for batch in batches), strict=True)
+        return torch.cat(wrong), torch.cat(gradients)
 
-    def _parts(self, points: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return list(zip(torch.split(points, self.batch_size), torch.split(y, self.batch_size), strict=True))
-
-    def _gradient_of(self, points: Tensor, y: Tensor) -> Tensor:
+    def _looked_at_batch(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(points)
         leaf, y = self._filled(points.detach()).requires_grad_(), self._filled(y)
         logits = self.model(leaf.clone())
         own = logits.gather(1, y[:, None]).squeeze(1)
         others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
         (gradient,) = torch.autograd.grad((others - own).sum(), leaf)
-        gradient = gradient[: len(points)].nan_to_num(0.0, 0.0, 0.0)
+        gradient = gradient[:count].nan_to_num(0.0, 0.0, 0.0)
         # so that squares of tiny numbers are not zero
         largest = gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)
-        return gradient / column(largest, gradient)
+        return _wrong(logits.detach(), y)[:count], gradient / column(largest, gradient)
 
     def _filled(self, rows: Tensor) -> Tensor:
         """A copy, in which rows are repeated until there are enough."""
         count = max(len(rows), min(self.batch_size, _FEWEST_ROWS))
         return rows[torch.arange(count, device=rows.device) % len(rows)]
+
+
+def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Bool ``[m]``: where logits ``[m, k]`` are finite and name another class."""
+    return (logits.argmax(dim=1) != y) & torch.isfinite(logits).all(dim=1)
 
 
 @dataclass(frozen=True)
