@@ -30,8 +30,9 @@ def _probe(attacked: Attacked, name: str) -> Iterator[Trial]:
         outcomes = {
             "noise": _any(attacked, y, _noise(attacked, x)),
             "transferred": _any(attacked, y, _transferred(attacked, x)),
-            "short": attacked.climbed(x, y, attacked.threat),
         }
+        if attacked.differentiable:
+            outcomes["short"] = attacked.climbed(x, y, attacked.threat)
         yield from attacked.trials(name, "survivors", rows, outcomes)
 
 

@@ -18,6 +18,8 @@ _CHANCE = 1
 
 def _probe(attacked: Attacked, name: str) -> Iterator[Trial]:
     """Attack samples that are classified correctly with a short PGD in the ball and in one twice as large, and once."""
+    if not attacked.differentiable:
+        return
     yield from attacked.trials(name, "survivors", attacked.rows("survivors"), {})
     rows, threat = attacked.rows("correct"), attacked.threat
     x, y = attacked.samples(rows)

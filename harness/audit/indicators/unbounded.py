@@ -16,6 +16,8 @@ _MAY_SURVIVE = 0.1
 
 def _probe(attacked: Attacked, name: str) -> Iterator[Trial]:
     """Attack some survivors within [0, 1] only."""
+    if not attacked.differentiable:
+        return
     rows = attacked.rows("survivors")
     x, y = attacked.samples(rows)
     if len(x):
