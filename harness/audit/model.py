@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.errors import InvalidInput, ModelError
+from harness.util.tensors import identical
 
 __all__ = [
     "CHANGES_INPUT",
@@ -70,7 +71,7 @@ def refuse_changed_state(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         now = _tensors(model)
-        changed += [name for name, value in before.items() if name not in now or not _same(now[name], value)]
+        changed += [name for name, value in before.items() if name not in now or not identical(now[name], value)]
         with torch.no_grad():
             for name in changed:
                 if name in now and now[name].shape == before[name].shape:
@@ -207,11 +208,6 @@ def probabilities(logits: Tensor) -> Flag | None:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a state dict; a module's extra state may be anything."""
     return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    same_shape = a.shape == b.shape
-    return torch.equal(a, b) or (same_shape and bool(((a == b) | (a.isnan() & b.isnan())).all()))
 
 
 def _apart(a: Tensor, b: Tensor) -> float:

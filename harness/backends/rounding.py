@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.backends.choose import Spent
 from harness.backends.passes import Passes
 from harness.errors import NoGradient
+from harness.util.tensors import identical
 
 __all__ = ["fewest_rows"]
 
@@ -50,4 +51,4 @@ def _answers(passes: Passes, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _agree(whole: tuple[Tensor, ...], part: tuple[Tensor, ...]) -> bool:
-    return all(torch.equal(ours[: len(theirs)], theirs) for ours, theirs in zip(whole, part, strict=True))
+    return all(identical(ours[: len(theirs)], theirs) for ours, theirs in zip(whole, part, strict=True))

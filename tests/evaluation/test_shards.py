@@ -26,7 +26,7 @@ from harness.results.joining import Joined
 from harness.results.parts import Shard
 from harness.results.record import Result
 from harness.suites import Step, Suite
-from tests.audit.planted import PLANTED, digits
+from tests.audit.planted import PLANTED, base, digits
 from tests.engine.networks import CLASSES, network, samples
 from tests.engine.test_determinism import SUITE
 from tests.support import fix_choice, trained_looking
@@ -164,6 +164,13 @@ def test_rows_do_not_change_with_their_batch(name: str) -> None:
     whole = passes.logits(x, "test")
     for size in (1, 2, 3, 5, 23):
         assert torch.equal(passes.logits(x[:size], "test"), whole[:size]), size
+
+
+def test_gradients_that_are_nan_round_alike() -> None:
+    model = PLANTED["gradients NaN"].make()
+    x = digits(24)[0]
+    healthy, nan = (rounding.fewest_rows(Passes(each, 10, 64), x)[0] for each in (base(), model))
+    assert nan == healthy < 64
 
 
 def test_a_shard_that_is_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
