@@ -150,7 +150,7 @@ def test_a_model_that_python_makes_random_is_attacked_as_it_is() -> None:
 
     model = Dice().eval()
     x, y = samples(network(), 4)
-    result = examine(model, x, y, threat="Linf:0.01", suite="autoattack-rand", workers=1).result
+    result = examine(model, x, y, threat="Linf:0.01", suite="fgsm", workers=1).result
     assert not any(note.startswith("in-place") for note in result.environment.passes)
     assert any(note.startswith("in-place") for note in eager(model, precision="fp32").notes), "the case must be one"
 

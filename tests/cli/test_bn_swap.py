@@ -15,39 +15,40 @@ from tests.registry.material import registered, small
 COMMAND = ("bn-swap", "natural", "bn_ft", "--limit", "20", "--suite", "fgsm", "--workers", "1")
 
 
-def test_files_and_figures(harness: Harness, folder: Path) -> None:
-    code, out, err = harness(*COMMAND, "--path-points", "3")
+def test_json_and_files(harness: Harness, folder: Path) -> None:
+    code, out, err = harness(*COMMAND, "--path-points", "3", "--output", "here", "--json")
     assert code == 0
-    assert "BN values of bn_ft in natural: 20 digits test images, fgsm, Linf:0.15, seed 0" in out
-    assert "A and B are equal outside of their BN layers" in out
-    assert "all BN values of B change A by" in out
     assert "evaluating: from bn_ft: gamma + beta" in err
-    written = sorted(path.name for path in (folder / "bn-swap").iterdir())
-    assert written == ["natural__bn_ft__digits.csv", "natural__bn_ft__digits.png"]
-    rows = list(csv.DictReader((folder / "bn-swap" / written[0]).open()))
-    assert [row["kind"] for row in rows] == ["combination"] * 16 + ["path"] * 3
-
-
-def test_json(harness: Harness, folder: Path) -> None:
-    printed = json.loads(harness(*COMMAND, "--path-points", "0", "--output", "here", "--json").out)
+    printed = json.loads(out)
     wanted = {"a": "natural", "b": "bn_ft", "suite": "fgsm", "n": 20, "seed": 0, "threat": "Linf:0.15"}
     assert {key: printed[key] for key in wanted} == wanted
     assert printed["weights"][1] == checkpoints.load("bn_ft").manifest.weights_sha256
     assert printed["rest_equal"] is True
-    assert len(printed["rows"]) == 16
+    assert len(printed["rows"]) == 19
     assert [one["measure"] for one in printed["attributions"]] == ["clean", "robust"]
     robust = printed["attributions"][1]
     total = sum(effect["share"][0] for effect in robust["effects"])
     assert total == pytest.approx(robust["gain"][0])
     assert robust["after"] - robust["before"] == pytest.approx(robust["gain"][0])
-    assert all((folder / path).is_file() for path in printed["files"].values())
+    assert printed["files"] == {
+        "table": "here/natural__bn_ft__digits.csv",
+        "picture": "here/natural__bn_ft__digits.png",
+    }
+    assert sorted(path.name for path in (folder / "here").iterdir()) == [
+        "natural__bn_ft__digits.csv",
+        "natural__bn_ft__digits.png",
+    ]
+    rows = list(csv.DictReader((folder / printed["files"]["table"]).open()))
+    assert [row["kind"] for row in rows] == ["combination"] * 16 + ["path"] * 3
 
 
-def test_another_head(harness: Harness) -> None:
-    code, out, _ = harness(*COMMAND[:2], "bn_head_ft", *COMMAND[3:], "--path-points", "0")
+def test_for_people(harness: Harness) -> None:
+    code, out, _ = harness("bn-swap", "natural", "bn_head_ft", "--limit", "20", "--suite", "clean", "--path-points", "0")
     assert code == 0
-    assert "A and B differ in more than BN" in out
-    assert "B itself" in out
+    assert "BN values of bn_head_ft in natural: 20 digits test images, clean, Linf:0.15, seed 0" in out
+    assert "A and B differ in more than BN: B itself is a row of its own" in out
+    assert "gamma + beta + mean + variance" in out
+    assert "all BN values of B change A by" in out
 
 
 def test_asked_wrongly(harness: Harness, folder: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_kill_costs_few_passes(model: Counted, tmp_path: Path, before: int, af
     rows = max(rows, same)
     bound = allowed(before)
     assert bound < rows / 3, "or the test would say nothing"
-    for moment in range(1, 6):
+    for moment in (1, 3, 5):
         folder = tmp_path / f"killed-{moment}"
         killed, spent = attack(model, folder, before, rows * moment // 6)
         assert killed is None

@@ -184,7 +184,7 @@ def test_a_cut_off_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     """Killed without a word in the middle of a training, with processes at work."""
-    file = write(tmp_path / "tiny.toml", **SMALL | {"training": {"epochs": 40, "batch_size": 20, "steps": 1}})
+    file = write(tmp_path / "tiny.toml", **SMALL | {"training": {"epochs": 24, "batch_size": 20, "steps": 1}})
     command = [sys.executable, "-m", "harness", "study", "run", str(file), "--output", str(tmp_path / "out")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, start_new_session=True)
@@ -203,7 +203,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / ".training").exists()
     # the run that went on took the weights of the state: the whole log is there, each epoch once
     logs = [path.read_text(encoding="utf-8").splitlines() for path in tmp_path.glob("out/checkpoints/*.csv")]
-    assert [[line.split(",")[0] for line in log[1:]] for log in logs] == [[str(e + 1) for e in range(40)]] * 3
+    assert [[line.split(",")[0] for line in log[1:]] for log in logs] == [[str(e + 1) for e in range(24)]] * 3
 
 
 class TestCommand:
