@@ -43,7 +43,9 @@ def test_json_and_files(harness: Harness, folder: Path) -> None:
 
 
 def test_for_people(harness: Harness) -> None:
-    code, out, _ = harness("bn-swap", "natural", "bn_head_ft", "--limit", "20", "--suite", "clean", "--path-points", "0")
+    code, out, _ = harness(
+        "bn-swap", "natural", "bn_head_ft", "--limit", "20", "--suite", "clean", "--path-points", "0"
+    )
     assert code == 0
     assert "BN values of bn_head_ft in natural: 20 digits test images, clean, Linf:0.15, seed 0" in out
     assert "A and B differ in more than BN: B itself is a row of its own" in out
