@@ -119,18 +119,18 @@ class Attacked:
         """Which samples are misclassified at some point on the way that begins at ``x``, bool ``[m]``."""
         point, broken = x, torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for _ in range(steps):
-            wrong, gradient = self._looked_at(point, y)
+            wrong, gradient = self._classified(point, y)
             broken |= wrong
             point = step(point, gradient)
         return broken | self.misclassified(point, y)
 
-    def _looked_at(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _classified(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """By one pass: which points are misclassified, bool ``[m]``, and the gradients of the margin ``[m, ...]``."""
         batches = zip(torch.split(points, self.batch_size), torch.split(y, self.batch_size), strict=True)
-        wrong, gradients = zip(*(self._looked_at_batch(*batch) for batch in batches), strict=True)
+        wrong, gradients = zip(*(self._classified_batch(*batch) for batch in batches), strict=True)
         return torch.cat(wrong), torch.cat(gradients)
 
-    def _looked_at_batch(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _classified_batch(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         count = len(points)
         leaf, y = self._filled(points.detach()).requires_grad_(), self._filled(y)
         logits = self.model(leaf.clone())

@@ -95,16 +95,16 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         told = {option for option, value in chosen.items() if value is not None and option != "executor"}
         name = chosen["executor"] if chosen["executor"] is not None else "devices" if "devices" in told else None
         if name is None and told:
-            raise click.UsageError(f"{_written(told)} goes with --devices or --executor")
+            raise click.UsageError(f"{_spelt(told)} goes with --devices or --executor")
         strange = told - _LISTENS_TO.get(str(name), told)
         if strange:
-            raise click.UsageError(f"{_written(strange)} does not go with --executor {name}")
+            raise click.UsageError(f"{_spelt(strange)} does not go with --executor {name}")
         command(executor=Wanted(name, chosen), **given)
 
     return wrapped
 
 
-def _written(options: set[str]) -> str:
+def _spelt(options: set[str]) -> str:
     return ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
 
 

@@ -42,15 +42,24 @@ def test_json_and_files(harness: Harness, folder: Path) -> None:
     assert [row["kind"] for row in rows] == ["combination"] * 16 + ["path"] * 3
 
 
-def test_for_people(harness: Harness) -> None:
-    code, out, _ = harness(
-        "bn-swap", "natural", "bn_head_ft", "--limit", "20", "--suite", "clean", "--path-points", "0"
-    )
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("bn_ft", "A and B are equal outside of their BN layers"),
+        ("bn_head_ft", "A and B differ in more than BN: B itself is a row of its own"),
+    ],
+)
+def test_for_people(harness: Harness, folder: Path, other: str, said: str) -> None:
+    asked = ("--limit", "20", "--suite", "clean", "--path-points", "0")
+    code, out, _ = harness("bn-swap", "natural", other, *asked)
     assert code == 0
-    assert "BN values of bn_head_ft in natural: 20 digits test images, clean, Linf:0.15, seed 0" in out
-    assert "A and B differ in more than BN: B itself is a row of its own" in out
+    assert f"BN values of {other} in natural: 20 digits test images, clean, Linf:0.15, seed 0" in out
+    assert said in out
+    assert ("B itself  " in out) is (other == "bn_head_ft")
     assert "gamma + beta + mean + variance" in out
     assert "all BN values of B change A by" in out
+    written = sorted(path.name for path in (folder / "bn-swap").iterdir())
+    assert written == [f"natural__{other}__digits.csv", f"natural__{other}__digits.png"]
 
 
 def test_asked_wrongly(harness: Harness, folder: Path) -> None:
