@@ -8,6 +8,7 @@ import pytest
 
 import harness
 from harness import datasets
+from harness.cli.demo import _NAME as DEMO
 from harness.results import leaderboard, store
 
 FOLDER = Path(__file__).resolve().parents[2] / "leaderboards"
@@ -20,7 +21,8 @@ def test_the_shipped_leaderboards_can_be_rebuilt(tmp_path: Path) -> None:
     standard = {name: datasets.about(name).threats for name in datasets.names()}
     stored = store.read_all(FOLDER / "results")
     assert stored.left_out == []
-    results = [result for _, result in stored.results]
+    # `make demo` adds results of its own, which are not shipped, and ranks them elsewhere
+    results = [result for _, result in stored.results if result.checkpoint != DEMO]
     for board in leaderboard.boards(
         results, standard, survivors=lambda result: store.read_survivors(FOLDER / "results", result)
     ):
