@@ -92,6 +92,7 @@ def _varied(template: Result, model: int, robust: int, threat: ThreatModel) -> R
             "clean_acc": clean / template.n,
             "robust_acc": robust / template.n,
             "steps": steps,
+            "adversarial": None,
             "evaluation_id": digest("evaluation", weights, template.suite),
             "record_id": digest("record", weights, template.suite),
         }
