@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = ["arrays", "largest", "packed", "unpacked"]
 
 _TYPES = {field.name: np.dtype("?" if field.name == "robust" else "<i8") for field in fields(Verdicts)}
 _HEADER = 1024
+_FIXED = 10
+"""Bytes of an array's header before its description; the last two say how long that is."""
 
 
 def largest(n: int) -> int:
@@ -61,14 +64,25 @@ def _array(archive: zipfile.ZipFile, name: str, n: int) -> np.ndarray[Any, Any]:
     wanted = _TYPES[name]
     size = n * wanted.itemsize
     with archive.open(f"{name}.npy") as stream:
-        head = io.BytesIO(stream.read(_HEADER + size + 1))
-        version = npy.read_magic(head)
-        if version != (1, 0):
-            raise ValueError(f"{name} has the array format {version}")
-        shape, _, dtype = npy.read_array_header_1_0(head)
-        if shape != (n,) or dtype != wanted:
-            raise ValueError(f"{name} has shape {list(shape)} and type {dtype}, expected [{n}] and {wanted}")
-        values = head.read()
+        content = stream.read(_HEADER + size + 1)
+    begins = _FIXED + int.from_bytes(content[_FIXED - 2 : _FIXED], "little")
+    version, shape, dtype = _described(content[:begins])
+    if version != (1, 0):
+        raise ValueError(f"{name} has the array format {version}")
+    if shape != (n,) or dtype != wanted:
+        raise ValueError(f"{name} has shape {list(shape)} and type {dtype}, expected [{n}] and {wanted}")
+    values = content[begins:]
     if len(values) != size:
         raise ValueError(f"{name} has {len(values):,} bytes, expected {size:,}")
     return np.frombuffer(values, dtype=wanted)
+
+
+@lru_cache(maxsize=64)  # thousands of files have the same few headers
+def _described(head: bytes) -> tuple[tuple[int, int], tuple[int, ...], np.dtype[Any]]:
+    """The format's version, the shape and the type that the header of an array states."""
+    stream = io.BytesIO(head)
+    version = npy.read_magic(stream)
+    if version != (1, 0):
+        return version, (), np.dtype("?")
+    shape, _, dtype = npy.read_array_header_1_0(stream)
+    return version, shape, dtype

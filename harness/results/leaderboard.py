@@ -80,6 +80,7 @@ def boards(
             their counts alone.
         keeps_examples: whether the file of adversarial examples that a result names is there.
     """
+    survivors = _read_once(survivors)
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     at_all_radii: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
@@ -145,6 +146,18 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
         write_atomically(path, form.render(board).encode())
         paths.append(path)
     return paths
+
+
+def _read_once(survivors: Callable[[Result], Survivors | None]) -> Callable[[Result], Survivors | None]:
+    """The same, asked once for every result: a row's figures, its curve and its rank need the same samples."""
+    known: dict[int, tuple[Result, Survivors | None]] = {}
+
+    def ask(result: Result) -> Survivors | None:
+        if id(result) not in known:  # a result has no hash; it is kept, so that no other gets its number
+            known[id(result)] = result, survivors(result)
+        return known[id(result)][1]
+
+    return ask
 
 
 def _latest(results: Iterable[Result]) -> list[Result]:

@@ -5,7 +5,7 @@ They need few functions, and importing scipy takes as long as a whole leaderboar
 
 from __future__ import annotations
 
-from math import erfc, lgamma, log, sqrt
+from math import erfc, log, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -86,20 +86,22 @@ def mcnemar_p(only_first: ArrayLike, only_second: ArrayLike) -> Floats:
     """Two-sided p-values of the exact McNemar test for arrays of counts of any shape; 1 where both are zero."""
     first, second = np.asarray(only_first, dtype=np.int64), np.asarray(only_second, dtype=np.int64)
     fewer, both = np.minimum(first, second), first + second
-    pairs, where = np.unique(np.stack([fewer.ravel(), both.ravel()]), axis=1, return_inverse=True)
-    tails = np.array([_tail_of_fair_coins(*pair) for pair in pairs.T.tolist()], dtype=np.float64)
-    return np.asarray(np.minimum(1.0, 2 * tails[where.ravel()].reshape(both.shape)), dtype=np.float64)
+    counts, shape = fewer.ravel(), both.shape
+    coins, order = both.ravel(), np.argsort(both, axis=None, kind="stable")
+    tails = np.empty(len(order))
+    # the many pairs of a board have few different sums
+    for alike in np.split(order, np.flatnonzero(np.diff(coins[order])) + 1) if len(order) else ():
+        heads = counts[alike]
+        tails[alike] = _tails_of_fair_coins(int(coins[alike[0]]), int(heads.max()))[heads]
+    return np.asarray(np.minimum(1.0, 2 * tails.reshape(shape)), dtype=np.float64)
 
 
-def _tail_of_fair_coins(k: int, n: int) -> float:
-    """The probability of at most ``k`` heads among ``n`` fair coins, for ``k`` up to half of ``n``."""
-    # terms that lie further from k are smaller than the rounding of the sum
-    heads = np.arange(max(0, k - int(7 * sqrt(n)) - 60), k + 1)
-    # each term from the largest by ratios, which are exact to rounding
-    ratios = np.log(heads[1:]) - np.log(n - heads[1:] + 1)
-    below = np.concatenate([[0.0], np.cumsum(ratios[::-1])])
-    largest = lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) - n * log(2)
-    return float(np.exp(largest + below).sum())
+def _tails_of_fair_coins(n: int, most: int) -> Floats:
+    """The probabilities ``[most + 1]`` of at most 0, 1, ..., ``most`` heads among ``n`` fair coins."""
+    heads = np.arange(1, most + 1)
+    ratios = np.log(n - heads + 1) - np.log(heads)  # of each probability of exactly so many heads to the one before
+    exactly = np.exp(np.concatenate([[0.0], np.cumsum(ratios)]) - n * log(2))
+    return np.asarray(np.cumsum(exactly), dtype=np.float64)
 
 
 def unpaired_p(first: ArrayLike, second: ArrayLike, n: int) -> Floats:

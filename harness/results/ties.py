@@ -8,7 +8,6 @@ together, so that at most one board in twenty calls any two equally robust model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ LEVEL = 0.05
 """Two rows with a corrected p-value below this are told apart."""
 
 _Matrix = np.ndarray[Any, np.dtype[np.bool_]]
+_Indices = np.ndarray[Any, np.dtype[np.intp]]
 
 
 class Tie(NamedTuple):
@@ -46,11 +46,11 @@ def ties(counts: Sequence[int], n: int, survivors: Sequence[Survivors | None]) -
         counts: surviving samples of every row. n: samples that each was evaluated on.
         survivors: which samples those are, where that is known.
     """
-    p_values, paired = _p_values(counts, n, survivors)
     size = len(counts)
-    upper = np.triu_indices(size, 1)
+    pairs = np.triu_indices(size, 1)
+    p_values, paired = _p_values(counts, n, survivors, pairs)
     tied = np.zeros((size, size), dtype=np.bool_)
-    tied[upper] = np.asarray(holm(p_values[upper])) >= LEVEL
+    tied[pairs] = np.asarray(holm(p_values)) >= LEVEL
     tied |= tied.T
     groups = _groups(tied)
     return [Tie(groups[row], tuple(np.flatnonzero(tied[row]).tolist()), bool(paired[row])) for row in range(size)]
@@ -58,28 +58,37 @@ def ties(counts: Sequence[int], n: int, survivors: Sequence[Survivors | None]) -
 
 def runs(numbers: Sequence[int]) -> str:
     """Ascending numbers in words: ``2, 4 to 6``."""
-    parts = []
-    for _, members in groupby(enumerate(dict.fromkeys(numbers)), key=lambda item: item[1] - item[0]):
-        run = [number for _, number in members]
-        parts.append(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}")
-    return ", ".join(parts)
+    if not numbers:
+        return ""
+    found = np.unique(np.asarray(numbers, dtype=np.int64))
+    breaks = np.flatnonzero(np.diff(found) > 1)
+    firsts, lasts = found[[0, *(breaks + 1)]], found[[*breaks, -1]]
+    return ", ".join(
+        str(first) if first == last else f"{first} to {last}" for first, last in zip(firsts, lasts, strict=True)
+    )
 
 
-def _p_values(counts: Sequence[int], n: int, survivors: Sequence[Survivors | None]) -> tuple[Floats, _Matrix]:
-    """Of every pair ``[k, k]``, and which rows ``[k]`` were compared sample by sample."""
-    totals = np.asarray(counts, dtype=np.float64)
-    p_values = unpaired_p(totals[:, None], totals[None, :], n)
+def _p_values(
+    counts: Sequence[int], n: int, survivors: Sequence[Survivors | None], pairs: tuple[_Indices, _Indices]
+) -> tuple[Floats, _Matrix]:
+    """Of every pair of rows, and which rows ``[k]`` were compared sample by sample."""
+    one, other = pairs
     first = next((known for known in survivors if known is not None), None)
     common = [
         first is not None and known is not None and np.array_equal(known.index, first.index) for known in survivors
     ]
     paired = np.array(common, dtype=np.bool_)
-    robust = [known.robust for known, same in zip(survivors, common, strict=True) if known is not None and same]
-    if robust:
-        table = np.stack(robust).astype(np.float32)  # counts are exact in it up to 16 million samples
-        both = table @ table.T
-        alone = table.sum(axis=1)[:, None] - both
-        p_values[np.ix_(paired, paired)] = mcnemar_p(alone, alone.T)
+    together = paired[one] & paired[other]
+    totals, apart = np.asarray(counts, dtype=np.float64), ~together
+    p_values = np.empty(len(one))
+    p_values[apart] = unpaired_p(totals[one[apart]], totals[other[apart]], n)
+    if first is not None:
+        table = np.zeros((len(counts), len(first.robust)), dtype=np.float32)  # exact up to 16 million samples
+        for row, known in enumerate(survivors):
+            if known is not None and paired[row]:
+                table[row] = known.robust
+        alone = table.sum(axis=1)[:, None] - table @ table.T
+        p_values[together] = mcnemar_p(alone[one, other][together], alone[other, one][together])
     return p_values, paired
 
 

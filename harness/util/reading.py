@@ -74,9 +74,10 @@ def parse_json(content: bytes, *, deepest: int = 32) -> Any:
         ValueError: it is no JSON, holds a key twice, a number that is not finite or longer than 64 bits, text that is
             no Unicode, or is nested too deeply.
     """
+    text = content.decode("utf-8")
     try:
         value = json.loads(
-            content.decode("utf-8"),
+            text,
             object_pairs_hook=_object,
             parse_constant=_constant,
             parse_float=_float,
@@ -84,7 +85,10 @@ def parse_json(content: bytes, *, deepest: int = 32) -> Any:
         )
     except RecursionError as error:
         raise ValueError(f"it is nested more than {deepest} deep") from error
-    _check_depth(value, deepest)
+    for _ in _levels(value, deepest):
+        pass
+    if "\\u" in text:  # an escape may be half a surrogate pair, which is no text; what was decoded is none
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
@@ -106,28 +110,26 @@ def read_toml(path: Path, *, most: int = 1 << 20, deepest: int = 32) -> dict[str
         value = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {deepest} deep") from error
-    _check_depth(value, deepest)
+    for level in _levels(value, deepest):
+        if any(isinstance(part, int) and abs(part) >= _LARGEST_INTEGER for part in level):
+            raise ValueError("it holds a number of more than 64 bits")
     return value
 
 
-def _check_depth(value: Any, deepest: int) -> None:
-    """Refuse what is nested too deeply, text that is no Unicode, and numbers of more than 64 bits."""
+def _levels(value: Any, deepest: int) -> Iterator[list[Any]]:
+    """The values at each depth of nested lists and objects.
+
+    Raises:
+        ValueError: they are nested more than ``deepest`` deep.
+    """
     level, depth = [value], 0
     while level:
-        inner: list[Any] = []
-        for part in level:
-            if isinstance(part, dict):
-                inner += [*part, *part.values()]
-            elif isinstance(part, list):
-                inner += part
-            elif isinstance(part, str):
-                part.encode("utf-8")  # half a surrogate pair is no text
-            elif isinstance(part, int) and abs(part) >= _LARGEST_INTEGER:
-                raise ValueError("it holds a number of more than 64 bits")
-        depth += any(isinstance(part, dict | list) for part in level)
+        yield level
+        outer = [part for part in level if isinstance(part, (dict, list))]
+        depth += bool(outer)
         if depth > deepest:
             raise ValueError(f"it is nested more than {deepest} deep")
-        level = inner
+        level = [inner for part in outer for inner in (part.values() if isinstance(part, dict) else part)]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

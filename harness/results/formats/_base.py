@@ -96,6 +96,11 @@ class Row:
         """The result that decides the rank."""
         return self.results[self.ranked_by or CLEAN]
 
+    @cached_property
+    def tied_in_words(self) -> str:
+        """``tied_with``, such as ``2, 4 to 6``; every format shows it."""
+        return runs(self.tied_with)
+
     @property
     def images(self) -> str:
         """The hash of the images that it was evaluated on; ranks and groups are those among rows of equal images."""
@@ -218,7 +223,7 @@ class Board:
             "n": row.n,
             "ranked_by": row.ranked_by,
             "group": row.group,
-            "tied_with": runs(row.tied_with),
+            "tied_with": row.tied_in_words,
             "tie_test": "paired" if row.paired else "unpaired",
             "flags": "; ".join(map(str, row.flags)),
         }

@@ -8,7 +8,6 @@ from __future__ import annotations
 from harness.results.formats._base import Accuracy, Board, Format, Row
 from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
-from harness.results.ties import runs
 from harness.util.text import counted, printable
 
 __all__ = ["latex"]
@@ -53,7 +52,7 @@ def _body(board: Board, measures: list[str]) -> list[str]:
             _percent(row.clean),
             *(_percent(row.robust.get(name)) for name in measures),
             *([_percent(row.best_known)] if board.shows_best_known else []),
-            runs(row.tied_with).replace(" to ", "--"),
+            row.tied_in_words.replace(" to ", "--"),
         ]
         lines.append(f"    {' & '.join(cells)} \\\\")
         before = row

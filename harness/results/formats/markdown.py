@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from harness.results.formats._base import BEST_KNOWN_MEANS, Accuracy, Board, Format, Row
-from harness.results.ties import runs
 from harness.util.text import counted, printable
 
 __all__ = ["markdown"]
@@ -61,7 +60,7 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
         *(_percent(row.robust.get(measure.name)) for measure in board.measures),
         *([_percent(row.best_known)] if board.shows_best_known else []),
         f"{row.n:,}",
-        runs(row.tied_with),
+        row.tied_in_words,
         _text("; ".join(map(str, row.flags))),
     )
 

@@ -17,7 +17,6 @@ from harness.results.formats._page.table import Column
 from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
 from harness.results.record import Result, StepRecord
-from harness.results.ties import runs
 from harness.util.text import counted
 
 __all__ = ["Shared", "Texts", "bibtex", "command", "evidence"]
@@ -37,11 +36,15 @@ class Texts:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
 
     def place(self, text: object) -> int:
         """Where a text stands among all."""
-        lines = "\n".join(map(shown, str(text).split("\n")))
-        return self._places.setdefault(lines, len(self._places))
+        found = self._seen.get(str(text))
+        if found is None:
+            lines = "\n".join(map(shown, str(text).split("\n")))
+            found = self._seen[str(text)] = self._places.setdefault(lines, len(self._places))
+        return found
 
     def written(self, *parts: str) -> list[int | str]:
         """A text of several parts, shared ones as their places."""
@@ -133,7 +136,7 @@ def _written(facts: Iterable[tuple[str, ...]], texts: Texts) -> list[list[int | 
 def _model(row: Row, result: Result) -> Iterator[tuple[str, str]]:
     model = result.model
     if row.tied_with:
-        yield "Cannot be told apart from", f"{counted(len(row.tied_with), 'rank')}: {_short(runs(row.tied_with))}"
+        yield "Cannot be told apart from", f"{counted(len(row.tied_with), 'rank')}: {_short(row.tied_in_words)}"
     if len(row.curve) > 1:
         points = ", ".join(f"{100 * point.accuracy.value:.1f} % at {point.eps}" for point in row.curve)
         yield f"Robust accuracy by eps ({result.threat.norm})", points
