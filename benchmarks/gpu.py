@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def main() -> None:
     for name in options.networks if "passes" in options.parts else ():
         note("passes", name, _passes(console, name, options.material, options.ways))
     for name in options.cases if "attacks" in options.parts else ():
-        note("attacks", name, _attacks(console, name, options.material, options.ways, options.n))
+        _attacks(console, name, options.material, options.ways, options.n, partial(note, "attacks"))
 
 
 def _passes(console: Console, name: str, material: Path, ways: list[str]) -> list[dict[str, Any]]:
@@ -154,7 +155,10 @@ def _loss(logits: Tensor, part: slice) -> Tensor:
     return logits.logsumexp(dim=1)
 
 
-def _attacks(console: Console, name: str, material: Path, ways: list[str], n: int | None) -> dict[str, Any]:
+def _attacks(
+    console: Console, name: str, material: Path, ways: list[str], n: int | None, note: Callable[[str, object], None]
+) -> None:
+    """Note every side as it is done: a GPU may be lent for less time than all of them take."""
     case = {**_CASES[name], **({} if n is None else {"n": n})}
     job = {**case, "device": "cuda", "source": min(600, case["n"])}
     columns = ("way", "seconds", "times faster", "robust", "differ", "passes/s", "share of ceiling", "MiB")
@@ -163,11 +167,17 @@ def _attacks(console: Console, name: str, material: Path, ways: list[str], n: in
     def run(way: str) -> dict[str, Any]:
         side = run_side("ours" if way in _WAYS else "reference", material, **job, **_WAYS.get(way, {}))
         console.print(f"{name} | {way} | {side['seconds']:.1f} s, {sum(side['robust'])} robust")
+        for step, before, after, forward, backward, seconds in side["steps"]:
+            console.print(f"  {step}: {before} to {after}, {forward:,} + {backward:,} passes, {seconds:.1f} s")
+        console.print(f"  {'; '.join(side.get('passes_made', ()))}", highlight=False)
+        sides.append({"way": way, **side})
+        note(name, sides)
         return side
+
+    sides: list[dict[str, Any]] = []
 
     before = {way: run(way) for way in ways}
     theirs = run("reference")
-    rows = {"reference": theirs}
     table.add_row("reference", f"{theirs['seconds']:.1f}", "1", str(sum(theirs["robust"])), *"---", _mib(theirs))
     for way in ways:
         after = run(way)
@@ -182,9 +192,7 @@ def _attacks(console: Console, name: str, material: Path, ways: list[str], n: in
             f"{after['model_seconds'] / after['seconds']:.0%}",
             _mib(after),
         )
-        rows[way] = {**after, "before": before[way]["seconds"]}
     console.print(table)
-    return rows
 
 
 def _mib(side: dict[str, Any]) -> str:
