@@ -86,7 +86,11 @@ FAILED: dict[str, tuple[Callable[[], Attacked], str, str]] = {
     "noise is stronger": (lambda: attacked(base(), ThreatModel("Linf", "0.6")), "noise-gains", "gains"),
     "others' perturbations are stronger": (half_broken, "transfer-gains", "gains"),
     "ten steps are stronger": (lambda: attacked(base()), "short-pgd-gains", "gains"),
-    "one step is stronger than ten": (lambda: attacked(before(noticing)()), "one-step-stronger", "larger-eps"),
+    "one step is stronger than ten": (
+        lambda: attacked(before(noticing)(), ThreatModel("Linf", "0.2")),
+        "one-step-stronger",
+        "larger-eps",
+    ),
     "a larger ball is worse": (weakening, "larger-eps-weaker", "larger-eps"),
     "no ball is no help": (lambda: attacked(gradient(torch.neg)()), "unbounded-fails", "unbounded"),
     "answers have changed": (

@@ -9,7 +9,7 @@ import pytest
 from harness.publishing import Evidence, gather
 from tests.house._tree import ROOT
 
-SHIPPED = ROOT / "leaderboards" / "results" / "at_full__autoattack__Linf-0.15__81b804b51ff3.json"
+SHIPPED = ROOT / "leaderboards" / "results" / "at_full__autoattack__Linf-0.15__6e1ec14d8ada.json"
 
 
 @pytest.fixture(scope="session")

@@ -88,12 +88,12 @@ def test_the_folder_and_the_way_back(evidence: Evidence, hub: Hub) -> None:
     }  # fmt: skip
     card = huggingface_hub.ModelCard.load(hub.folder / "README.md")
     assert card.data.license == "mit"
-    assert [found.metric_value for found in card.data.eval_results] == [98.8, 80.2]
+    assert [found.metric_value for found in card.data.eval_results] == [99.2, 81.2]
     text = (hub.folder / ".eval_results" / "robust-harness.yaml").read_text()
     entries = huggingface_hub.parse_eval_result_entries(yaml.safe_load(text))
     assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
-        ("poe-lab/digits", "clean-accuracy", 98.8),
-        ("poe-lab/digits", "robust-accuracy-autoattack-linf-0-15", 80.2),
+        ("poe-lab/digits", "clean-accuracy", 99.2),
+        ("poe-lab/digits", "robust-accuracy-autoattack-linf-0-15", 81.2),
     ]
     assert entries[0].source_url == f"https://huggingface.co/{REPO}"
 
