@@ -27,7 +27,7 @@ demo: $(VENV)/installed
 	$(BIN)/harness demo
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist worksteal --ignore=tests/browser --ignore=tests/cluster
+	$(TEST_ENV) $(BIN)/python -m pytest -n auto --ignore=tests/browser --ignore=tests/cluster
 
 # Chromium comes from Debian's packages where it is missing and may be installed; CHROMIUM names another one.
 test-browser: $(VENV)/installed-browser
