@@ -130,6 +130,8 @@ def prepare(
     if device.type == "cpu" and steady and not settings.compiled:
         passes.micro_batch = judge.passes.micro_batch = choice[1]
         step_rows = max(size, min(_PASSES_PER_STEP * choice[1], _MOST_IN_A_STEP // pool.x[0].numel()))
+    elif device.type == "cuda":
+        passes.micro_batch = None  # a GPU takes all rows at once: two small passes take longer than one
     ahead = passes.forward_micro_batch or size
     if settings.deterministic:
         # points that may be needed later are tried where a batch has room, and that depends on its size
