@@ -282,7 +282,7 @@ def test_results_that_come_with_the_package_are_found(path: Path) -> None:
     point = checkpoints.load(result.checkpoint, checkpoint_dir=then)
     threat = f"{result.threat.norm}:{result.threat.eps}"
     plan = planned(point, data=datasets.load(result.dataset.name), threat=threat, suite=result.suite)
-    assert evaluation.obtain(plan, path.parent) == Stored(path, result, ran=False)
+    assert evaluation.find(plan, path.parent) == Stored(path, result, ran=False)
 
 
 def test_one_name_of_several_checkpoints_finds_its_own(tmp_path: Path) -> None:
