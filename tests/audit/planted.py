@@ -263,7 +263,7 @@ PLANTED: dict[str, Planted] = {
     "logits far from zero": Planted(after(lambda z, x: z + 1e6), "logits-offset"),
     "probabilities": Planted(after(lambda z, x: z.softmax(1)), "probabilities"),
     "log-probabilities": Planted(after(lambda z, x: z.log_softmax(1)), "log-probabilities"),
-    "saturated sigmoids": Planted(after(lambda z, x: (50 * z).sigmoid()), "outputs-saturated"),
+    "saturated sigmoids": Planted(after(lambda z, x: (100 * z).sigmoid()), "outputs-saturated"),
     "gradients NaN": Planted(before(lambda x: x.sqrt() ** 2), "nan-gradient"),
     "gradients zero": Planted(gradient(torch.zeros_like), "zero-gradient"),
     "gradients tiny": Planted(gradient(lambda g: g * 1e-12), "gradient-vanishing"),

@@ -18,28 +18,28 @@ SHIPPED = ("--results", str(SHIPPED_RESULTS))
 
 
 def test_a_pair_of_shipped_checkpoints(harness: Harness) -> None:
-    code, out, _ = harness("compare", "bn_ft", "natural", *SHIPPED)
+    code, out, _ = harness("compare", "bn_head_ft", "bn_ft", *SHIPPED)
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "bn_ft against natural, 500 common samples"
-    assert "bn_ft robust 45 163" in [" ".join(line.split()) for line in lines]
-    assert "difference +32.2 points" in out
+    assert lines[0] == "bn_head_ft against bn_ft, 500 common samples"
+    assert "bn_head_ft robust 186 37" in [" ".join(line.split()) for line in lines]
+    assert "difference +6.8 points" in out
     assert "p < 0.001, Holm-corrected < 0.001: more than chance explains" in out
-    assert "robust in natural only: samples 199, 365" in out
+    assert "robust in bn_ft only: samples 29, 122, 203" in out
 
 
 def test_several_as_json_and_by_file(harness: Harness) -> None:
     file = next(path for path, r in store.read_all(ROOT / "leaderboards" / "results").results if r.label == "at_full")
-    names = ("bn_ft.pt", "natural", str(file))
+    names = ("bn_head_ft", "bn_ft.pt", str(file))
     printed = json.loads(harness("compare", *names, "--suite", "autoattack", *SHIPPED, "--json").out)
     pairs = printed["pairs"]
     assert [(pair["first"], pair["second"]) for pair in pairs] == [
-        ("bn_ft", "natural"),
+        ("bn_head_ft", "bn_ft"),
+        ("bn_head_ft", "at_full"),
         ("bn_ft", "at_full"),
-        ("natural", "at_full"),
     ]
     assert all(pair["both"] + pair["only_first"] + pair["only_second"] + pair["neither"] == 500 for pair in pairs)
-    assert pairs[0]["only_second_indices"] == [199, 365]
+    assert pairs[0]["only_second_indices"] == [29, 122, 203]
     assert pairs[0]["p_value"] <= pairs[0]["p_value_holm"]
 
 
@@ -74,11 +74,11 @@ def test_what_is_drawn_is_what_was_stored() -> None:
     from harness.results.compare import compare
 
     root = ROOT / "leaderboards" / "results"
-    files = [next(root.glob(f"{name}__autoattack__*.json")) for name in ("bn_ft", "natural")]
+    files = [next(root.glob(f"{name}__autoattack__*.json")) for name in ("bn_head_ft", "bn_ft")]
     (pair,) = compare([(store.read(file), store.read_verdicts(file)) for file in files]).pairs
     drawn = evaluation.differing_samples(pair, *files, most=8)
-    assert [sample.survives_in for sample in drawn] == ["bn_ft"] * 4 + ["natural"] * 2
-    assert [sample.index for sample in drawn[4:]] == [199, 365]
+    assert [sample.survives_in for sample in drawn] == ["bn_head_ft"] * 4 + ["bn_ft"] * 3
+    assert [sample.index for sample in drawn[4:]] == [29, 122, 203]
     for sample in drawn:
         delta = np.abs(sample.adversarial - sample.clean).max()
         assert 0.01 < delta <= 0.15 + 1e-5
@@ -91,11 +91,14 @@ def test_what_is_wrong_without_attack_is_not_drawn() -> None:
 
     files = [next(SHIPPED_RESULTS.glob(f"{name}__autoattack__*.json")) for name in ("bn_ft", "bn_scratch")]
     (pair,) = compare([(store.read(file), store.read_verdicts(file)) for file in files]).pairs
-    verdicts = store.read_verdicts(files[1])
-    wanted = np.intersect1d(pair.first_indices, verdicts.index[verdicts.broken_by >= 0]).tolist()
+    broken = [found.index[found.broken_by >= 0] for found in map(store.read_verdicts, files)]
+    wanted = [
+        *np.intersect1d(pair.first_indices, broken[1]).tolist(),
+        *np.intersect1d(pair.second_indices, broken[0]).tolist(),
+    ]
     drawn = evaluation.differing_samples(pair, *files, most=1000)
     assert [sample.index for sample in drawn] == wanted
-    assert len(wanted) < len(pair.first_indices)
+    assert len(wanted) < len(pair.first_indices) + len(pair.second_indices)
 
 
 def test_figures_need_the_examples_and_the_images(harness: Harness, folder: Path) -> None:
