@@ -28,6 +28,7 @@ Figure = StrictInt | StrictFloat | Annotated[str, StringConstraints(strict=True,
 _SPOKEN: dict[Severity, str] = {"note": "note", "warn": "warning", "refuse": "refused"}
 _CODE = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 _KINDS: dict[str, FlagKind] = {}
+_LONGEST, _MOST_FIGURES = 2000, 20
 
 
 class Flag(Record):
@@ -42,8 +43,8 @@ class Flag(Record):
 
     code: str = Field(pattern=_CODE, max_length=60, strict=True)
     severity: Severity
-    text: str = Field(min_length=1, max_length=2000, strict=True)
-    figures: dict[str, Figure] = Field(default_factory=dict, max_length=20)
+    text: str = Field(min_length=1, max_length=_LONGEST, strict=True)
+    figures: dict[str, Figure] = Field(default_factory=dict, max_length=_MOST_FIGURES)
 
     @property
     def doubtful(self) -> bool:
@@ -57,12 +58,17 @@ class Flag(Record):
 
     def of_step(self, step: str) -> Flag:
         """The same flag, said of one step of a suite."""
-        return Flag(
-            code=self.code,
-            severity=self.severity,
-            text=f"{step}: {self.text}",
-            figures={"step": step, **self.figures},
-        )
+        return self._of(step, {"step": step})
+
+    def of_suite(self, suite: str) -> Flag:
+        """The same flag, said of one of several suites."""
+        return self._of(suite, {"suite": suite})
+
+    def _of(self, whom: str, figures: dict[str, Figure]) -> Flag:
+        text = f"{whom}: {self.text}"[:_LONGEST]
+        # a flag in a stranger's file may have as many figures as one can have
+        kept = dict([*{**figures, **self.figures}.items()][:_MOST_FIGURES])
+        return Flag(code=self.code, severity=self.severity, text=text, figures=kept)
 
     def __contains__(self, words: str) -> bool:
         """Whether its sentence holds ``words``."""
@@ -116,7 +122,7 @@ class FlagKind:
     def saying(self, text: str, **figures: Figure) -> Flag:
         """A flag of this kind in the words of whoever found it; what is too long for a record is cut."""
         short = {name: value[:200] if isinstance(value, str) else value for name, value in figures.items()}
-        return Flag(code=self.code, severity=self.severity, text=text[:2000], figures=short)
+        return Flag(code=self.code, severity=self.severity, text=text[:_LONGEST], figures=short)
 
 
 def define(code: str, severity: Severity, meaning: str, text: str) -> FlagKind:

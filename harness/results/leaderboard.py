@@ -11,6 +11,7 @@ The rules, all of them:
   evaluated with. One network under two names is two rows.
 - A record that was made anew of the verdicts of an earlier one, under the same name, takes its place: names, claims
   and flags are those of the last.
+- A flag that only some of the results shown carry says which suite it is of.
 - Of several results of one suite on one row the one with the lowest robust accuracy is shown, of equal ones
   the one with the most flags; the clean accuracy is the lowest of the results shown. Results of one evaluation whose
   figures differ are a flag.
@@ -324,7 +325,7 @@ def _row(results: list[Result]) -> Row:
     robust = {measure: next(attacked[suite] for suite in measure.suites if suite in attacked) for measure in found}
     unattacked = [result for result in chosen.values() if not result.steps]
     shown = [*robust.values(), *unattacked]
-    flags = {flag for result in shown for flag in result.flags} | _lower(robust)
+    flags = _own_flags(robust, unattacked) | _lower(robust)
     for measure, result in robust.items():
         if result.suite != measure.suites[0]:
             flags.add(kinds.STANDS_IN(measure=measure.label, suite=result.suite))
@@ -355,6 +356,14 @@ def _row(results: list[Result]) -> Row:
         flags=_flags(flags),
         results=figures_of,
     )
+
+
+def _own_flags(robust: Mapping[Measure, Result], unattacked: Iterable[Result]) -> set[Flag]:
+    """The flags of the results that a row shows; of what some of them carry and others do not, whose it is."""
+    named = [(measure.label, set(result.flags)) for measure, result in robust.items()]
+    named += [(result.suite, set(result.flags)) for result in unattacked]
+    shared = set.intersection(*(flags for _, flags in named))
+    return shared.union(flag.of_suite(name) for name, flags in named for flag in flags - shared)
 
 
 def _spread(measure: Measure, results: list[Result]) -> set[Flag]:

@@ -141,7 +141,22 @@ def test_a_row_in_full() -> None:
     assert shown["clean_acc"] == 0.98
     assert shown["pgd_acc"] == 0.44
     assert (shown["autoattack_acc_low"], shown["autoattack_acc_high"]) == wilson(40, 100)
-    assert (shown["ranked_by"], shown["flags"]) == ("autoattack", "weak")
+    assert (shown["ranked_by"], shown["flags"]) == ("autoattack", "PGD: weak")
+
+
+def test_a_flag_says_which_suite_it_is_of_unless_all_carry_it() -> None:
+    both = only(make_result(robust=40, flags=("old",)), make_result(suite="pgd", robust=44, flags=("old", "weak")))
+    assert [flag.text for flag in both.rows[0].flags] == ["PGD: weak", "old"]
+    alone = only(make_result(suite="pgd", robust=44, flags=("weak",)))
+    assert [flag.text for flag in alone.rows[0].flags] == ["weak"]
+
+
+def test_a_flag_with_as_many_figures_as_one_can_have_is_ranked() -> None:
+    full = make_result(suite="pgd", robust=44, flags=("weak",))
+    (flag,) = full.flags
+    full = full.model_copy(update={"flags": [flag.model_copy(update={"figures": {f"f{i}": i for i in range(20)}})]})
+    (shown,) = only(make_result(robust=40), full).rows[0].flags
+    assert (shown.text, shown.figures["suite"], len(shown.figures)) == ("PGD: weak", "PGD", 20)
 
 
 def test_of_several_results_the_lowest_counts() -> None:
