@@ -164,6 +164,8 @@ def _attacks(
     columns = ("way", "seconds", "times faster", "robust", "differ", "passes/s", "share of ceiling", "MiB")
     table = Table(*columns, title=f"{name}, {case['n']} images")
 
+    sides: list[dict[str, Any]] = []
+
     def run(way: str) -> dict[str, Any]:
         side = run_side("ours" if way in _WAYS else "reference", material, **job, **_WAYS.get(way, {}))
         console.print(f"{name} | {way} | {side['seconds']:.1f} s, {sum(side['robust'])} robust")
@@ -173,8 +175,6 @@ def _attacks(
         sides.append({"way": way, **side})
         note(name, sides)
         return side
-
-    sides: list[dict[str, Any]] = []
 
     before = {way: run(way) for way in ways}
     theirs = run("reference")

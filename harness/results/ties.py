@@ -79,16 +79,17 @@ def _p_values(
     ]
     paired = np.array(common, dtype=np.bool_)
     together = paired[one] & paired[other]
-    totals, apart = np.asarray(counts, dtype=np.float64), ~together
+    totals = np.asarray(counts, dtype=np.float64)
     p_values = np.empty(len(one))
-    p_values[apart] = unpaired_p(totals[one[apart]], totals[other[apart]], n)
+    p_values[~together] = unpaired_p(totals[one[~together]], totals[other[~together]], n)
     if first is not None:
         table = np.zeros((len(counts), len(first.robust)), dtype=np.float32)  # exact up to 16 million samples
         for row, known in enumerate(survivors):
             if known is not None and paired[row]:
                 table[row] = known.robust
         alone = table.sum(axis=1)[:, None] - table @ table.T
-        p_values[together] = mcnemar_p(alone[one, other][together], alone[other, one][together])
+        a, b = one[together], other[together]
+        p_values[together] = mcnemar_p(alone[a, b], alone[b, a])
     return p_values, paired
 
 

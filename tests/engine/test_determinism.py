@@ -141,7 +141,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("dealt", [False, True], ids=["in-one-go", "dealt-anew"])
-@pytest.mark.parametrize("stop", [5, 50, 75])
+@pytest.mark.parametrize("stop", [5, 25, 50, 75])
 def test_a_killed_run_goes_on_to_the_same_result(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, dealt: bool
 ) -> None:
