@@ -17,6 +17,19 @@ def fixed_choice() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def unaudited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are attacked without being audited before and after it, which takes most of a short evaluation's time.
+
+    For whole modules whose tests are about something else; one of them that needs audits is marked ``audited``.
+    """
+    from harness.evaluation.plan import Plan
+
+    if request.node.get_closest_marker("audited") is None:
+        monkeypatch.setattr(Plan, "audited", lambda *model: [])
+        monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
+
+
 @pytest.fixture(autouse=True)
 def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of settings for each test, in which no code is trusted yet."""

@@ -110,10 +110,10 @@ def choose(
     choices = []
     for copy, timing in sorted(useful, key=lambda pair: pair[1].cost):
         rows = timer.best_rows(copy, first, timing, largest)
-        choices.append(Choice(copy, rows, [*copy.notes, f"micro-batch:{rows}", _compared(timing, reference), *notes]))
+        choices.append(Choice(copy, rows, [*copy.notes, _compared(timing, reference), *notes]))
     # where a copy is used, the plain model only takes its place if that copy is wrong
     rows = timer.best_rows(plain, first, reference, largest) if not choices else choices[0].micro_batch
-    choices.append(Choice(plain, rows, [*plain.notes, f"micro-batch:{rows}", *notes]))
+    choices.append(Choice(plain, rows, [*plain.notes, *notes]))
     return choices, timer.spent
 
 

@@ -70,7 +70,7 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 @click.option("--augment", type=options.choice(choices.Augmentation), help="crop-flip suits CIFAR; none if not given.")
 @click.option("--validation", type=float, metavar="SHARE", help="Of the training data kept aside; 0.1 if not given.")
 @click.option("--normalize/--no-normalize", default=None, help="Normalise inside the model, by the training data; on.")
-@click.option("--precision", type=options.choice(choices.TrainingPrecision), help="auto: bf16 on a GPU, else fp32.")
+@click.option("--precision", type=options.choice(choices.Precision), help="auto: bf16 on a GPU, else fp32.")
 @click.option("--compile/--no-compile", default=None, help="Compile the passes; on a GPU if not given.")
 @options.seed
 @options.device

@@ -132,6 +132,8 @@ def prepare(
         step_rows = max(size, min(_PASSES_PER_STEP * choice[1], _MOST_IN_A_STEP // pool.x[0].numel()))
     elif device.type == "cuda":
         passes.micro_batch = None  # a GPU takes all rows at once: two small passes take longer than one
+    if passes.micro_batch is not None:
+        notes.append(f"micro-batch:{passes.micro_batch}")
     ahead = passes.forward_micro_batch or size
     if settings.deterministic:
         # points that may be needed later are tried where a batch has room, and that depends on its size

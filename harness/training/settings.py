@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.util.choices import Augmentation, CraftingMethod, ScheduleName, TrainingPrecision
+from harness.util.choices import Augmentation, CraftingMethod, Precision, ScheduleName
 from harness.util.validation import Record
 
 __all__ = ["Settings"]
@@ -32,6 +32,6 @@ class Settings(Record):
     augment: Augmentation = "none"
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of the training data kept aside")
     normalize: bool = Field(default=True, description="by mean and deviation of the training data, in the model")
-    precision: TrainingPrecision = Field(default="auto", description="auto: bf16 on a GPU")
+    precision: Precision = Field(default="auto", description="auto: bf16 on a GPU")
     compile: bool | None = Field(default=None, description="None: on a GPU")
     seed: int = Field(default=0, ge=0)

@@ -15,15 +15,12 @@ __all__ = [
     "KeptEpochs",
     "Precision",
     "ScheduleName",
-    "TrainingPrecision",
     "names",
 ]
 
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
-"""Arithmetic of the attacked model's passes; auto is fp32, on a GPU with TF32 where that is faster, as torch comes."""
-
-TrainingPrecision = Literal["auto", "fp32", "tf32", "bf16"]
-"""Arithmetic of the passes while training; auto is bf16 on a GPU and fp32 elsewhere."""
+"""Arithmetic of a model's passes. Under attack, auto is fp32, on a GPU with TF32 where that is faster, as torch comes;
+in training it is bf16 on a GPU and fp32 elsewhere."""
 
 BnStatisticsKind = Literal["stored", "clean", "adversarial", "batch"]
 """As the checkpoint holds them; re-estimated on clean or on adversarial training images; of the batch at hand."""

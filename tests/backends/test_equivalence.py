@@ -20,7 +20,6 @@ from harness.backends.passes import Passes
 from harness.engine import preflight
 from harness.errors import HarnessError
 from harness.evaluation import Evaluation, examine
-from harness.evaluation.plan import Plan
 from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from harness.threat.rng import Draws, sample_keys
@@ -241,15 +240,13 @@ PUBLISHED: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+@pytest.mark.usefixtures("unaudited")  # an audit looks at the plain model alone
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_the_robustness_of_a_published_network_is_not_overstated(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Unguarded, these copies report 0.867, 0.833 and up to 0.500."""
     if not (SHARED / "models" / "resnet32_at_all.pt").is_file():
         pytest.skip("the published checkpoint is not here")
     model, (x, y) = load("resnet32_at_all.pt", SHARED), benchmark_samples("resnet32_at_all.pt", 30, SHARED)
-    # the audit looks at the plain model alone
-    monkeypatch.setattr(Plan, "audited", lambda *model: [])
-    monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
     with_copy(monkeypatch, PUBLISHED[kind])
     suite = Suite("short", (Step("apgd-ce", "apgd", {"loss": "ce", "steps": 10}),))
     done = examine(model, x, y, threat="Linf:8/255", suite=suite, workers=1).result

@@ -18,6 +18,8 @@ from harness.results.record import Verdicts
 from tests.cli.conftest import Harness
 from tests.registry.material import registered, small
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 COMMAND = ("bn-swap", "natural", "bn_ft", "--limit", "20", "--suite", "fgsm", "--workers", "1")
 
 

@@ -6,7 +6,11 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Harness
+
+pytestmark = pytest.mark.usefixtures("unaudited")
 
 QUICK = ("--suite", "fgsm", "--limit", "20", "--workers", "1")
 

@@ -10,6 +10,8 @@ import pytest
 from harness.util.pool import can_fork
 from tests.cli.conftest import Harness
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 ARGS = ("evaluate", "--checkpoint", "tiny", "--suite", "fgsm", "--limit", "20", "--output", "out")
 
 FILE = """

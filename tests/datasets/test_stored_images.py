@@ -25,6 +25,8 @@ from harness.util.images import StoredImages, blocks, cast, take
 from harness.util.spool import Spool
 from tests.support import linear_model
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -21,6 +21,8 @@ from harness.threat import ThreatModel
 from tests.engine.networks import network, samples
 from tests.support import fix_choice
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 
 class Recorder(nn.Module):
     """Passes a network on and notes how large each batch was."""

@@ -21,6 +21,8 @@ from harness.evaluation import Evaluation, examine
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 THREAT = "Linf:0.03"
 SUITE = Suite(
     "short",

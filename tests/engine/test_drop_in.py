@@ -15,6 +15,8 @@ from harness.errors import StorageError
 from harness.robustbench import EvaluationState
 from tests.engine.networks import network
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 EPS = {"Linf": 0.03, "L2": 0.4, "L1": 1.5}
 
 

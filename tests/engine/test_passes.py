@@ -20,6 +20,8 @@ from harness.threat import ThreatModel
 from harness.threat.rng import sample_keys
 from tests.engine.networks import SHAPE, network, samples
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 
 class Hungry(nn.Module):
     """Runs out of memory above a batch size."""

@@ -13,9 +13,10 @@ from harness.engine import executors, runner, snapshots
 from harness.engine.executors import InProcess
 from harness.evaluation import Evaluation, examine
 from harness.evaluation import _evaluate as evaluate_module
-from harness.evaluation.plan import Plan
 from harness.suites import Step, Suite
 from tests.engine.networks import network, samples
+
+pytestmark = pytest.mark.usefixtures("unaudited")  # what is looked at before and after is none of the attack's passes
 
 N, BATCH = 24, 8
 SECONDS_A_ROW = 0.04
@@ -78,9 +79,6 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
     monkeypatch.setattr(snapshots, "time", meter)
     # several workers, one after the other in this process: the same tasks and the same saved parts
     monkeypatch.setattr(executors, "executor", lambda size, *parts: InProcess(*parts, size=size))
-    # what is looked at before and after the attack is none of its passes
-    monkeypatch.setattr(Plan, "audited", lambda *model: [])
-    monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
     original = runner.preflight.prepare
 
     def prepare(*args: Any, **settings: Any) -> Any:

@@ -20,6 +20,8 @@ from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from tests.engine.networks import network, samples
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 
 def test_results_need_few_open_files() -> None:
     model = network()

@@ -23,6 +23,8 @@ from harness.threat.perturb import Crafting, craft
 from tests.registry.material import registered, small
 from tests.support import of_strong_suites
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 THREAT = ThreatModel("Linf", "0.15")
 OTHERS = [kind for kind in BN_STATISTICS if kind != "stored"]
 
@@ -249,6 +251,7 @@ def test_the_identity_knows_all_that_the_statistics_depend_on() -> None:
     assert identity("clean", train(), batch_size=8, workers=2) == different[1]
 
 
+@pytest.mark.audited
 def test_images_that_the_statistics_have_seen_are_a_flag() -> None:
     flags = of_strong_suites(evaluate(natural(), "clean", unseen(10)).result.flags)
     assert [(flag.code, flag.figures) for flag in flags] == [("bn-stats-seen", {"kind": "clean", "seen": 10, "of": 24})]

@@ -20,6 +20,8 @@ from harness.errors import InvalidInput
 from harness.models import Model
 from harness.results.record import Verdicts
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 DATA = datasets.load("digits", limit=60)
 
 

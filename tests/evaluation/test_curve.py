@@ -17,6 +17,8 @@ from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from tests.support import linear_model
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 FAB = Suite("own-fab", (Step("fab-t", "fab", {"targeted": True, "targets": 4, "steps": 20}),))
 FGSM = Suite("own-fgsm", (Step("fgsm", "fgsm"),))
 

@@ -17,6 +17,8 @@ from harness.errors import StorageError
 from harness.evaluation import Plan
 from harness.results import store
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 POINT, DIGITS = checkpoints.load("natural"), datasets.load("digits", limit=20)
 
 

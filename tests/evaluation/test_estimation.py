@@ -19,6 +19,8 @@ from harness.suites import Step, Suite
 from harness.threat import ThreatModel
 from tests.engine.networks import network, samples
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 _TARGETED = {"loss": "dlr-targeted", "steps": 8}
 SUITE = Suite(
     "short",

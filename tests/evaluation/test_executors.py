@@ -29,6 +29,8 @@ from tests.evaluation.test_shards import PGD, plan, same, undivided
 from tests.house._tree import ROOT
 from tests.util.test_pool import all_end
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 forks = pytest.mark.skipif(not can_fork(), reason="processes cannot be forked here")
 
 

@@ -24,6 +24,8 @@ from tests.registry.material import registered, small
 from tests.registry.test_lineage import train_bn
 from tests.support import of_strong_suites
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 DATA = datasets.load("digits", limit=20)
 RESULTS = Path(__file__).resolve().parents[2] / "leaderboards" / "results"
 VERSION_1 = Path(__file__).resolve().parents[1] / "results" / "version_1"
@@ -212,6 +214,7 @@ def test_another_name_or_claim_is_another_record_of_the_same_verdicts(
     assert next(row for row in board.rows if row.checkpoint == name).regime == facts["regime"]
 
 
+@pytest.mark.audited
 def test_flags_that_the_attack_raised_stay(tmp_path: Path) -> None:
     """Those known before it are found anew, those that it raised are part of what was found."""
     model = small()

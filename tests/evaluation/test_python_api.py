@@ -21,6 +21,8 @@ from harness.threat import ThreatModel
 from tests.evaluation.test_caller_state import MODEL, X, Y
 from tests.registry.material import registered, small
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 DATA = datasets.load("digits", limit=12)
 
 

@@ -31,6 +31,8 @@ from tests.engine.networks import CLASSES, network, samples
 from tests.engine.test_determinism import SUITE
 from tests.support import fix_choice, trained_looking
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 N = 30
 PGD = Suite("pgd-short", (Step("pgd", "pgd", {"steps": 6, "restarts": 3}), Step("square", "square", {"queries": 40})))
 WEAK = Suite("weak", (Step("pgd", "pgd", {"steps": 1, "restarts": 1, "step_size": 0.005}),))
@@ -88,6 +90,7 @@ def test_shards_joined_are_the_whole(tmp_path: Path, threat: str, suite: Suite, 
     same(whole, sharded(planned, tmp_path, count))
 
 
+@pytest.mark.audited
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_flags_do_not_depend_on_the_cut(tmp_path: Path, count: int) -> None:
     """Under a suite so weak that what indicators try does better."""

@@ -19,6 +19,8 @@ from harness.results.parts import Shard
 from harness.util.locks import alone
 from tests.evaluation.test_durability import planned
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 
 def test_one_runs_and_the_other_takes_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, run, second = [], _evaluate.run, []

@@ -25,6 +25,8 @@ from harness.results.adversarial import AdversarialPoints
 from harness.util.trust import sources_sha256
 from tests.results.test_integrity import changed, places
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 N, CHANGES = 60, 100
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
 

@@ -40,7 +40,7 @@ offered = {option.name: tuple(option.type.choices) for option in options}
 assert offered["bn_stats"] == choices.names(choices.BnStatisticsKind)
 assert offered["schedule"] == choices.names(choices.ScheduleName)
 assert offered["attack"] == choices.names(choices.CraftingMethod)
-assert offered["precision"] == choices.names(choices.TrainingPrecision)
+assert offered["precision"] == choices.names(choices.Precision)
 assert offered["keep"] == choices.names(choices.KeptEpochs)
 assert offered["file_format"] == choices.names(choices.FileFormat)
 assert not {"torch", "numpy", "pydantic"} & set(sys.modules), "something heavy was imported"
@@ -50,7 +50,6 @@ assert not {"torch", "numpy", "pydantic"} & set(sys.modules), "something heavy w
 
 
 def test_every_choice_is_there() -> None:
-    from harness.backends import PRECISIONS
     from harness.batchnorm.statistics import BN_STATISTICS, STORED
     from harness.threat import ThreatModel
     from harness.threat.perturb import Crafting
@@ -59,7 +58,6 @@ def test_every_choice_is_there() -> None:
 
     assert tuple(SCHEDULES) == choices.names(choices.ScheduleName)
     assert BN_STATISTICS[0] == STORED
-    assert choices.names(choices.TrainingPrecision) == PRECISIONS
     for method in ("pgd", "fgsm", "r-fgsm"):
         assert method in choices.names(choices.CraftingMethod)
         assert Crafting.of(method, ThreatModel("Linf", "0.1"), steps=2).step_size > 0

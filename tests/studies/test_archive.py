@@ -17,6 +17,8 @@ from harness.util.reading import parse_json
 from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 CLAIMS = [{"text": "robust(at-full) > robust(bn-ft)"}, {"text": "robust(bn-ft) > chance"}]
 
 

@@ -20,6 +20,8 @@ from harness.studies.spec import Entry
 from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 FILES = {
     "report.md", "report.csv", "runs.csv", "claims.csv", "clean-robust.png", "clean-robust.svg", "eps.png", "eps.svg",
     "training.png", "training.svg", "measurements.tar.xz",

@@ -24,7 +24,7 @@ from tests.studies import made_up
 from tests.studies.made_up import planned, write
 from tests.support import of_strong_suites
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unaudited")]
 
 SMALL = {"seeds": 1, "limit": 20, "suites": ["fgsm"]}
 

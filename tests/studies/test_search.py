@@ -18,6 +18,8 @@ from harness.studies.search import Choice, Trial, applied, choose, read, search
 from tests.studies.made_up import measurements, planned, study
 from tests.studies.test_judging import CLEAN, ROBUST
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 LISTS = {"learning_rate": [0.02, 0.2], "weight_decay": [0.0, 0.001]}
 TRAINING = {"epochs": 1, "batch_size": 20, "steps": 1, "validation": 0.2}
 

@@ -15,6 +15,8 @@ from harness.studies.judging import Judgement
 from harness.studies.sensitivity import Row, derive
 from tests.studies.made_up import planned, write
 
+pytestmark = pytest.mark.usefixtures("unaudited")
+
 CLAIMS = [
     {"text": "robust( bn-ft ) > robust(at-full) - 5"},
     {"text": 'robust(bn-ft, suite="fgsm") > chance'},
