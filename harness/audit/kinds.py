@@ -69,6 +69,7 @@ __all__ = [
     "SHORT_PGD_GAINS",
     "STANDS_IN",
     "STATE_KEPT",
+    "STEPS_DIFFER",
     "STEPS_TOO_SHORT",
     "SUCCESS_UNCLAIMED",
     "TRAIN_MODE",
@@ -244,6 +245,12 @@ EXAMPLES_MISSING = define(
     "warn",
     "on a board: the file of adversarial examples that the result names is not beside it",
     "the adversarial examples of {suite} are missing, so that what it broke cannot be checked: {file}",
+)
+STEPS_DIFFER = define(
+    "steps-differ",
+    "warn",
+    "on a board: the steps that a result records are not those of the suite that it names",
+    "what is called {suite} is not that suite: {difference}",
 )
 CLEAN_DIFFERS = define(
     "clean-differs",

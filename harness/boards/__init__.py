@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import datasets
+from harness.boards.suites_held import deviation
 from harness.errors import ResultError
 from harness.results import formats as board_formats
 from harness.results import history, stats, store
@@ -56,14 +58,15 @@ def leaderboard(
     """
     for name in formats:  # before anything is written
         board_formats.get(name)
-    found = _read(results)
+    found, survivors = _with_samples(_read(results))
     boards = ranking.boards(
         found.results,
         _standard(found.results),
         left_out=found.left_out,
         history=found.history,
-        survivors=found.survivors,
+        survivors=lambda result: survivors[result_key(result)],
         keeps_examples=found.keeps_examples,
+        deviation=deviation,
     )
     if output is not None:
         for board in boards:
@@ -110,14 +113,12 @@ class _Found:
     def _folders(self) -> dict[str, Path]:
         return {result_key(result): path.parent for path, result in self.files}
 
-    def survivors(self, result: Result) -> Survivors:
-        """The samples that survive in one of the results."""
-        return store.read_survivors(self._folders[result_key(result)], result)
-
     def keeps_examples(self, result: Result) -> bool:
         """Whether the file of adversarial examples that one of the results names lies beside it."""
         kept = result.adversarial
-        return kept is not None and (self._folders[result_key(result)] / Path(kept.file).name).is_file()
+        with suppress(OSError):  # a name that no file can have
+            return kept is not None and (self._folders[result_key(result)] / Path(kept.file).name).is_file()
+        return False
 
 
 def _read(results: Folders | None) -> _Found:
@@ -140,6 +141,22 @@ def _read(results: Folders | None) -> _Found:
         why = "".join(f"; {reason}" for _, reason in left_out[:1])
         raise ResultError(f"no results in {where}: run 'harness evaluate' or name a folder with --results{why}")
     return _Found(tuple(files.values()), tuple(left_out), tuple(lines))
+
+
+def _with_samples(found: _Found) -> tuple[_Found, dict[str, Survivors]]:
+    """What was found without results whose verdicts cannot be read, and of all others the samples that survive."""
+    survivors: dict[str, Survivors] = {}
+    files, left_out = [], list(found.left_out)
+    for path, result in found.files:
+        try:
+            survivors[result_key(result)] = store.read_survivors(path.parent, result)
+        except ResultError as error:
+            left_out.append(LeftOut(path.name, str(error)))
+        else:
+            files.append((path, result))
+    if not files:
+        raise ResultError(f"no results that can be ranked: {left_out[0].reason}")
+    return _Found(tuple(files), tuple(left_out), found.history), survivors
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

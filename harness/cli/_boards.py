@@ -10,7 +10,7 @@ from harness.boards import Folders
 from harness.cli._render import print_line, print_table
 from harness.results import leaderboard as ranking
 from harness.results.formats import Accuracy, Board
-from harness.util.text import counted
+from harness.util.text import counted, printable
 
 __all__ = ["show", "write_all"]
 
@@ -32,7 +32,7 @@ def write_all(results: Folders, output: Path, names: Sequence[str] = ()) -> list
 def show(board: Board, paths: list[Path]) -> None:
     """A board for people, on stdout."""
     kind = "partial runs, ranked apart" if board.partial else counted(board.size, "image")
-    print_line(f"{board.dataset} {board.split}, {board.norm} {board.eps} ({kind})")
+    _print_one(f"{board.dataset} {board.split}, {board.norm} {board.eps} ({kind})")
     labels = [measure.label for measure in board.measures]
     header = ("rank", "checkpoint", "regime", "clean", *labels, "n", "flags")
     rows = [
@@ -48,14 +48,19 @@ def show(board: Board, paths: list[Path]) -> None:
         for row in board.rows
     ]
     print_table(header, rows, right=("rank", "clean", *labels, "n"))
-    print_line(f"ranked by {board.ranked_by}")
+    _print_one(f"ranked by {board.ranked_by}")
     for line in board.withdrawn:
-        print_line(f"taken back: {line.text}")
+        _print_one(f"taken back: {line.text}")
     for _, reason in board.left_out:
-        print_line(f"left out: {reason}")
+        _print_one(f"left out: {reason}")
     for path in paths:
         print_line(f"written {path}")
     print_line()
+
+
+def _print_one(text: str) -> None:
+    """One line, whatever a result's texts hold: a line break in a name must not make a second one."""
+    print_line(printable(text, longest=1000))
 
 
 def _percent(accuracy: Accuracy | None) -> str | None:

@@ -47,7 +47,10 @@ def print_table(
     for position, name in enumerate(header):
         justify: Literal["left", "right"] = "right" if name in right else "left"
         table.add_column(
-            Text(name), justify=justify, overflow="ellipsis" if one_line else "fold", no_wrap=one_line or position == 0
+            Text(printable(name, longest=_LONGEST)),
+            justify=justify,
+            overflow="ellipsis" if one_line else "fold",
+            no_wrap=one_line or position == 0,
         )
     for row in rows:
         # Text, because names come from files and may look like markup

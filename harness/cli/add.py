@@ -35,7 +35,8 @@ def add(files: tuple[Path, ...], folder: Path | None, as_json: bool, **options_:
 
     FILE is a result file. Its schema, its hashes and its verdicts are checked, and then all that 'harness verify'
     checks, as far as weights, images and examples are at hand; what is wrong is not taken in. A result that holds in
-    full gets a line in the folder's history that says so. Of several files the first that is refused ends the command.
+    full gets a line in the folder's history that says so, also where it is there already without that line, as an
+    interrupted command leaves it. Of several files the first that is refused ends the command.
     """
     from harness import evaluation
 
@@ -46,11 +47,11 @@ def add(files: tuple[Path, ...], folder: Path | None, as_json: bool, **options_:
         verified = taken.verification is not None and taken.verification.holds
         if as_json:
             shown.append({"result": str(taken.path.resolve()), "new": taken.is_new, "verified": verified})
-        elif not taken.is_new:
-            print_line(f"{file} is there already, as {taken.path}")
-        else:
-            if taken.verification is not None:
-                _verifying.show(taken.verification)
-            print_line(f"taken in as {taken.path}, {'verified' if verified else 'not verified'}")
+            continue
+        if taken.verification is not None:
+            _verifying.show(taken.verification)
+        outcome = "" if taken.verification is None else f", {'verified' if verified else 'not verified'}"
+        where = f"taken in as {taken.path}" if taken.is_new else f"{file} is there already, as {taken.path}"
+        print_line(f"{where}{outcome}")
     if as_json:
         print_json(shown if len(shown) > 1 else shown[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,7 @@ def compare(
             }
         )
         return
+    print_line(_heading([store.read(file) for file in files]))
     for note in notes:
         print_line(f"note: {note}")
     for pair in comparison.pairs:
@@ -100,18 +102,28 @@ def _draw(comparison: Comparison, files: list[Path], folder: Path, *, samples: i
     from harness.results.compare_picture import compare_picture
     from harness.util.files import write_atomically
 
-    result = store.read(files[0])
+    results = [store.read(file) for file in files]
     drawn = []
     for pair, (first, second) in zip(comparison.pairs, combinations(files, 2), strict=True):
         found = evaluation.differing_samples(pair, first, second, most=samples, **images)
         if found:
-            path = folder / f"{store.safe_name(pair.first)}__{store.safe_name(pair.second)}.png"
-            caption = f"{result.dataset.name} {result.dataset.split}, {result.threat.text}"
-            write_atomically(path, compare_picture(found, caption))
+            parts = (pair.first, pair.second, *_suites(results))
+            path = folder / f"{'__'.join(map(store.safe_name, parts))}.png"
+            write_atomically(path, compare_picture(found, _heading(results)))
             drawn.append(path)
         else:
             print_line(f"note: {pair.first} and {pair.second} differ on no sample that was broken in one", err=True)
     return drawn
+
+
+def _suites(results: Sequence[Result]) -> list[str]:
+    return sorted({result.suite for result in results})
+
+
+def _heading(results: Sequence[Result]) -> str:
+    """What was compared; all results are of one data set and threat model."""
+    first = results[0]
+    return f"{first.dataset.name} {first.dataset.split}, {first.threat.text}, {' and '.join(_suites(results))}"
 
 
 def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Path:
@@ -137,13 +149,16 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     if suite is None:
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found
+    found = [(path, result) for path, result in found if not result.partial] or found
     different = {
         (network_id(result.model), result.suite, result.threat.text, result.dataset.sha256, result.seed)
         for _, result in found
     }
     if len(different) > 1:
         listed = ", ".join(str(path) for path, _ in found)
-        raise InvalidInput(f"{name} has several results: choose with --suite or --threat, or name a file of {listed}")
+        raise InvalidInput(
+            f"{name} has several results: choose with --suite or --threat, or name one of the files {listed}"
+        )
     return found[0][0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -86,20 +88,28 @@ def curve(
     folder = output or paths.leaderboards_root() / "curves"
     check_writable(folder)
     asked = _evaluation.Request(root=root or paths.results_root(), **request)
-    found = _evaluated(checkpoint, asked, radii, distances)
+    found, flags = _evaluated(checkpoint, asked, radii, distances)
     stem = folder / _stem(found)
     files = {"table": stem.with_name(f"{stem.name}.csv"), "picture": stem.with_name(f"{stem.name}.svg")}
     write_atomically(files["table"], curve_table(found).encode())
     write_atomically(files["picture"], curve_picture(found))
     if as_json:
-        print_json(_object(found) | {"files": {kind: str(path.resolve()) for kind, path in files.items()}})
+        print_json(
+            _object(found) | {"flags": flags, "files": {kind: str(path.resolve()) for kind, path in files.items()}}
+        )
         return
     _show(found)
+    for eps, texts in flags.items():
+        for text in texts:
+            print_line(f"flag at {eps}: {text}")
     for path in files.values():
         print_line(f"written {path}")
 
 
-def _evaluated(checkpoint: str, asked: Request, radii: tuple[str, ...], distances: bool) -> Curve:
+def _evaluated(
+    checkpoint: str, asked: Request, radii: tuple[str, ...], distances: bool
+) -> tuple[Curve, dict[str, list[str]]]:
+    """The curve, and for every eps the reasons to doubt what was found there."""
     from dataclasses import replace
 
     from harness import evaluation
@@ -120,14 +130,21 @@ def _evaluated(checkpoint: str, asked: Request, radii: tuple[str, ...], distance
         if distances:
             with displayed(plans[-1].target.name, plans[-1].suite.name) as report:
                 found = evaluation.smallest_distances(plans[-1], progress=report)
-    return curve_of([(one.result, store.read_verdicts(one.path)) for one in stored], found)
+    curve = curve_of([(one.result, store.read_verdicts(one.path)) for one in stored], found)
+    return curve, {
+        one.result.threat.eps: [str(flag) for flag in one.result.flags if flag.doubtful]
+        for one in stored
+        if any(flag.doubtful for flag in one.result.flags)
+    }
 
 
 def _stem(found: Curve) -> str:
     from harness.results.store import safe_name
 
-    parts = (found.label, found.suite, found.norm, found.dataset, f"n{found.n}", f"seed{found.seed}")
-    return "__".join(safe_name(part) for part in parts)
+    # other weights, images or radii are another curve and replace none
+    decides = [*(point.evaluation_id for point in found.points), found.distances is not None]
+    hashed = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
+    return "__".join([*(safe_name(part) for part in (found.label, found.suite, found.norm, found.dataset)), hashed])
 
 
 def _object(found: Curve) -> dict[str, Any]:

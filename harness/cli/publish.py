@@ -44,6 +44,7 @@ def publish(
     """
     from harness.publishing import gather, repository
 
+    repository.check(folder)  # the verification takes long, and this does not depend on it
     written = repository.publish(
         gather(result, **material), folder, repo=repo, license_name=license_name, hub_dataset=hub_dataset
     )

@@ -75,6 +75,8 @@ def submit(
     from harness.publishing import gather, submission
 
     paper = submission.Paper(paper_title, paper_url, authors, venue)
+    # the verification takes long, and none of this depends on it
+    submission.check(paper, folder, name=model_id, external=external)
     written = submission.submit(
         gather(result, **material),
         paper,

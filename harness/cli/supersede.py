@@ -20,7 +20,10 @@ __all__ = ["supersede"]
 def supersede(old: Path, new: Path, reason: str, by: str) -> None:
     """Let a result take the place of another: the old one counts no longer, and leaderboards say why.
 
-    OLD and NEW are result files in one folder. Both stay where they are; a line is added to the history beside them.
+    OLD and NEW are result files in one folder, of the same data set, images, threat model and suite, and of the same
+    model: of the same network, whatever it is called, or of another one under the same name, such as one that was
+    trained again. Records of one run may differ in their names. Both stay where they are; a line is added to the
+    history beside them.
     """
     from harness.boards import withdrawal
 

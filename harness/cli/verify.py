@@ -38,6 +38,10 @@ def verify(results: tuple[Path, ...], by: str | None, as_json: bool, **material:
     from harness import evaluation
     from harness.results import history
 
+    if by is not None:  # before any work
+        history.check_by(by)
+        for folder in {path.parent for path in results if path.parent.is_dir()}:
+            history.read(folder)
     found = []
     for path in results:
         verification = evaluation.verify(path, **material)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ResultError
+from harness.errors import ResultError, StorageError
 from harness.evaluation.verification import Verification, verify
 from harness.results import history, store
+from harness.results.history import Entry
 from harness.results.record import SCHEMA_VERSION, Result
+from harness.util.files import check_writable
 
 __all__ = ["Taken", "take_in"]
 
@@ -20,7 +23,7 @@ class Taken:
 
     Attributes:
         is_new: whether it was not there before.
-        verification: what was found out about it; None where it was there already.
+        verification: what was found out about it; None where it was there already, and verified by the same one.
     """
 
     path: Path
@@ -36,7 +39,8 @@ def take_in(
 
     Schema, hashes and verdicts are checked, and then all that `harness.verify` checks. What that finds wrong is never
     taken in; what it could not check, because weights, images or examples are not at hand, is taken in without the line
-    in the folder's history that says that it was verified.
+    in the folder's history that says that it was verified. A result that is there already gets that line where it has
+    none, since whoever took it in may have been cut off.
 
     Args:
         by: who verifies it, for that line.
@@ -44,30 +48,49 @@ def take_in(
         **material: of `harness.verify`: where model and images are found.
 
     Raises:
+        InvalidInput: ``by`` is too long.
         ResultError: it is no result, was changed, contradicts itself or what was verified, or was taken
             back, here or where it comes from.
         StorageError: the folder cannot be written.
     """
     path, root = Path(file).expanduser(), Path(folder).expanduser()
+    history.check_by(by)
     result = store.read(path)
     if result.content_sha256 is None:
         raise ResultError(
             f"the result {path} is of an older schema version than {SCHEMA_VERSION} and has no hash of its content: "
             "evaluate again"
         )
-    taken_back = history.withdrawals([*history.read(root), *history.read(path.parent)])(result)
+    lines = history.read(root)
+    taken_back = history.withdrawals([*lines, *history.read(path.parent)])(result)
     if taken_back is not None:
         raise ResultError(f"the result {path} was taken back: {taken_back.text}")
     known = store.find_same(root, result)
-    if known is not None:
+    if known is not None and _is_noted(lines, store.read(known), by):
         return Taken(known, result, is_new=False)
-    verification = verify(path, **material)
+    _check_writable(root)
+    verification = verify(known or path, **material)
+    not_so = "is not taken in" if known is None else f"is there already, as {known}, but is not verified"
     for check in verification.checks:
         if check.holds is False or (require_verification and not check.holds):
             what = "is wrong" if check.holds is False else "could not be checked"
-            raise ResultError(f"the result {path} is not taken in, its {check.name} {what}: {check.text}")
-    there = store.take_in(path, root)
+            raise ResultError(f"the result {path} {not_so}, its {check.name} {what}: {check.text}")
+    there = known or store.take_in(path, root)
     result = store.read(there)
     if verification.holds:
         history.add(root, history.entry("verified", there, result, by=by))
-    return Taken(there, result, is_new=True, verification=verification)
+    return Taken(there, result, is_new=known is None, verification=verification)
+
+
+def _is_noted(lines: Iterable[Entry], result: Result, by: str) -> bool:
+    """Whether the history says that a result was verified, by the one who is named if anybody is."""
+    key = history.result_key(result)
+    return any(line.action == "verified" and line.result == key and by in ("", line.by) for line in lines)
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before the passes of a verification that nothing can be taken in."""
+    try:
+        check_writable(folder)
+    except StorageError as error:  # whose words are of another option
+        raise StorageError(str(error).replace("--output", "--results")) from error

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness import datasets
 from harness.engine.types import Index
 from harness.errors import CheckpointError, HarnessError, InvalidInput, ResultError
 from harness.evaluation import _rejudging as rejudging
@@ -47,6 +48,9 @@ CHECKS = {
 """What is checked, in this order."""
 
 _SHOWN = 5
+_NOT_CHECKED = "not checked"
+_LONGEST_NAME = 255
+"""Characters of a file's name."""
 
 
 class Check(NamedTuple):
@@ -126,7 +130,7 @@ def verify(
         record, wrong = None, Check("files", False, str(error))
     found = [wrong] if record is None else _checks(path, record, material, batch_size, find_device(device))
     by_name = {check.name: check for check in found if check is not None}
-    checks = tuple(by_name.get(name, Check(name, None, "not checked")) for name in CHECKS)
+    checks = tuple(by_name.get(name, Check(name, None, _NOT_CHECKED)) for name in CHECKS)
     return Verification(path, record, checks, time.perf_counter() - began)
 
 
@@ -145,6 +149,7 @@ def _checks(path: Path, result: Result, material: Material, batch_size: int, dev
     except HarnessError as error:
         # what is damaged or changed is wrong; what is missing could not be checked
         yield Check("model", False if isinstance(error, CheckpointError) else None, str(error))
+        yield _data_as_known(material, result)
         return
     model, data = _model(target, result), _data(target, result, verdicts)
     yield from (model, data)
@@ -193,13 +198,27 @@ def _data(target: Target, result: Result, verdicts: Verdicts) -> Check:
     return Check("data", not differ, f"the result has another {', '.join(differ)}" if differ else text)
 
 
+def _data_as_known(material: Material, result: Result) -> Check:
+    """What is known without reading any image: a result of images that its data set does not have is wrong."""
+    stated = result.dataset
+    if material.given is None and material.dataset is None and stated.name in datasets.names():
+        known = datasets.about(stated.name)
+        if (list(known.shape), len(known.classes)) != (stated.shape, stated.classes):
+            text = (
+                f"{stated.name} has images of shape {list(known.shape)} and {len(known.classes)} classes, the result "
+                f"says {printable(stated.shape)} and {stated.classes:,}"
+            )
+            return Check("data", False, text)
+    return Check("data", None, _NOT_CHECKED)
+
+
 def _examples(path: Path, result: Result, rows: Index, x: Images) -> tuple[Check, Tensor | None]:
     """The adversarial examples of the broken samples, if they are there and as they were written."""
     kept, name = result.adversarial, "examples"
     if kept is None:
         return Check(name, None, f"the result keeps none of {len(rows):,}: evaluate without --no-adversarial"), None
-    if Path(kept.file).name != kept.file:
-        return Check(name, False, f"the result names a file in another folder, {printable(kept.file)}"), None
+    if not kept.file or Path(kept.file).name != kept.file or printable(kept.file, longest=_LONGEST_NAME) != kept.file:
+        return Check(name, False, f"the result names no file beside it, got {printable(kept.file)!r}"), None
     try:
         stored = adversarial.unpack(path.with_name(kept.file), x, kept.sha256)
     except ResultError as error:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from harness import checkpoints, evaluation
-from harness.audit.flags import unique
+from harness.audit.flags import Flag, unique
+from harness.audit.kinds import STEPS_DIFFER
+from harness.boards.suites_held import deviation
 from harness.checkpoints import Checkpoint
 from harness.errors import ResultError
 from harness.evaluation import Material, Verification
@@ -41,6 +43,13 @@ class Evidence:
     checkpoint: Checkpoint
     target: Target
     adversarial: Tensor | None
+
+    @property
+    def flags(self) -> list[Flag]:
+        """Reasons to doubt the figures: those in the result, and what its steps, the model and the images say now."""
+        difference = deviation(self.result)
+        steps = [] if difference is None else [STEPS_DIFFER(suite=self.result.suite, difference=difference)]
+        return [flag for flag in unique([*self.result.flags, *self.target.flags, *steps]) if flag.doubtful]
 
     @property
     def taken_back(self) -> Entry | None:
@@ -92,9 +101,8 @@ def doubts(evidence: Evidence) -> Iterator[str]:
         yield f"it was taken back ({taken_back.text})"
     if result.partial:
         yield f"it is partial: {result.n:,} of {counted(result.dataset.size, 'image')}"
-    for flag in unique([*result.flags, *evidence.target.flags]):
-        if flag.doubtful:
-            yield f"it has the flag {flag.code} ({flag})"
+    for flag in evidence.flags:
+        yield f"it has the flag {flag.code} ({flag})"
     for check in evidence.verification.checks:
         if not check.holds:
             what = "is wrong" if check.holds is False else "could not be checked"

@@ -56,7 +56,7 @@ def arrays(content: bytes, n: int, names: Sequence[str]) -> dict[str, np.ndarray
             if found != sorted(f"{name}.npy" for name in _TYPES):
                 raise ValueError(f"expected the arrays {', '.join(_TYPES)}")
             return {name: _array(archive, name, n) for name in names}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, OSError, OverflowError) as error:
         raise ValueError(f"they are no archive of arrays ({error})") from error
 
 

@@ -74,14 +74,21 @@ def compare(evaluations: Sequence[tuple[Result, Verdicts]]) -> Comparison:
         raise InvalidInput(f"a comparison needs at least two results, got {len(evaluations)}")
     results = [result for result, _ in evaluations]
     for what, values in {
-        "data set": {f"{r.dataset.name} {r.dataset.split}" for r in results},
-        "threat model": {r.threat.text for r in results},
+        "data set": {(r.dataset.name, r.dataset.split): f"{r.dataset.name} {r.dataset.split}" for r in results},
+        # 8/255 and its 16 digits are one radius
+        "threat model": {(r.threat.norm, f"{r.threat.radius:.12g}"): r.threat.text for r in results},
     }.items():
         if len(values) > 1:
-            raise InvalidInput(
-                f"a comparison needs results of one {what}, got {' and '.join(sorted(values))}; choose among them"
-            )
+            listed = " and ".join(sorted(values.values()))
+            raise InvalidInput(f"a comparison needs results of one {what}, got {listed}; choose among them")
     labels = _labels(results)
+    for a, b in _pairs(len(results)):
+        same_places = np.array_equal(evaluations[a][1].index, evaluations[b][1].index)
+        if same_places and results[a].dataset.sha256 != results[b].dataset.sha256:
+            raise InvalidInput(
+                f"{labels[a]} and {labels[b]} were evaluated on other images under the same name, their hashes differ: "
+                "evaluate both on the same images"
+            )
     tables = [_table(labels[a], labels[b], evaluations[a][1], evaluations[b][1]) for a, b in _pairs(len(results))]
     adjusted = holm([table["p_value"] for table in tables])
     pairs = tuple(Pair(**table, adjusted=p) for table, p in zip(tables, adjusted, strict=True))

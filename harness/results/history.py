@@ -1,29 +1,44 @@
 """What has happened to the results in a folder since they were stored: verified, retracted, superseded.
 
-A line of JSON each in the file ``history.jsonl`` beside the results. Lines are only ever added: a result that was taken
-back stays where it is, and boards leave it out and say so.
+A line of JSON each in the file ``history.jsonl`` beside the results. Lines are only ever added, each whole or not at
+all and by one process at a time: a result that was taken back stays where it is, and boards leave it out and say so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from harness._version import __version__
-from harness.errors import HarnessError, ResultError, StorageError
+from harness.errors import HarnessError, InvalidInput, ResultError, StorageError
 from harness.results.identity import run_id
 from harness.results.record import Result
 from harness.threat import ThreatModel
-from harness.util.reading import parse_json, read_bounded
+from harness.util.locks import alone
+from harness.util.reading import open_bounded, parse_json
 from harness.util.text import printable
 from harness.util.validation import Record, validate
 
-__all__ = ["FILE", "Action", "Entry", "add", "entry", "read", "result_key", "withdrawals"]
+__all__ = [
+    "FILE",
+    "Action",
+    "Entry",
+    "add",
+    "append",
+    "check_by",
+    "entry",
+    "locked",
+    "read",
+    "result_key",
+    "withdrawals",
+]
 
 FILE = "history.jsonl"
 """Name of the file, beside the results."""
@@ -32,6 +47,8 @@ Action = Literal["verified", "retracted", "superseded"]
 
 _LARGEST = 1 << 26
 _LONGEST = 2_000
+_LONGEST_BY = 200
+_LOCK = f".{FILE}.lock"
 
 
 class Entry(Record):
@@ -58,7 +75,7 @@ class Entry(Record):
     partial: bool
     reason: str = Field(default="", max_length=_LONGEST)
     successor: str | None = Field(default=None, max_length=200)
-    by: str = Field(default="", max_length=200)
+    by: str = Field(default="", max_length=_LONGEST_BY)
     at: str = Field(max_length=40)
     harness_version: str = Field(max_length=40)
 
@@ -97,8 +114,10 @@ def entry(
     """A line about the result in the file ``path``, now.
 
     Raises:
-        ResultError: a reason or a name that is too long.
+        InvalidInput: as `check_by`.
+        ResultError: a reason that is too long.
     """
+    check_by(by)
     fields = {
         "action": action,
         "result": result_key(result),
@@ -121,44 +140,108 @@ def entry(
     return validate(Entry, fields, "the line for the history cannot be used", raises=ResultError)
 
 
+def check_by(by: str) -> None:
+    """Find out before any work that a line of the history cannot say who it is from.
+
+    Raises:
+        InvalidInput: the name is too long, or no text.
+    """
+    if len(by) > _LONGEST_BY:
+        raise InvalidInput(
+            f"the name of who says so (by) has {len(by):,} characters, a line of the history takes {_LONGEST_BY}: "
+            "give a shorter one"
+        )
+    try:
+        by.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"the name of who says so (by) is no text in UTF-8, got {by!r}: write it in UTF-8"
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within it no other process adds to the history of a folder, so that what was read there stays true.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with alone(folder / _LOCK, waiting=lambda owner: None):  # who holds it waits for nobody, so it takes no time
+        yield
+
+
 def add(folder: Path, line: Entry) -> Path:
     """Add a line to the history of a folder; returns the file.
 
     Raises:
-        StorageError: it cannot be written.
+        ResultError: the history that is there is damaged.
+        StorageError: it cannot be written; nothing was added.
     """
-    path = folder / FILE
+    with locked(folder):
+        return append(folder, line)
+
+
+def append(folder: Path, line: Entry) -> Path:
+    """`add` for who is within `locked` already.
+
+    Raises:
+        ResultError, StorageError: as `add`.
+    """
+    read(folder)  # behind a damaged line nobody would read it
+    path, content = folder / FILE, line.model_dump_json(exclude_defaults=True).encode() + b"\n"
     try:
-        with path.open("a+b") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # somebody's editor
-                    file.write(b"\n")
-            file.write(line.model_dump_json(exclude_defaults=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with path.open("a+b", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            try:
+                _write(file, content if _ends_a_line(file, length) else b"\n" + content)
+                os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):
+                    file.truncate(length)  # half a line would keep everybody from the whole history
+                raise
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}; make room or choose another folder") from error
     return path
+
+
+def _ends_a_line(file: FileIO, length: int) -> bool:
+    """Whether what is there ends as it was written here; an editor may have left the last line open."""
+    if not length:
+        return True
+    file.seek(length - 1)
+    return file.read(1) == b"\n"
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    """All of it; the system may take a part at a time."""
+    while content:
+        content = content[file.write(content) or 0 :]
 
 
 def read(folder: Path) -> list[Entry]:
     """The history of a folder, in the order in which it was written; empty where there is none.
 
     Raises:
-        ResultError: a line cannot be read. A board without it might rank what was taken back.
+        ResultError: the folder is none, or a line cannot be read. A board without it might rank what was taken back.
     """
     path = folder / FILE
     try:
-        content = read_bounded(path, _LARGEST)
+        with open_bounded(path, _LARGEST) as (file, size):
+            content = file.read(size)  # what is added meanwhile came later
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except NotADirectoryError as error:
+        raise ResultError(
+            f"expected a folder of results, got {folder}, which is no folder: name one with --results"
+        ) from error
+    except OSError as error:
+        raise ResultError(f"cannot read the history {path}: {error.strerror}") from error
+    except ValueError as error:
         raise ResultError(f"cannot read the history {path}: {error}") from error
+    lines = content.split(b"\n")
     return [
-        _parsed(line, f"line {number} of the history {path} is damaged")
-        for number, line in enumerate(content.split(b"\n"), 1)
+        _parsed(line, f"line {number} of the history {path} is damaged", cut_off=number == len(lines))
+        for number, line in enumerate(lines, 1)
         if line.strip()
     ]
 
@@ -197,7 +280,27 @@ def _successors(line: Entry, of_run: Sequence[Entry]) -> set[str]:
     return found
 
 
-def _parsed(line: bytes, what: str) -> Entry:
+def _parsed(line: bytes, what: str, *, cut_off: bool) -> Entry:
+    """A line as it was written.
+
+    Args:
+        what: begins the error. cut_off: whether it may be half a line, as nothing follows it.
+
+    Raises:
+        ResultError: it is damaged; the error says what to do.
+    """
+    try:
+        return _valid(line, what)
+    except ResultError as error:
+        remedy = (
+            "it was cut off while it was written, so remove this last line and repeat the command that it is from"
+            if cut_off and not line.rstrip().endswith(b"}")
+            else "restore it from a copy of the file, as it may take back a result"
+        )
+        raise ResultError(f"{error}; {remedy}") from error
+
+
+def _valid(line: bytes, what: str) -> Entry:
     try:
         content = parse_json(line)
     except ValueError as error:

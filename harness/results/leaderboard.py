@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +50,7 @@ from harness.results.history import Entry, result_key, withdrawals
 from harness.results.identity import network_id, run_id
 from harness.results.measures import Measure
 from harness.results.record import Result
-from harness.results.store import LeftOut, Survivors
+from harness.results.store import LeftOut, Survivors, safe_name
 from harness.results.ties import ties
 from harness.threat import ThreatModel
 from harness.util.files import write_atomically
@@ -69,6 +68,7 @@ def boards(
     history: Iterable[Entry] = (),
     survivors: Callable[[Result], Survivors | None] = lambda result: None,
     keeps_examples: Callable[[Result], bool] = lambda result: True,
+    deviation: Callable[[Result], str | None] = lambda result: None,
 ) -> list[Board]:
     """Rank results into boards, sorted by name; the order of ``results`` does not matter.
 
@@ -78,10 +78,10 @@ def boards(
         left_out: files that hold no result to be trusted; every board names them.
         history: of the results; those that were taken back are not ranked.
         survivors: which samples of a result survive, None where that is not known. Rows are then compared by
-            their counts alone.
+            their counts alone. Asked several times for a result.
         keeps_examples: whether the file of adversarial examples that a result names is there.
+        deviation: in what the steps of a result differ from those of the suite that it names; None where they do not.
     """
-    survivors = _read_once(survivors)
     grouped: dict[_Key, list[Result]] = defaultdict(list)
     at_all_radii: dict[tuple[object, ...], list[Result]] = defaultdict(list)
     lines = sorted(dict.fromkeys(history), key=lambda line: (line.at, line.model_dump_json()))
@@ -122,7 +122,7 @@ def boards(
                     replace(
                         row,
                         curve=_curve(at_all_radii[_curve_key(row.deciding)], survivors),
-                        flags=_flags({*row.flags, *_of_row(row, differing, keeps_examples)}),
+                        flags=_flags({*row.flags, *_of_row(row, differing, keeps_examples, deviation)}),
                     )
                     for row in rows
                 ),
@@ -147,18 +147,6 @@ def write(board: Board, directory: Path, names: Sequence[str] = ()) -> list[Path
         write_atomically(path, form.render(board).encode())
         paths.append(path)
     return paths
-
-
-def _read_once(survivors: Callable[[Result], Survivors | None]) -> Callable[[Result], Survivors | None]:
-    """The same, asked once for every result: a row's figures, its curve and its rank need the same samples."""
-    known: dict[int, tuple[Result, Survivors | None]] = {}
-
-    def ask(result: Result) -> Survivors | None:
-        if id(result) not in known:  # a result has no hash; it is kept, so that no other gets its number
-            known[id(result)] = result, survivors(result)
-        return known[id(result)][1]
-
-    return ask
 
 
 def _latest(results: Iterable[Result]) -> list[Result]:
@@ -191,7 +179,7 @@ def _name(key: _Key, members: list[Result], standard: Mapping[str, Sequence[Thre
         parts.append(_eps(members))
     if partial:
         parts.append("partial")
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts)).lstrip(".-")
+    return "-".join(safe_name(part) for part in parts)
 
 
 def _eps(members: list[Result]) -> str:
@@ -207,7 +195,7 @@ def _model(result: Result) -> tuple[str, str]:
 def _curve_key(result: Result) -> tuple[object, ...]:
     """Equal for results that differ in their radius alone."""
     measure = measures.measure_of(result.suite).name
-    return (*_model(result), result.dataset.sha256, result.threat.norm, bool(result.steps), measure)
+    return (*_model(result), result.dataset.sha256, result.n, result.threat.norm, bool(result.steps), measure)
 
 
 def _curve(results: Iterable[Result], survivors: Callable[[Result], Survivors | None]) -> tuple[CurvePoint, ...]:
@@ -396,13 +384,21 @@ def _differing(results: Iterable[Result]) -> dict[str, Flag]:
     }
 
 
-def _of_row(row: Row, differing: Mapping[str, Flag], keeps_examples: Callable[[Result], bool]) -> Iterator[Flag]:
+def _of_row(
+    row: Row,
+    differing: Mapping[str, Flag],
+    keeps_examples: Callable[[Result], bool],
+    deviation: Callable[[Result], str | None],
+) -> Iterator[Flag]:
     """Flags of the results that a row shows, which these do not carry themselves."""
     for result in row.results.values():
         if result.evaluation_id in differing:
             yield differing[result.evaluation_id]
         if result.adversarial is not None and not keeps_examples(result):
             yield kinds.EXAMPLES_MISSING(suite=result.suite, file=result.adversarial.file)
+        difference = deviation(result)
+        if difference is not None:
+            yield kinds.STEPS_DIFFER(suite=result.suite, difference=difference)
 
 
 def _flags(flags: Iterable[Flag]) -> tuple[Flag, ...]:

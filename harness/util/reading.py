@@ -46,10 +46,10 @@ def read_bounded(path: Path, most: int) -> bytes:
         OSError: it cannot be read.
         ValueError: it is larger, or a pipe, a device or a folder.
     """
-    with open_bounded(path, most) as (file, _):
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
+    with open_bounded(path, most) as (file, size):
+        content = file.read(size + 1)  # and not as many as ``most``, which may follow from what a stranger wrote
+    if len(content) > size:
+        raise ValueError("it grew while it was read")
     return content
 
 

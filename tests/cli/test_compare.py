@@ -21,7 +21,7 @@ def test_a_pair_of_shipped_checkpoints(harness: Harness) -> None:
     code, out, _ = harness("compare", "bn_head_ft", "bn_ft", *SHIPPED)
     assert code == 0
     lines = out.splitlines()
-    assert lines[0] == "bn_head_ft against bn_ft, 500 common samples"
+    assert lines[0] == "digits test, Linf:0.15, autoattack"
     assert "bn_head_ft robust 186 37" in [" ".join(line.split()) for line in lines]
     assert "difference +6.8 points" in out
     assert "p < 0.001, Holm-corrected < 0.001: more than chance explains" in out
@@ -55,17 +55,17 @@ def test_several_networks_of_one_name_are_not_taken_for_each_other(harness: Harn
     for name, facts in (("a", {"weights": "1" * 64}), ("a", {"weights": "2" * 64}), ("b", {})):
         result = make_result(name, **facts)  # type: ignore[arg-type]
         store.save(result, make_verdicts(result), folder / "results")
-    harness("compare", "a", "b", "--results", "results").refused("a has several results", "name a file")
+    harness("compare", "a", "b", "--results", "results").refused("a has several results", "name one of the files")
 
 
 def test_figures_of_samples_that_differ(harness: Harness, folder: Path) -> None:
     printed = json.loads(harness("compare", "bn_ft", "natural", *SHIPPED, "--figures", "figures", "--json").out)
     (path,) = map(Path, printed["figures"])
-    assert path == folder / "figures" / "bn_ft__natural.png"
+    assert path == folder / "figures" / "bn_ft__natural__autoattack.png"
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     again = harness("compare", "bn_ft", "natural", *SHIPPED, "--figures", "figures")
-    assert "written figures/bn_ft__natural.png" in again.out
+    assert "written figures/bn_ft__natural__autoattack.png" in again.out
     assert path.read_bytes() == content
 
 

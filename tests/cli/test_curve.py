@@ -32,6 +32,8 @@ def test_a_curve_of_a_shipped_checkpoint(harness: Harness, folder: Path) -> None
     assert shown.code == 0
     assert "area under the curve" in shown.out
     assert len(list((folder / "leaderboards" / "results").glob("*.json"))) == 3
+    assert harness("curve", "natural", "--eps", "0.3", *QUICK).code == 0
+    assert len(list(table.parent.glob("*.csv"))) == 2  # other radii are another curve
     assert harness("leaderboard").code == 0
     assert "Robust accuracy against eps" in (folder / "leaderboards" / "digits-Linf-0.1-partial.html").read_text()
 

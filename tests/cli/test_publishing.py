@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import publishing
 from tests.cli.conftest import Harness
 from tests.publishing.conftest import SHIPPED
 
@@ -34,6 +35,27 @@ def test_submit(harness: Harness, folder: Path, result: str) -> None:
         path.relative_to(folder / "out").as_posix() for path in (folder / "out").rglob("*") if path.is_file()
     )
     harness("submit", "missing.json", *PAPER).refused("missing.json")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("submit", *PAPER, "--external", "--model-id", "../../../x", "--draft"), "external evaluation is called"),
+        (("submit", *PAPER, "--model-id", "Poe２０２４Example", "--draft"), "an entry is called"),
+        (("submit", *PAPER, "--model-id", f"Poe2024{'x' * 300}", "--draft"), "at most 100 characters"),
+        (("submit", *PAPER, "--paper-url", "http://[::1"), "the paper's address"),
+        (("submit", *PAPER, "--to", "full"), "not empty"),
+        (("publish", "--to", "full"), "not empty"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_verification(
+    harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.setattr(publishing, "gather", lambda *given, **others: pytest.fail("it was verified"))
+    (folder / "full").mkdir()
+    (folder / "full" / "mine").touch()
+    harness(*command, "result.json").refused(words)
+    assert [path.name for path in folder.rglob("*")] == ["full", "mine"]
 
 
 def test_publish(harness: Harness, folder: Path, result: str) -> None:

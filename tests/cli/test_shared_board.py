@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import StorageError
 from harness.results import history, store
 from harness.results.identity import identified
 from tests.cli.conftest import Harness
@@ -55,6 +56,61 @@ def test_a_result_is_verified_and_taken_in_once(harness: Harness, folder: Path, 
     assert len(history.read(folder / "board")) == 1
     assert harness("leaderboard", "--results", "board").code == 0
     assert "a colleague" in next((folder / "leaderboards").glob("*.html")).read_text()
+
+
+def test_what_the_history_does_not_take_is_said_before_any_work(harness: Harness, folder: Path, file: Path) -> None:
+    harness("add", str(file), "--results", "board", "--by", "x" * 201).refused("201 characters", "give a shorter one")
+    assert not (folder / "board").exists()
+
+
+def test_a_folder_that_is_none(harness: Harness, folder: Path, file: Path) -> None:
+    for where in ("/dev/null", str(file)):
+        harness("add", str(file), "--results", where).refused(f"got {where}, which is no folder", "--results")
+    harness("compare", "a", "b", "--results", "/dev/null").refused("got /dev/null, which is no folder", "--results")
+    (folder / "below").write_text("")
+    harness("add", str(file), "--results", "below/board").refused("below")
+
+
+def test_an_add_that_was_cut_off_is_completed_by_the_same_command(
+    harness: Harness, folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("add", str(file), "--results", "board", "--by", "a colleague")
+
+    def full(folder: Path, line: history.Entry) -> Path:
+        raise StorageError("cannot write the history: no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(history, "add", full)
+        harness(*command).refused("no space")
+    assert len(store.read_all(folder / "board").results) == 1
+    outcome = harness(*command)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "is there already" in outcome.out
+    assert outcome.out.endswith(", verified\n")
+    assert len(store.read_all(folder / "board").results) == 1
+    assert [line.by for line in history.read(folder / "board")] == ["a colleague"]
+    assert ", verified" not in harness(*command).out  # once is enough
+    assert harness("add", str(file), "--results", "board", "--by", "another").code == 0
+    assert [line.by for line in history.read(folder / "board")] == ["a colleague", "another"]
+
+
+def test_a_result_that_is_there_and_turned_out_wrong_is_not_noted(harness: Harness, folder: Path, file: Path) -> None:
+    assert harness("add", str(file), "--results", "board", "--by", "me").code == 0
+    (folder / "board" / history.FILE).unlink()
+    next((folder / "board").glob("*.safetensors")).unlink()
+    harness("add", str(file), "--results", "board", "--by", "me").refused("is there already", "not verified", "missing")
+    assert history.read(folder / "board") == []
+
+
+def test_images_that_the_data_set_does_not_have(harness: Harness, folder: Path) -> None:
+    made = identified(make_result("nobody_has_it"))
+    shape = made.dataset.model_copy(update={"shape": [8192, 8192, 32]})
+    made = identified(made.model_copy(update={"dataset": shape}))
+    path = store.save(made, make_verdicts(made), folder / "mine", adversarial=b"some points")
+    harness("add", str(path), "--results", "board").refused("[8192, 8192, 32]", "digits has images of shape [1, 8, 8]")
+    other = identified(made.model_copy(update={"dataset": shape.model_copy(update={"name": "nobody's"})}))
+    path = store.save(other, make_verdicts(other), folder / "other", adversarial=b"some points")
+    assert harness("add", str(path), "--results", "board").code == 0  # no more is read than there is
 
 
 def test_what_is_wrong_is_not_taken_in(harness: Harness, folder: Path, file: Path) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from harness import evaluation
+from harness.results import history
+from harness.results._evidence import content_sha256
 from tests.cli.conftest import Harness
 
 QUICK = ("--suite", "fgsm", "--limit", "20", "--workers", "1", "--json")
@@ -56,3 +61,27 @@ def test_what_is_no_result(harness: Harness, folder: Path) -> None:
         assert outcome.code == 1
         assert name in outcome.out
     assert harness("verify").code == 2
+
+
+def test_a_result_that_is_wrong_does_not_keep_the_next_from_being_verified(harness: Harness, folder: Path) -> None:
+    path = evaluated(harness)
+    content = json.loads(path.read_text())
+    content["adversarial"]["file"] = ""
+    bad = path.with_name("bad.json")
+    bad.write_text(json.dumps(content | {"content_sha256": content_sha256(content)}))
+    outcome = harness("verify", str(bad), str(path), "--json")
+    assert (outcome.code, outcome.err) == (1, "")
+    first, second = json.loads(outcome.out)
+    assert [check["text"] for check in first["checks"] if check["holds"] is False] == [
+        "the result names no file beside it, got ''"
+    ]
+    assert second["holds"]
+
+
+def test_what_no_history_takes_is_said_before_any_work(
+    harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "verify", lambda *args, **options: pytest.fail("it worked first"))
+    harness("verify", "a.json", "--by", "x" * 201).refused("201 characters", "give a shorter one")
+    (folder / history.FILE).write_text("{")
+    harness("verify", "a.json", "--by", "me").refused("line 1 of the history", "remove this last line")

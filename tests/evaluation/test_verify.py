@@ -305,6 +305,31 @@ def test_what_is_missing_is_said(material: Material) -> None:
     assert not any(check.holds for check in verification.checks)
 
 
+@pytest.mark.parametrize("name", ["", ".", "../a.safetensors", "a/b", "a\0", "a\n", "x" * 300])
+def test_a_name_that_no_file_beside_it_has(material: Material, name: str) -> None:
+    content = material.content()
+    content["adversarial"]["file"] = name
+    material.hashed(content)
+    assert "names no file beside it" in failed(material.verify())["examples"]
+
+
+@pytest.mark.parametrize("fact", [{"shape": [8192, 8192, 32]}, {"classes": 1000}])
+def test_images_that_a_data_set_does_not_have_are_wrong_without_the_model(
+    tmp_path: Path, fact: dict[str, object]
+) -> None:
+    digits = datasets.load("digits", limit=10)
+    plan = evaluation.plan_checkpoint(checkpoints.load("natural"), digits, threat="Linf:0.12", suite="fgsm", workers=1)
+    path = evaluation.obtain(plan, tmp_path).path
+    content = json.loads(path.read_text())
+    content["checkpoint"] = "nobody_has_it"
+    for change, holds in (({}, None), (fact, False)):
+        other = content | {"dataset": content["dataset"] | change}
+        path.write_text(json.dumps(other | {"content_sha256": content_sha256(other)}))
+        (data,) = [check for check in harness.verify(path).checks if check.name == "data"]
+        assert data.holds is holds, data.text
+    assert "digits has images of shape [1, 8, 8] and 10 classes, the result says" in data.text
+
+
 @pytest.mark.parametrize("norm", ["Linf:0.12", "L2:1", "L1:5"])
 def test_a_model_of_ones_own_in_every_norm(tmp_path: Path, norm: str) -> None:
     digits = datasets.load("digits", limit=20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +15,11 @@ import pytest
 import harness
 from harness import checkpoints
 from harness.audit.kinds import RANDOMISED
-from harness.errors import CheckpointError, HarnessError, InvalidInput, ResultError
+from harness.errors import CheckpointError, HarnessError, InvalidInput, ResultError, StorageError
 from harness.evaluation import Check
-from harness.publishing import Evidence
+from harness.publishing import Evidence, repository
 from harness.publishing.repository import publish, push
+from harness.publishing.repository._card import card
 from harness.util import hub as hub_module
 from tests.house._tree import ROOT
 
@@ -125,6 +128,98 @@ def test_flags_are_told(evidence: Evidence, hub: Hub) -> None:
     assert not (hub.folder / ".eval_results").exists()
     with pytest.raises(InvalidInput, match="not empty"):
         publish(flagged, hub.folder)
+
+
+def test_flags_of_today_are_told(evidence: Evidence, hub: Hub) -> None:
+    """Those of the model and the images now, and of steps that are not those of the suite."""
+    others = evidence.result.steps[1:]
+    result = evidence.result.model_copy(update={"steps": others})
+    target = replace(evidence.target, check=lambda: (RANDOMISED(),))
+    publish(replace(evidence, result=result, target=target), hub.folder)
+    text = (hub.folder / "README.md").read_text()
+    assert "- `randomised`:" in text
+    assert "- `steps-differ`: what is called autoattack is not that suite: 3 steps ran" in text
+    assert "No flag" not in text
+
+
+def test_what_the_verification_found_is_told(evidence: Evidence, hub: Hub, tmp_path: Path) -> None:
+    publish(evidence, tmp_path / "whole")
+    whole = (tmp_path / "whole" / "README.md").read_text()
+    assert "No flag was raised against the figures.\n" in whole
+    assert "All 8 checks of `harness verify` held" in whole
+    checks = tuple(
+        check._replace(holds=None, text="not checked") if check.name in {"examples", "ball", "broken"} else check
+        for check in evidence.verification.checks
+    )
+    unverified = replace(evidence, verification=replace(evidence.verification, checks=checks))
+    publish(unverified, hub.folder)
+    text = (hub.folder / "README.md").read_text()
+    assert "No flag was raised against the figures, but not all of them could be checked." in text
+    assert "**3 of the 8 checks of `harness verify` could not be made**" in text
+    assert "| `ball` | they lie within the radius and in [0, 1] | could not be checked | not checked |" in text
+    assert "| `clean` | every sample is classified without attack as it says | holds |" in text
+
+
+def test_commands_of_the_card_name_what_is_in_the_folder(
+    evidence: Evidence, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are safetensors there, whatever they were registered as."""
+    assert evidence.checkpoint.manifest.file == "at_full.pt"
+    publish(evidence, hub.folder)
+    text = (hub.folder / "README.md").read_text()
+    named = re.findall(r"--checkpoint (\S+)", text)
+    assert named == ["at_full.safetensors"] * 2
+    monkeypatch.chdir(hub.folder)
+    assert checkpoints.load(named[0]).manifest.name == "at_full"
+    publish(evidence, tmp_path / "other", repo=REPO)
+    assert f"harness evaluate --checkpoint hf:{REPO}\n" in (tmp_path / "other" / "README.md").read_text()
+
+
+def test_names_in_a_result_are_only_text(evidence: Evidence, hub: Hub, tmp_path: Path) -> None:
+    bad = "<img src=x>[x](y)|\n```\n# x\x1b[31m"
+    fields = evidence.result
+    result = fields.model_copy(
+        update={
+            "suite": bad,
+            "harness_version": bad,
+            "dataset": fields.dataset.model_copy(update={"name": bad, "split": bad}),
+            "threat": fields.threat.model_copy(update={"norm": bad, "eps": bad}),
+            "model": fields.model.model_copy(update={"sha256": f"`{bad}"}),
+        }
+    )
+    manifest = evidence.checkpoint.manifest.model_copy(update={"regime": f"`{bad}", "architecture": f"`{bad}"})
+    path = tmp_path / "a $(touch x); <b>\n```.json"
+    path.write_bytes(evidence.path.read_bytes())
+    for file in (fields.samples, fields.adversarial and fields.adversarial.file):
+        shutil.copy(evidence.path.with_name(str(file)), tmp_path)
+    point = replace(evidence.checkpoint, manifest=manifest)
+    text = card(
+        replace(evidence, result=result, checkpoint=point, path=path), license_name=None, dataset=None, weights="w"
+    )
+    body = text.split("\n---\n", 1)[1]
+    assert "\x1b" not in text
+    assert "harness verify 'results/a $(touch x); <b>\\n```.json' --checkpoint w\n" in body
+    assert len(re.findall("^```", body, re.MULTILINE)) == 2
+    assert re.findall("^#+ .*", body, re.MULTILINE) == ["# at_full", "## Verification", "## Use and check"]
+    outside = re.sub("`[^`]*`", "", body.split("## Use and check")[0])
+    assert "<img" not in outside
+    assert "[x](y)" not in outside
+    rows = [line for line in body.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 5}
+    huggingface_hub.ModelCard(text)
+
+
+def test_a_failed_try_leaves_nothing_behind(
+    evidence: Evidence, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(repository, "_checkpoint", lambda point: {"w.safetensors": b""}.items())
+    with pytest.raises(StorageError, match="No space"):
+        publish(evidence, tmp_path / "new" / "repository")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_wrong_is_not_published(evidence: Evidence, hub: Hub) -> None:

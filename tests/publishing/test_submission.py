@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from harness.audit.kinds import RANDOMISED
-from harness.errors import InvalidInput, ResultError
+from harness.errors import InvalidInput, ResultError, StorageError
 from harness.models.sources._zoo import import_package, zoo_names
-from harness.publishing import Evidence, gather
-from harness.publishing.submission import Paper, Submission, _board, submit
+from harness.publishing import Evidence, _folder, gather
+from harness.publishing.submission import Checked, Paper, Submission, _board, _Parts, check, submit
+from harness.publishing.submission import _forms as forms
 from harness.publishing.submission._board import BOARDS, Board
 from harness.publishing.submission._entry import entry
-from harness.publishing.submission._paper import check_model_id, model_id
+from harness.publishing.submission._paper import check_external_id, check_model_id, model_id
 from harness.results import store
 from tests.house._tree import ROOT
 from tests.results.records import make_result
@@ -100,6 +101,38 @@ class TestEntry:
         with pytest.raises(InvalidInput, match="year in the venue"):
             model_id(replace(PAPER, venue="unpublished"))
 
+    def test_what_is_no_address(self) -> None:
+        for url in ("http://[::1", "http://[x]/", "ftp://example.org", "https:///x"):
+            with pytest.raises(InvalidInput, match=r"the paper's address must .*--paper-url"):
+                replace(PAPER, url=url)
+
+    def test_digits_are_those_of_ascii(self) -> None:
+        wide = "２０２４"
+        with pytest.raises(InvalidInput, match="an entry is called"):
+            check_model_id(f"Poe{wide}Example")
+        with pytest.raises(InvalidInput, match="year in the venue"):
+            model_id(replace(PAPER, venue=f"NeurIPS {wide}"))
+
+    @pytest.mark.parametrize(
+        "name", ["", "../../../x", "a/b", "..", ".x", "a\\b", "a\nb", "a\x1b[31m", "Ä", "a b", "a\n"]
+    )
+    def test_an_entry_of_others_is_called_by_one_part_of_a_path(self, name: str) -> None:
+        with pytest.raises(InvalidInput, match=r"^the entry of an external evaluation .*--model-id") as caught:
+            check_external_id(name)
+        assert str(caught.value).isprintable()
+
+    def test_every_entry_of_robustbench_can_be_evaluated_by_others(self) -> None:
+        for name in {name for board in BOARDS for name in zoo_names(board.dataset, board.threat)}:
+            assert check_external_id(name) == name
+
+    def test_names_are_not_too_long_for_a_file(self) -> None:
+        assert check_model_id("A2024" + "x" * 95)
+        for wrong in (check_model_id, check_external_id):
+            with pytest.raises(InvalidInput, match="at most 100 characters, got 101"):
+                wrong("A2024" + "x" * 96)
+        with pytest.raises(InvalidInput, match="at most 100"):
+            model_id(replace(PAPER, title="x" * 300))
+
 
 @pytest.mark.usefixtures("board_of_digits")
 class TestFolder:
@@ -128,6 +161,56 @@ class TestFolder:
         assert "[New evaluation] Standard" in (written.folder / "issue.md").read_text()
         assert not any(file.startswith(("models", "robustbench")) for file in written.files)
 
+    def test_nothing_is_written_beside_the_folder(self, evidence: Evidence, tmp_path: Path) -> None:
+        """Neither the name of an entry nor names in a result lead out of it."""
+        with pytest.raises(InvalidInput, match="external evaluation"):
+            submit(evidence, PAPER, tmp_path / "sub", external=True, name="../../../x", draft=True)
+        assert not list(tmp_path.iterdir())
+        data = evidence.result.dataset.model_copy(update={"name": "../../<b>\n\x1b[31m"})
+        threat = evidence.result.threat.model_copy(update={"norm": "../dir/file.py:NAME"})
+        result = evidence.result.model_copy(update={"dataset": data, "threat": threat, "suite": "[x](y)|`"})
+        for external in (False, True):
+            name = "Poe2024Example"
+            parts = _Parts(replace(evidence, result=result), PAPER, name, external)
+            checks = tuple(parts.checked())
+            files = parts.files(checks, False, "DRAFT")
+            assert all(len(Path(file).parts) <= 4 and ".." not in Path(file).parts for file in files), list(files)
+            assert f"model_info/b-31m/dir-file.py-NAME/{name}.json" in files
+            issue = files["issue.md"].decode()
+            assert "<b>" not in issue
+            assert "[x](y)" not in issue
+            assert "\x1b" not in issue
+
+    def test_a_failed_try_leaves_nothing_behind(
+        self, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(files: dict[Path, bytes]) -> None:
+            next(iter(files)).parent.mkdir(parents=True)
+            raise StorageError("No space left on device")
+
+        (tmp_path / "mine").mkdir()
+        with monkeypatch.context() as patched:
+            patched.setattr(_folder, "write_together", full)
+            for folder in (tmp_path / "new" / "sub", tmp_path / "mine"):
+                with pytest.raises(StorageError, match="No space"):
+                    submit(evidence, PAPER, folder)
+        assert [path.name for path in tmp_path.rglob("*")] == ["mine"], "a folder of the user's stays"
+        assert submit(evidence, PAPER, tmp_path / "new" / "sub").files
+
+    def test_what_can_be_known_early_is(self, tmp_path: Path) -> None:
+        assert check(PAPER, tmp_path / "new") == "Contributors2026Example"
+        assert check(PAPER, tmp_path, name="Standard", external=True) == "Standard"
+        (tmp_path / "file").touch()
+        for folder, error in (
+            (tmp_path, InvalidInput),
+            (tmp_path / "file", InvalidInput),
+            (tmp_path / "file" / "below", StorageError),
+            (tmp_path / ("x" * 300), StorageError),
+        ):
+            with pytest.raises(error, match="--to"):
+                check(PAPER, folder)
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
     def test_a_folder_with_something_in_it_is_left_alone(self, evidence: Evidence, tmp_path: Path) -> None:
         (tmp_path / "mine").touch()
         with pytest.raises(InvalidInput, match="not empty"):
@@ -153,6 +236,22 @@ class TestRefused:
     def test_another_attack(self, evidence: Evidence, tmp_path: Path) -> None:
         other = replace(evidence, result=evidence.result.model_copy(update={"suite": "pgd"}))
         self.refused(other, tmp_path / "sub", "suite pgd")
+
+    @pytest.mark.parametrize("external", [False, True])
+    def test_an_attack_that_is_only_called_autoattack(self, evidence: Evidence, tmp_path: Path, external: bool) -> None:
+        """The name of a suite is only a name; the steps are what ran."""
+        first, *others = evidence.result.steps
+        weak = first.model_copy(update={"parameters": {**first.parameters, "steps": 1}})
+        other = replace(evidence, result=evidence.result.model_copy(update={"steps": [weak, *others]}))
+        rule = "" if external else r"the attack is AutoAttack, standard version' \(suite autoattack: step 1 .*"
+        name = "Standard" if external else None
+        with pytest.raises(ResultError, match=rf"{rule}flag steps-differ .*steps=1.*steps=100"):
+            submit(other, PAPER, tmp_path / "sub", external=external, name=name)
+        assert not (tmp_path / "sub").exists()
+
+    def test_no_text_of_a_result_breaks_the_table_of_checks(self) -> None:
+        page = forms.checks_page("x", [Checked("rule", "failed", "a|b\n\x1b[31m<b>[x](y)")], "")
+        assert page.endswith("| rule | failed | a\\|b\\\\n\\\\x1b[31m&lt;b>[x]\\(y) |\n")
 
     def test_no_leaderboard(self, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_board, "BOARDS", BOARDS)

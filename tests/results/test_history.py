@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import harness
+from harness.audit.flags import Flag
+from harness.audit.kinds import STEPS_DIFFER
 from harness.boards import withdrawal
-from harness.errors import ResultError
+from harness.errors import InvalidInput, ResultError, StorageError
 from harness.results import formats, history, leaderboard, store
-from harness.results.formats import Board
+from harness.results.formats import Board, Row
 from harness.results.record import Result
+from harness.util.reading import open_bounded
 from tests.results.records import make_result, make_verdicts
 
 
@@ -83,7 +90,7 @@ def test_what_cannot_be_taken_back(tmp_path: Path) -> None:
         withdrawal.supersede(path, path, reason="x")
     with pytest.raises(ResultError, match="harness add"):
         withdrawal.supersede(path, elsewhere, reason="x")
-    with pytest.raises(ResultError, match="different boards"):
+    with pytest.raises(ResultError, match=r"differs in threat model \(Linf:0.3 instead of Linf:0.15\)"):
         withdrawal.supersede(path, other_board, reason="x")
     with pytest.raises(ResultError, match="2000"):
         withdrawal.retract(path, reason="x" * 3000)
@@ -134,6 +141,152 @@ def test_lines_are_added_and_never_changed(tmp_path: Path) -> None:
     assert [line.reason for line in history.read(tmp_path)] == ["one", "two"]
 
 
+@contextmanager
+def full_disk(log: Path, room: int) -> Iterator[None]:
+    """No file takes more than so many bytes beyond those of ``log``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 100])
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, room: int) -> None:
+    first, second = saved(tmp_path, "a"), saved(tmp_path, "b")
+    withdrawal.retract(first, reason="one")
+    log = tmp_path / history.FILE
+    before = log.read_bytes()
+    with full_disk(log, room), pytest.raises(StorageError, match=r"history\.jsonl.*make room"):
+        withdrawal.retract(second, reason="two")
+    assert log.read_bytes() == before
+    withdrawal.retract(second, reason="two")
+    assert [line.reason for line in history.read(tmp_path)] == ["one", "two"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_damaged_line_says_what_to_do(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    withdrawal.retract(path, reason="wrong")
+    log = tmp_path / history.FILE
+    whole = log.read_bytes()
+    for content, remedy in (
+        (whole + whole[:100], "remove this last line and repeat the command"),
+        (whole[:100] + b"\n" + whole, "restore it from a copy"),
+        (whole + b'{"action": "praised"}', "restore it from a copy"),
+    ):
+        log.write_bytes(content)
+        with pytest.raises(ResultError, match=remedy):
+            history.read(tmp_path)
+        with pytest.raises(ResultError, match=remedy):  # where nobody would read it
+            verified(path, "a lab")
+        assert log.read_bytes() == content
+
+
+def test_a_reader_takes_what_was_there_when_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = saved(tmp_path, "a"), saved(tmp_path, "b")
+    withdrawal.retract(first, reason="one")
+    log = tmp_path / history.FILE
+    more = history.entry("retracted", second, store.read(second), reason="two").model_dump_json()
+
+    @contextmanager
+    def growing(path: Path, most: int) -> Iterator[object]:
+        with open_bounded(path, most) as found:
+            with log.open("a") as file:
+                file.write(more[:50])
+            yield found
+
+    monkeypatch.setattr(history, "open_bounded", growing)
+    assert [line.reason for line in history.read(tmp_path)] == ["one"]
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="got /dev/null, which is no folder: name one with --results"):
+        history.read(Path("/dev/null"))
+
+
+@pytest.mark.parametrize("by", ["x" * 201, "\udcff"])
+def test_a_name_that_no_line_takes(tmp_path: Path, by: str) -> None:
+    path = saved(tmp_path)
+    for use in (lambda: history.check_by(by), lambda: withdrawal.retract(path, reason="x", by=by)):
+        with pytest.raises(InvalidInput, match="who says so"):
+            use()
+    assert history.read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "difference"),
+    [
+        ({"suite": "fgsm"}, r"suite \(fgsm instead of autoattack\)"),
+        ({"checkpoint": "other"}, r"network \(other, with other weights, instead of bn_ft\)"),
+        ({"data": "e" * 64}, r"data set \(.*eeeeeeee instead of .*dddddddd\)"),
+        ({"dataset": "mnist"}, r"data set \(.* mnist test, .* instead of .* digits test"),
+        ({"n": 50, "clean": 50}, r"data set \(50 of 100 images"),
+        ({"threat": "L2:0.15"}, r"threat model \(L2:0.15 instead of Linf:0.15\)"),
+        ({"checkpoint": "other", "suite": "fgsm"}, r"suite .*, network "),
+        ({"bn_stats": "clean"}, r"network \(bn_ft \[bn-stats: clean\]"),
+    ],
+)
+def test_what_takes_the_place_of_a_result_is_of_its_kind(
+    tmp_path: Path, fields: dict[str, object], difference: str
+) -> None:
+    old, new = saved(tmp_path), saved(tmp_path, **fields, seed=1)
+    for first, second in ((old, new), (new, old)):
+        with pytest.raises(ResultError, match="cannot take the place of") as caught:
+            withdrawal.supersede(first, second, reason="better")
+    assert "'harness retract'" in str(caught.value)
+    with pytest.raises(ResultError, match=difference):
+        withdrawal.supersede(old, new, reason="better")
+    assert history.read(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"weights": "1" * 64},
+        {"checkpoint": "renamed", "weights": "f" * 64, "seed": 1},
+        {"threat": "Linf:15/100", "seed": 1},
+    ],
+    ids=["run again", "trained again", "another name", "another text of the radius"],
+)
+def test_the_same_model_may_take_its_place(tmp_path: Path, fields: dict[str, object]) -> None:
+    old, new = saved(tmp_path, weights="f" * 64), saved(tmp_path, **({"weights": "f" * 64} | fields))
+    withdrawal.supersede(old, new, reason="better")
+    assert len(history.read(tmp_path)) == 1
+
+
+def test_two_do_not_take_the_place_of_each_other_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = saved(tmp_path), saved(tmp_path, seed=1)
+    read, both = history.read, threading.Barrier(2)
+    refused: list[str] = []
+
+    def slowly(folder: Path) -> list[history.Entry]:
+        lines = read(folder)
+        try:
+            both.wait(timeout=0.5)  # both have read before either writes, where that is possible
+        except threading.BrokenBarrierError:
+            both.abort()
+        return lines
+
+    def replace(old: Path, new: Path) -> None:
+        try:
+            withdrawal.supersede(old, new, reason="better")
+        except ResultError as error:
+            refused.append(str(error))
+
+    monkeypatch.setattr(history, "read", slowly)
+    threads = [threading.Thread(target=replace, args=pair) for pair in ((first, second), (second, first))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(read(tmp_path)) == 1
+    assert len(refused) == 1
+    assert "was taken back before" in refused[0]
+
+
 def verified(path: Path, by: str) -> Result:
     result = store.read(path)
     history.add(path.parent, history.entry("verified", path, result, by=by))
@@ -162,6 +315,11 @@ def test_a_line_stands_on_its_own_board_alone(tmp_path: Path) -> None:
     assert shown == {"digits-L2-0.15": 0, "digits-Linf": 1, "digits-Linf-0.3": 0, "digits-Linf-partial": 0}
 
 
+def _of_the_results(row: Row) -> list[Flag]:
+    """All flags but that the made-up steps are not those of AutoAttack."""
+    return [flag for flag in row.flags if flag.code != STEPS_DIFFER.code]
+
+
 def test_folders_are_merged_and_the_same_result_counts_once(tmp_path: Path) -> None:
     a, b = tmp_path / "a" / "results", tmp_path / "b" / "results"
     for folder in (a, b):
@@ -171,7 +329,7 @@ def test_folders_are_merged_and_the_same_result_counts_once(tmp_path: Path) -> N
     (b / "bad.json").write_text("{}")
     (board,) = harness.leaderboard([a, b, a])
     assert [row.checkpoint for row in board.rows] == ["first", "both", "second"]
-    assert all(row.flags == () and row.paired for row in board.rows)
+    assert all(_of_the_results(row) == [] and row.paired for row in board.rows)
     ((file, reason),) = board.left_out
     assert file == "b/results/bad.json"
     assert file in reason
@@ -190,7 +348,7 @@ def test_different_results_of_one_evaluation_are_named(tmp_path: Path, second: s
     (board,) = harness.leaderboard([tmp_path / "a", tmp_path / "b"])
     lowest = next(row for row in board.rows if row.checkpoint == "bn_ft")
     assert lowest.robust["autoattack"].value == 0.40
-    (flag,) = lowest.flags
+    (flag,) = _of_the_results(lowest)
     assert flag.code == "results-differ"
     for folder in ("a", "b"):
         ((_, result),) = store.read_all(tmp_path / folder).results

@@ -179,3 +179,11 @@ def test_a_record_may_take_the_place_of_others_of_its_run(tmp_path: Path) -> Non
     assert frame.index[pd.isna(frame["withdrawn"])].tolist() == ["d"]
     withdrawal.retract(paths[3], reason="wrong under every name")
     assert harness.leaderboard(tmp_path)[0].rows == ()
+
+
+def test_a_record_may_mend_the_name_of_the_suite_of_its_run(tmp_path: Path) -> None:
+    old = saved(tmp_path, first_run())
+    new = saved(tmp_path, changed(first_run(), suite="my-suite", record_id="2" * 64))
+    withdrawal.supersede(old, new, reason="the suite's name")
+    (row,) = harness.leaderboard(tmp_path)[0].rows
+    assert list(row.robust) == ["my-suite"]

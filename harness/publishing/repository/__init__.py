@@ -10,13 +10,16 @@ from pathlib import Path
 from harness import checkpoints
 from harness.checkpoints import Checkpoint
 from harness.errors import InvalidInput, ResultError
+from harness.publishing import _folder as folders
 from harness.publishing.evidence import Evidence
 from harness.publishing.repository._card import card
 from harness.publishing.repository._figures import HUB_DATASETS, entries
-from harness.util.files import write_together
 from harness.util.hub import hub, on_hub
 
-__all__ = ["Repository", "publish", "push"]
+__all__ = ["Repository", "check", "publish", "push"]
+
+
+_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Repository:
     dataset: str | None
 
 
+def check(folder: str | Path) -> None:
+    """Find out before a result is verified that no repository could be written.
+
+    Raises:
+        InvalidInput: the folder is not empty.
+        HarnessError: the package huggingface_hub is not installed.
+        StorageError: the folder cannot be written.
+    """
+    folders.check_free(folder)
+    hub()
+
+
 def publish(
     evidence: Evidence,
     folder: str | Path,
@@ -44,7 +59,7 @@ def publish(
     """Write a repository folder: weights as safetensors, manifest, result with verdicts and adversarial examples, a
     model card with ``model-index``, and ``.eval_results``.
 
-    Flags of the result are listed in the card.
+    The card lists the flags, and which checks of the verification hold and which could not be made.
 
     Args:
         folder: a new or empty one.
@@ -58,9 +73,7 @@ def publish(
         HarnessError: the package huggingface_hub is not installed.
         StorageError: the folder cannot be written.
     """
-    target = Path(folder).expanduser()
-    if target.is_dir() and any(target.iterdir()):
-        raise InvalidInput(f"the folder {target} is not empty: name another with --to, or empty it")
+    target = folders.check_free(folder)
     if not checkpoints.manifest_path(evidence.checkpoint.path).is_file():
         raise InvalidInput(
             f"{evidence.checkpoint.path} is no registered checkpoint, so that nobody could load it: register its "
@@ -72,15 +85,15 @@ def publish(
     if evidence.taken_back is not None:
         raise ResultError(f"{evidence.path} cannot be published, it was taken back: {evidence.taken_back.text}")
     dataset = hub_dataset or HUB_DATASETS.get(evidence.result.dataset.name)
-    files = {
-        "README.md": card(evidence, license_name=license_name, dataset=dataset, repo=repo).encode(),
-        **dict(_results(evidence)),
-        **dict(_checkpoint(evidence.checkpoint)),
-    }
+    checkpoint = dict(_checkpoint(evidence.checkpoint))
+    # in the folder the weights are safetensors, whatever they were registered as
+    weights = f"hf:{repo}" if repo else next(file for file in checkpoint if file.endswith(_WEIGHTS))
+    text = card(evidence, license_name=license_name, dataset=dataset, weights=weights)
+    files = {"README.md": text.encode(), **dict(_results(evidence)), **checkpoint}
     if dataset is not None:
         address = f"https://huggingface.co/{repo}" if repo else None
         files[".eval_results/robust-harness.yaml"] = _yaml(entries(evidence.result, dataset, address))
-    write_together({target / file: content for file, content in files.items()})
+    folders.write(target, files)
     return Repository(target, tuple(sorted(files)), dataset)
 
 

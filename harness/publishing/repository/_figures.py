@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.results.record import Result
 from harness.util.hub import hub
+from harness.util.text import printable
 
 __all__ = ["HUB_DATASETS", "entries", "model_index"]
 
@@ -45,13 +46,14 @@ def entries(result: Result, dataset: str, source: str | None) -> list[dict[str, 
 def model_index(result: Result, dataset: str | None) -> list[Any]:
     """The same figures as `EvalResult` of huggingface_hub, for the head of a model card."""
     package = hub()
+    name = printable(result.dataset.name)
     return [
         package.EvalResult(
             task_type="image-classification",
             task_name="Image classification",
-            dataset_type=dataset or result.dataset.name,
-            dataset_name=f"{result.dataset.name}, first {result.n:,} images" if result.partial else result.dataset.name,
-            dataset_split=result.dataset.split,
+            dataset_type=dataset or name,
+            dataset_name=f"{name}, first {result.n:,} images" if result.partial else name,
+            dataset_split=printable(result.dataset.split),
             metric_type="accuracy",
             metric_name=notes,
             metric_value=round(100 * value, 2),
@@ -66,6 +68,7 @@ def _tasks(result: Result) -> list[tuple[str, float, str]]:
     clean = ("clean-accuracy", result.clean_acc, f"accuracy without attack, {images}")
     if not result.steps:
         return [clean]
-    threat = f"{result.threat.norm} {result.threat.eps}"
-    task = re.sub(r"[^a-z0-9]+", "-", f"robust-accuracy {result.suite} {threat}".lower()).strip("-")
-    return [clean, (task, result.robust_acc, f"robust accuracy, {result.suite}, {threat}, {images}")]
+    # names in a result are anybody's
+    suite, threat = printable(result.suite), printable(f"{result.threat.norm} {result.threat.eps}")
+    task = re.sub(r"[^a-z0-9]+", "-", f"robust-accuracy {suite} {threat}".lower()).strip("-")
+    return [clean, (task, result.robust_acc, f"robust accuracy, {suite}, {threat}, {images}")]

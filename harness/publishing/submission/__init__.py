@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from harness.errors import HarnessError, InvalidInput, ResultError
+from harness.publishing import _folder as folders
 from harness.publishing.evidence import Evidence
 from harness.publishing.submission import _forms as forms
 from harness.publishing.submission._architecture import (
@@ -24,12 +25,13 @@ from harness.publishing.submission._architecture import (
 from harness.publishing.submission._board import layout_of
 from harness.publishing.submission._entry import architecture_label, entry, external_entry
 from harness.publishing.submission._log import evaluation_log
-from harness.publishing.submission._paper import DRAFT, Paper, check_model_id, model_id
+from harness.publishing.submission._paper import DRAFT, Paper, check_external_id, check_model_id, model_id
 from harness.publishing.submission._probe import IMAGES, probe
 from harness.publishing.submission._rules import Checked, checked
-from harness.util.files import write_atomically, write_together
+from harness.results.store import safe_name
+from harness.util.files import write_atomically
 
-__all__ = ["Checked", "Paper", "Submission", "submit"]
+__all__ = ["Checked", "Paper", "Submission", "check", "submit"]
 
 _ROUNDING = 1e-4
 """Logits that differ by no more than this are the same but for rounding."""
@@ -49,6 +51,24 @@ class Submission:
     draft: bool
     checks: tuple[Checked, ...]
     files: tuple[str, ...]
+
+
+def check(paper: Paper, folder: str | Path, *, name: str | None = None, external: bool = False) -> str:
+    """Find out before a result is verified that no submission could be written; returns the name of the entry.
+
+    Args:
+        paper, folder, name, external: as in `submit`.
+
+    Raises:
+        InvalidInput: the folder is not empty, or there is no name for the entry.
+        StorageError: the folder cannot be written.
+    """
+    folders.check_free(folder)
+    if external and name is None:
+        raise InvalidInput("an external evaluation is of an entry of RobustBench: name it with --model-id")
+    if name is None:
+        return model_id(paper)
+    return check_external_id(name) if external else check_model_id(name)
 
 
 def submit(
@@ -76,12 +96,8 @@ def submit(
         InvalidInput: the folder is not empty, or there is no name for the entry.
         StorageError: the folder cannot be written.
     """
+    found = check(paper, folder, name=name, external=external)
     target = Path(folder).expanduser()
-    if target.is_dir() and any(target.iterdir()):
-        raise InvalidInput(f"the folder {target} is not empty: name another with --to, or empty it")
-    if external and name is None:
-        raise InvalidInput("an external evaluation is of an entry of RobustBench: name it with --model-id")
-    found = name if external and name else check_model_id(name) if name else model_id(paper)
     entry_name = f"{found}{DRAFT}" if draft else found
     parts = _Parts(evidence, paper, entry_name, external)
     checks = (*checked(evidence, probe(evidence), external=external), *parts.checked())
@@ -92,7 +108,7 @@ def submit(
             f"{' and that '.join(failed)}; --draft writes the folder all the same, marked as a draft"
         )
     files = parts.files(checks, additional_data, _draft_line(len(failed)) if draft else "")
-    write_together({target / file: content for file, content in files.items()})
+    folders.write(target, files)
     return Submission(target, entry_name, draft, checks, tuple(sorted(files)))
 
 
@@ -146,7 +162,9 @@ class _Parts:
         """All files by path."""
         result, name, paper = self.evidence.result, self.name, self.paper
         footnote = draft or None
-        where = f"{result.dataset.name}/{result.threat.norm}/{name}"
+        # names in a result are anybody's, and a norm may be FILE.py:NAME: each becomes one part of a path
+        dataset, norm = safe_name(result.dataset.name), safe_name(result.threat.norm)
+        where = f"{dataset}/{norm}/{name}"
         if self.external:
             information = external_entry(result, footnote=footnote)
             form = forms.external_issue(name, paper, information, result, draft)
@@ -168,7 +186,7 @@ class _Parts:
         if self.architecture is not None:
             made = architecture_of(self.evidence.checkpoint, self.layout, name, forms.header(draft))
             texts[f"robustbench/model_zoo/architectures/{made.module}.py"] = made.text
-            texts["zoo_entry.py"] = forms.zoo_entry(name, result.dataset.name, result.threat.norm, made, draft)
+            texts["zoo_entry.py"] = forms.zoo_entry(name, dataset, norm, made, draft)
             binary[f"models/{where}.pt"] = _saved(self.weights)
         listed = sorted([*texts, *binary, "README.md"])
         texts["README.md"] = forms.readme(name, form, listed, checks, draft)

@@ -9,15 +9,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness._version import __version__
+from harness.publishing._markdown import code, escaped
 from harness.publishing.submission._architecture import Architecture
 from harness.publishing.submission._paper import Paper
 from harness.publishing.submission._rules import Checked
 from harness.results.record import Result
+from harness.util.text import printable
 
 __all__ = ["Form", "checks_page", "external_issue", "header", "new_model_issue", "readme", "zoo_entry"]
 
 _REPOSITORY = "https://github.com/RobustBench/robustbench"
 _LONGEST_ADDRESS = 7500
+_LONGEST_FIGURE = 5000
 _LINK = "(put the link here)"
 
 
@@ -59,16 +62,17 @@ def new_model_issue(name: str, paper: Paper, entry: dict[str, Any], result: Resu
 
 ## Model 1
 
-- **Architecture**: {entry["architecture"]}
-- **Threat Model**: {result.threat.norm}
-- **eps**: {entry["eps"]}
+- **Architecture**: {escaped(entry["architecture"])}
+- **Threat Model**: {escaped(result.threat.norm)}
+- **eps**: {escaped(entry["eps"])}
 - **Clean accuracy**: {entry["clean_acc"]}
 - **Robust accuracy**: {entry["autoattack_acc"]}
 - **Additional data**: {str(entry["additional_data"]).lower()}
-- **Evaluation method**: AutoAttack, standard version (robust-harness {result.harness_version}, suite {result.suite}, \
-seed {result.seed}, all {result.n:,} images of {result.dataset.name} {result.dataset.split})
+- **Evaluation method**: AutoAttack, standard version (robust-harness {escaped(result.harness_version)}, suite \
+{escaped(result.suite)}, seed {result.seed}, all {result.n:,} images of {escaped(result.dataset.name)} \
+{escaped(result.dataset.split)})
 - **Checkpoint and code**: checkpoint {_LINK}, architecture in the file beside it. SHA-256 of the weights' tensors: \
-`{result.model.sha256}`. Adversarial images: {_LINK}
+{code(result.model.sha256)}. Adversarial images: {_LINK}
 
 # Model Zoo:
 
@@ -87,15 +91,16 @@ def external_issue(name: str, paper: Paper, entry: dict[str, Any], result: Resul
     """RobustBench's form for evaluations of models that are listed already."""
     body = f"""{_quoted(draft)}## Target model
 + **Model identifier(s):** {name}
-+ **Leaderboard(s):** {result.dataset.name} {result.threat.norm}
++ **Leaderboard(s):** {escaped(result.dataset.name)} {escaped(result.threat.norm)}
 
 ## New evaluation
 + **Link to adversarial images:** {_LINK}
 + **Robust accuracy:** {entry["external"]}
 + **Author(s):** {paper.authors}
-+ **Description of the method used:** {paper.title} ({paper.venue}), {paper.url}; suite {result.suite} of \
-robust-harness {result.harness_version}, seed {result.seed}, eps {result.threat.eps}, all {result.n:,} images. Weights \
-that were attacked (SHA-256 of their tensors): `{result.model.sha256}`
++ **Description of the method used:** {paper.title} ({paper.venue}), {paper.url}; suite \
+{escaped(result.suite)} of robust-harness {escaped(result.harness_version)}, seed {result.seed}, eps \
+{escaped(result.threat.eps)}, all {result.n:,} images. Weights \
+that were attacked (SHA-256 of their tensors): {code(result.model.sha256)}
 """
     return Form("new-external-evaluations.md", f"{_marked(draft)}[New evaluation] {name}", body)
 
@@ -130,7 +135,7 @@ def checks_page(name: str, checks: Sequence[Checked], draft: str) -> str:
 
 def readme(name: str, form: Form, files: Sequence[str], checks: Sequence[Checked], draft: str) -> str:
     """What is in the folder, and what remains to be done by hand."""
-    listed = "".join(f"- `{file}`\n" for file in files)
+    listed = "".join(f"- {code(file)}\n" for file in files)
     steps = (
         "This folder is a draft. Nothing in it is to be sent."
         if draft
@@ -172,4 +177,6 @@ def _counted(checks: Sequence[Checked]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    # a figure may quote a stranger's names: it ends no row, holds no HTML and no link
+    plain = printable(text, longest=_LONGEST_FIGURE).replace("\\", "\\\\")
+    return plain.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
+from harness.boards.suites_held import deviation
 from harness.publishing.evidence import Evidence, doubts
 from harness.publishing.submission._board import BOARDS, board_of
 from harness.publishing.submission._entry import percentage
 from harness.publishing.submission._probe import Probe
 from harness.results.measures import measure_of
 from harness.threat import ThreatModel
+from harness.util.text import printable
 
 __all__ = ["Checked", "Outcome", "checked"]
 
 Outcome = Literal["passed", "failed", "not checkable"]
 
 _AUTOATTACK = "autoattack"
+_LONGEST = 500
+"""Characters of a difference that are shown."""
 
 _GRADIENT = (
     "gradient-masking",
@@ -106,10 +110,12 @@ def _statistics(evidence: Evidence) -> Checked:
 
 
 def _suite(evidence: Evidence) -> Checked:
-    suite = evidence.result.suite
-    return Checked(
-        "the attack is AutoAttack, standard version", _outcome(measure_of(suite).name == _AUTOATTACK), f"suite {suite}"
-    )
+    result = evidence.result
+    # a suite's name is only a name: what ran are the steps
+    differs = deviation(result)
+    met = measure_of(result.suite).name == _AUTOATTACK and differs is None
+    found = f"suite {result.suite}{f': {printable(differs, longest=_LONGEST)}' if differs else ''}"
+    return Checked("the attack is AutoAttack, standard version", _outcome(met), found)
 
 
 def _reported(evidence: Evidence) -> Checked:

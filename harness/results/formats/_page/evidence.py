@@ -97,16 +97,16 @@ def bibtex(row: Row, label: str, result: Result) -> tuple[str, ...]:
     where = escaped(f"{images}, {label}, {result.threat.norm} {result.threat.eps}")
     return (
         Shared("@misc{harness-"),
-        result.evaluation_id[:16],
+        escaped(result.evaluation_id[:16]),
         Shared(",\n  title = {{"),
         escaped(row.checkpoint),
         Shared("}: robust accuracy "),
         f"{100 * result.robust_acc:.1f}",
         Shared(
             f"\\% on {where}}},\n  howpublished = {{robust-harness {escaped(result.harness_version)}}},\n"
-            f"  year = {{{result.started[:4]}}},\n  note = {{weights SHA-256 "
+            f"  year = {{{escaped(result.started[:4])}}},\n  note = {{weights SHA-256 "
         ),
-        result.model.sha256[:16],
+        escaped(result.model.sha256[:16]),
         Shared("}\n}"),
     )
 
