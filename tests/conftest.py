@@ -19,15 +19,11 @@ def fixed_choice() -> Iterator[None]:
 
 @pytest.fixture
 def unaudited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models are attacked without being audited before and after it, which takes most of a short evaluation's time.
-
-    For whole modules whose tests are about something else; one of them that needs audits is marked ``audited``.
-    """
-    from harness.evaluation.plan import Plan
+    """For whole modules whose tests are not about audits; one of them that needs them is marked ``audited``."""
+    from tests.support import leave_out_audits
 
     if request.node.get_closest_marker("audited") is None:
-        monkeypatch.setattr(Plan, "audited", lambda *model: [])
-        monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
+        leave_out_audits(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

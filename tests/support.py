@@ -16,6 +16,7 @@ from harness.audit.flags import Flag
 from harness.backends import Backend
 from harness.backends.choose import Choice, Spent
 from harness.engine import preflight
+from harness.evaluation.plan import Plan
 from harness.threat.rng import Draws, sample_keys
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -28,6 +29,12 @@ AUDITED_AFTER = frozenset(("few-steps", "larger-eps-weaker", "noise-gains", "sho
 def of_strong_suites(flags: Iterable[Flag]) -> list[Flag]:
     """The flags that are not about a weak suite."""
     return [flag for flag in flags if flag.code not in AUDITED_AFTER]
+
+
+def leave_out_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack models without auditing them before and after, which takes most of a short evaluation's time."""
+    monkeypatch.setattr(Plan, "audited", lambda *model: [])
+    monkeypatch.setattr(Plan, "probed", lambda *attacked: ([], []))
 
 
 class PlainOracle:

@@ -10,10 +10,8 @@ from functools import cache
 from typing import Any
 
 from harness import suites
-from harness.errors import HarnessError
 from harness.results.record import Result, StepRecord
 from harness.threat import ThreatModel, norms
-from harness.util import plugins
 
 __all__ = ["deviation"]
 
@@ -26,10 +24,9 @@ def deviation(result: Result) -> str | None:
     None where they are equal, and where there is nothing to compare with: a suite that is not registered here, or a
     norm from a user's file, which is not run for this.
     """
-    known = plugins.is_member(suites.__name__, result.suite) and result.threat.norm in norms.names()
-    wanted = _registered(result.suite, result.threat.norm, result.threat.eps) if known else None
-    if wanted is None or isinstance(wanted, str):
-        return wanted
+    wanted = _registered(result.suite, result.threat.norm, result.threat.eps)
+    if wanted is None:
+        return None
     made = _parts(result.steps)
     if len(made) != len(wanted):
         return f"{len(made)} steps ran, the suite has {len(wanted)}"
@@ -40,13 +37,11 @@ def deviation(result: Result) -> str | None:
 
 
 @cache
-def _registered(suite: str, norm: str, eps: str) -> tuple[_Part, ...] | str:
-    """The steps of a suite, or why it has none in this threat model."""
-    try:
-        steps = suites.get(suite, ThreatModel(norm, eps)).steps
-    except HarnessError as error:
-        return f"the suite cannot be run in this threat model: {error}"
-    return tuple((step.name, step.attack, dict(step.parameters)) for step in steps)
+def _registered(name: str, norm: str, eps: str) -> tuple[_Part, ...] | None:
+    if norm not in norms.names():
+        return None
+    suite = suites.registered(name, ThreatModel(norm, eps))
+    return None if suite is None else tuple((step.name, step.attack, dict(step.parameters)) for step in suite.steps)
 
 
 def _parts(steps: list[StepRecord]) -> list[_Part]:

@@ -117,7 +117,13 @@ def forecast(plan: Plan) -> Forecast:
             probed = alive[: prepared.machine.micro_batch] if steps else alive
             found = probe_of.run(step, attack, probed, _LATER_STEP if steps else _FIRST_STEP)
             each = left / max(1, len(probed))
-            iterations = each * (len(found.survivors) * attack.runs * attack.steps + found.iterations_of_broken)
+            surviving, broken = len(found.survivors), len(probed) - len(found.survivors)
+            # a run begins with passes of its own; what is broken at once costs little else
+            iterations = each * (
+                surviving * attack.runs * (attack.steps + found.iterations_of_start)
+                + broken * found.iterations_of_start
+                + found.iterations_of_broken
+            )
             steps.append(
                 StepForecast(
                     name=step.name,
@@ -145,11 +151,13 @@ class _Found:
 
     Attributes:
         survivors: rows of the pool. iterations_of_broken: of all samples that it broke, together.
+        iterations_of_start: what beginning a run costs a sample, in iterations.
         forward, backward, seconds: of one iteration of one sample.
     """
 
     survivors: Tensor
     iterations_of_broken: int
+    iterations_of_start: float
     forward: float
     backward: float
     seconds: float
@@ -191,6 +199,8 @@ class _Probe:
         # a batch that is full has no room for points ahead
         oracle = ChunkOracle(passes, rows, tally, step.name, names, micro_batch=1, device=device)
         state, proposal = attack.start(batch, oracle, 0)
+        oracle.settle()
+        begun = int(tally.forward.sum()) / len(rows)
         claimed = proposal.claimed.cpu()[: len(alive)]
         spent, made, seconds = 0, 0, 0.0
         first = min(_UNTYPICAL, attack.steps - 1)
@@ -207,10 +217,12 @@ class _Probe:
         oracle.settle()
         survivors = alive[~claimed]
         each = made * len(rows)
+        forward = (int(tally.forward.sum()) - before[0]) / each
         return _Found(
             survivors=survivors,
             iterations_of_broken=spent - len(survivors) * (made + first),
-            forward=(int(tally.forward.sum()) - before[0]) / each,
+            iterations_of_start=begun / forward if forward else 0.0,
+            forward=forward,
             backward=(int(tally.backward.sum()) - before[1]) / each,
             seconds=seconds / each,
         )

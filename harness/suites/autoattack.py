@@ -20,7 +20,7 @@ def autoattack(threat: ThreatModel) -> Suite:
 
     In sparse norms (L1) the reference begins APGD with larger radii, from five starts, and aims at fewer classes.
     """
-    if threat.geometry.sparse:
+    if threat.sparse:
         ce = apgd("ce", restarts=5, larger_radii=True)
         targeted = apgd("dlr-targeted", targets=5, larger_radii=True)
     else:

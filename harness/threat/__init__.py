@@ -117,6 +117,15 @@ class ThreatModel:
         return norms.get(self.norm)
 
     @property
+    def sparse(self) -> bool:
+        """Whether attacks change few values in the norm, as in L1.
+
+        Raises:
+            InvalidInput, UnknownName: a file that does not define the norm.
+        """
+        return norms.is_sparse(self.norm)
+
+    @property
     def radius(self) -> float:
         """The value of ``eps``."""
         return _value(self.eps)

@@ -27,6 +27,7 @@ from harness.results.parts import Shard
 from harness.util.pool import WorkerPool, can_fork
 from tests.evaluation.test_shards import PGD, plan, same, undivided
 from tests.house._tree import ROOT
+from tests.support import leave_out_audits
 from tests.util.test_pool import all_end
 
 pytestmark = pytest.mark.usefixtures("unaudited")
@@ -41,7 +42,9 @@ def planned() -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(planned: Plan) -> Evaluation:
-    return undivided(planned)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        leave_out_audits(monkeypatch)
+        return undivided(planned)
 
 
 class Inline:
@@ -397,7 +400,7 @@ _PARENT = """
 import os, sys, time
 from pathlib import Path
 from harness import cluster, evaluation
-from tests.evaluation.test_shards import PGD, plan
+from tests.evaluation.test_shards import PGD, plan, same, undivided
 
 def obtain_part(*given, **more):
     os.write(1, f"{os.getpid()}\\n".encode())

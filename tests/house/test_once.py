@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from harness.threat import norms
 from tests.house._tree import ROOT, modules
 
 KNOWN = modules()
@@ -61,3 +62,8 @@ def test_every_choice_is_there() -> None:
     for method in ("pgd", "fgsm", "r-fgsm"):
         assert method in choices.names(choices.CraftingMethod)
         assert Crafting.of(method, ThreatModel("Linf", "0.1"), steps=2).step_size > 0
+
+
+@pytest.mark.parametrize("name", norms.names())
+def test_which_norms_are_sparse(name: str) -> None:
+    assert norms.is_sparse(name) is norms.get(name).sparse

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from harness.threat.norms._moves import Moves as Moves
     from harness.threat.norms._moves import Patches as Patches
 
-__all__ = ["Moves", "Norm", "Patches", "column", "get", "name_of", "names"]
+__all__ = ["Moves", "Norm", "Patches", "column", "get", "is_sparse", "name_of", "names"]
 
 # a board that names a norm does not need its geometry
 __getattr__ = deferred(__name__, {"_base": ("Norm", "column"), "_moves": ("Moves", "Patches")})
+
+
+_SPARSE = frozenset(("l1",))
+"""Files of this package whose norm is sparse: what their classes say, readable without importing them."""
 
 
 def names() -> tuple[str, ...]:
@@ -41,6 +45,16 @@ def name_of(name: str) -> str:
     if plugins.is_own(__name__, file):
         return file.capitalize()
     return get(name).name
+
+
+def is_sparse(name: str) -> bool:
+    """Whether attacks change few values in the norm ``name``, as in L1; of a norm of this package nothing is imported.
+
+    Raises:
+        UnknownName, InvalidInput: as `get`.
+    """
+    file = name.lower()
+    return file in _SPARSE if plugins.is_own(__name__, file) else get(name).sparse
 
 
 def get(name: str) -> Norm:
