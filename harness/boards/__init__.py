@@ -58,13 +58,13 @@ def leaderboard(
     """
     for name in formats:  # before anything is written
         board_formats.get(name)
-    found, survivors = _with_samples(_read(results))
+    found = _read(results, samples=True)
     boards = ranking.boards(
         found.results,
         _standard(found.results),
         left_out=found.left_out,
         history=found.history,
-        survivors=lambda result: survivors[result_key(result)],
+        survivors=lambda result: found.survivors[result_key(result)],
         keeps_examples=found.keeps_examples,
         deviation=deviation,
     )
@@ -99,11 +99,16 @@ def load_results(results: Folders | None = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Found:
-    """What lies in some folders: results with their files, files that are left out, and the lines of the histories."""
+    """What lies in some folders: results with their files, files that are left out, and the lines of the histories.
+
+    Attributes:
+        survivors: the samples that survive in each result, by `result_key`; empty where they were not asked for.
+    """
 
     files: tuple[tuple[Path, Result], ...]
     left_out: tuple[LeftOut, ...]
     history: tuple[Entry, ...]
+    survivors: dict[str, Survivors]
 
     @property
     def results(self) -> list[Result]:
@@ -121,42 +126,37 @@ class _Found:
         return False
 
 
-def _read(results: Folders | None) -> _Found:
+def _read(results: Folders | None, *, samples: bool = False) -> _Found:
+    """With ``samples`` the surviving samples as well; results of which they cannot be read are left out."""
     given = paths.results_root() if results is None else results
     listed = [given] if isinstance(given, str | Path) else list(given)
     folders = list({Path(one).expanduser().resolve(): Path(one).expanduser() for one in listed}.values())
     if not folders:
         raise ResultError("expected a folder of results, got none")
     files: dict[str, tuple[Path, Result]] = {}
+    survivors: dict[str, Survivors] = {}
     left_out: list[LeftOut] = []
     lines: list[Entry] = []
     for folder, name in zip(folders, _names(folders), strict=True):
         there = store.read_all(folder)
+        unused = list(there.left_out)
         for path, result in there.results:
-            files.setdefault(result_key(result), (path, result))
-        left_out += [LeftOut(f"{name}{file}", reason.replace(file, f"{name}{file}")) for file, reason in there.left_out]
+            key = result_key(result)
+            if samples and key not in files:
+                try:
+                    survivors[key] = store.read_survivors(folder, result)
+                except ResultError as error:
+                    # as everywhere on a board, no word of where the folder lies
+                    unused.append(LeftOut(path.name, f"{path.name}: {error}".replace(f"{folder}{os.sep}", "")))
+                    continue
+            files.setdefault(key, (path, result))
+        left_out += [LeftOut(f"{name}{file}", reason.replace(file, f"{name}{file}")) for file, reason in unused]
         lines += history.read(folder)
     if not files:
         where = " or ".join(map(str, folders))
         why = "".join(f"; {reason}" for _, reason in left_out[:1])
         raise ResultError(f"no results in {where}: run 'harness evaluate' or name a folder with --results{why}")
-    return _Found(tuple(files.values()), tuple(left_out), tuple(lines))
-
-
-def _with_samples(found: _Found) -> tuple[_Found, dict[str, Survivors]]:
-    """What was found without results whose verdicts cannot be read, and of all others the samples that survive."""
-    survivors: dict[str, Survivors] = {}
-    files, left_out = [], list(found.left_out)
-    for path, result in found.files:
-        try:
-            survivors[result_key(result)] = store.read_survivors(path.parent, result)
-        except ResultError as error:
-            left_out.append(LeftOut(path.name, str(error)))
-        else:
-            files.append((path, result))
-    if not files:
-        raise ResultError(f"no results that can be ranked: {left_out[0].reason}")
-    return _Found(tuple(files), tuple(left_out), found.history), survivors
+    return _Found(tuple(files.values()), tuple(left_out), tuple(lines), survivors)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any
 
 from harness import suites
-from harness.results.record import Result, StepRecord
+from harness.results.identity import step_identity, steps_made
+from harness.results.record import Result
 from harness.threat import ThreatModel, norms
+from harness.util.source_text import source_sha256
 
 __all__ = ["deviation"]
-
-_Part = tuple[str, str, dict[str, Any]]
 
 
 def deviation(result: Result) -> str | None:
@@ -27,7 +27,7 @@ def deviation(result: Result) -> str | None:
     wanted = _registered(result.suite, result.threat.norm, result.threat.eps)
     if wanted is None:
         return None
-    made = _parts(result.steps)
+    made = steps_made(result)
     if len(made) != len(wanted):
         return f"{len(made)} steps ran, the suite has {len(wanted)}"
     for position, (ran, expected) in enumerate(zip(made, wanted, strict=True), start=1):
@@ -37,29 +37,24 @@ def deviation(result: Result) -> str | None:
 
 
 @cache
-def _registered(name: str, norm: str, eps: str) -> tuple[_Part, ...] | None:
+def _registered(name: str, norm: str, eps: str) -> tuple[dict[str, Any], ...] | None:
     if norm not in norms.names():
         return None
     suite = suites.registered(name, ThreatModel(norm, eps))
-    return None if suite is None else tuple((step.name, step.attack, dict(step.parameters)) for step in suite.steps)
+    if suite is None:
+        return None
+    return tuple(
+        step_identity(step.name, step.attack, step.parameters, source_sha256(step.attack)) for step in suite.steps
+    )
 
 
-def _parts(steps: list[StepRecord]) -> list[_Part]:
-    """The suite's steps; the rows of one that reports several follow each other."""
-    parts: dict[str, _Part] = {}
-    for step in steps:
-        name = step.part_of or step.name
-        parts[name] = (name, step.attack, step.parameters)
-    return list(parts.values())
+def _same(ran: dict[str, Any], expected: dict[str, Any]) -> bool:
+    if expected["attack"] == suites.REFERENCE:  # whose step is also recorded with the settings of the run
+        known = {key: ran["parameters"].get(key) for key in expected["parameters"]}
+        return {**ran, "parameters": known} == expected
+    return ran == expected
 
 
-def _same(ran: _Part, expected: _Part) -> bool:
-    name, attack, parameters = expected
-    # the reference's step is also recorded with the settings of the run
-    recorded = {key: ran[2].get(key) for key in parameters} if attack == suites.REFERENCE else ran[2]
-    return (ran[0], ran[1], recorded) == (name, attack, parameters)
-
-
-def _said(part: _Part) -> str:
-    name, attack, parameters = part
-    return " ".join([name, f"({attack}", *(f"{key}={value}" for key, value in parameters.items())]) + ")"
+def _said(part: dict[str, Any]) -> str:
+    given = (f"{key}={value}" for key, value in part["parameters"].items())
+    return f"{part['name']} ({' '.join([part['attack'], *given])})"

@@ -69,9 +69,11 @@ def compare(
     files = [_file(name, folder, suite, threat) for name in names]
     if figures is not None:
         check_writable(figures)
-    comparison = compared([(store.read(file), store.read_verdicts(file)) for file in files])
-    notes = [*comparison.notes, *_taken_back(files)]
-    drawn = [] if figures is None else _draw(comparison, files, figures, **images)
+    stored = [store.read(file) for file in files]
+    comparison = compared([(result, store.read_verdicts(file)) for file, result in zip(files, stored, strict=True)])
+    notes = [*comparison.notes, *_taken_back(files, stored)]
+    heading = _heading(stored)
+    drawn = [] if figures is None else _draw(comparison, files, figures, heading, _suites(stored), **images)
     if as_json:
         print_json(
             {
@@ -82,7 +84,7 @@ def compare(
             }
         )
         return
-    print_line(_heading([store.read(file) for file in files]))
+    print_line(heading)
     for note in notes:
         print_line(f"note: {note}")
     for pair in comparison.pairs:
@@ -93,7 +95,16 @@ def compare(
         print_line(f"written {path}")
 
 
-def _draw(comparison: Comparison, files: list[Path], folder: Path, *, samples: int, **images: Any) -> list[Path]:
+def _draw(
+    comparison: Comparison,
+    files: list[Path],
+    folder: Path,
+    heading: str,
+    suites: list[str],
+    *,
+    samples: int,
+    **images: Any,
+) -> list[Path]:
     """A picture of every pair that differs on samples that were broken in one."""
     from itertools import combinations
 
@@ -102,14 +113,13 @@ def _draw(comparison: Comparison, files: list[Path], folder: Path, *, samples: i
     from harness.results.compare_picture import compare_picture
     from harness.util.files import write_atomically
 
-    results = [store.read(file) for file in files]
     drawn = []
     for pair, (first, second) in zip(comparison.pairs, combinations(files, 2), strict=True):
         found = evaluation.differing_samples(pair, first, second, most=samples, **images)
         if found:
-            parts = (pair.first, pair.second, *_suites(results))
+            parts = (pair.first, pair.second, *suites)
             path = folder / f"{'__'.join(map(store.safe_name, parts))}.png"
-            write_atomically(path, compare_picture(found, _heading(results)))
+            write_atomically(path, compare_picture(found, heading))
             drawn.append(path)
         else:
             print_line(f"note: {pair.first} and {pair.second} differ on no sample that was broken in one", err=True)
@@ -162,11 +172,14 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     return found[0][0]
 
 
-def _taken_back(files: list[Path]) -> list[str]:
+def _taken_back(files: list[Path], stored: list[Result]) -> list[str]:
     """A note on each result that counts no longer; only one that was named by its file can be among them."""
-    from harness.results import history, store
+    from harness.results import history
 
-    found = [(file, history.withdrawals(history.read(file.parent))(store.read(file))) for file in files]
+    found = [
+        (file, history.withdrawals(history.read(file.parent))(result))
+        for file, result in zip(files, stored, strict=True)
+    ]
     return [f"{file} counts no longer, it was taken back: {line.text}" for file, line in found if line is not None]
 
 

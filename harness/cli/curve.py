@@ -131,11 +131,8 @@ def _evaluated(
             with displayed(plans[-1].target.name, plans[-1].suite.name) as report:
                 found = evaluation.smallest_distances(plans[-1], progress=report)
     curve = curve_of([(one.result, store.read_verdicts(one.path)) for one in stored], found)
-    return curve, {
-        one.result.threat.eps: [str(flag) for flag in one.result.flags if flag.doubtful]
-        for one in stored
-        if any(flag.doubtful for flag in one.result.flags)
-    }
+    doubts = {one.result.threat.eps: [str(flag) for flag in one.result.flags if flag.doubtful] for one in stored}
+    return curve, {eps: texts for eps, texts in doubts.items() if texts}
 
 
 def _stem(found: Curve) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ResultError, StorageError
+from harness.errors import ResultError
 from harness.evaluation.verification import Verification, verify
 from harness.results import history, store
 from harness.results.history import Entry
@@ -68,7 +68,7 @@ def take_in(
     known = store.find_same(root, result)
     if known is not None and _is_noted(lines, store.read(known), by):
         return Taken(known, result, is_new=False)
-    _check_writable(root)
+    check_writable(root, "--results")  # before the passes of a verification
     verification = verify(known or path, **material)
     not_so = "is not taken in" if known is None else f"is there already, as {known}, but is not verified"
     for check in verification.checks:
@@ -86,11 +86,3 @@ def _is_noted(lines: Iterable[Entry], result: Result, by: str) -> bool:
     """Whether the history says that a result was verified, by the one who is named if anybody is."""
     key = history.result_key(result)
     return any(line.action == "verified" and line.result == key and by in ("", line.by) for line in lines)
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out before the passes of a verification that nothing can be taken in."""
-    try:
-        check_writable(folder)
-    except StorageError as error:  # whose words are of another option
-        raise StorageError(str(error).replace("--output", "--results")) from error

@@ -25,10 +25,7 @@ def check_free(folder: str | Path) -> Path:
             raise InvalidInput(f"{target} is not a folder: name a new or empty one with --to")
         if target.is_dir() and any(target.iterdir()):
             raise InvalidInput(f"the folder {target} is not empty: name another with --to, or empty it")
-        check_writable(target)
-    except StorageError as error:
-        # the commands that share this check have --output
-        raise StorageError(str(error).replace("--output", "--to")) from error
+        check_writable(target, "--to")
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, no such user, a NUL in the name
         reason = system_error(error) if isinstance(error, OSError) else str(error)
         raise StorageError(f"cannot write to the folder {folder}: {reason}; name another with --to") from error

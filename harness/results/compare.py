@@ -73,11 +73,11 @@ def compare(evaluations: Sequence[tuple[Result, Verdicts]]) -> Comparison:
     if len(evaluations) < 2:
         raise InvalidInput(f"a comparison needs at least two results, got {len(evaluations)}")
     results = [result for result, _ in evaluations]
-    for what, values in {
+    kinds: dict[str, dict[tuple[object, ...], str]] = {
         "data set": {(r.dataset.name, r.dataset.split): f"{r.dataset.name} {r.dataset.split}" for r in results},
-        # 8/255 and its 16 digits are one radius
-        "threat model": {(r.threat.norm, f"{r.threat.radius:.12g}"): r.threat.text for r in results},
-    }.items():
+        "threat model": {(r.threat.norm, r.threat.rounded): r.threat.text for r in results},
+    }
+    for what, values in kinds.items():
         if len(values) > 1:
             listed = " and ".join(sorted(values.values()))
             raise InvalidInput(f"a comparison needs results of one {what}, got {listed}; choose among them")

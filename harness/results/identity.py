@@ -16,7 +16,7 @@ from harness.audit import kinds
 from harness.audit.flags import Flag
 from harness.results.record import DatasetRecord, ModelRecord, Result, ThreatRecord
 
-__all__ = ["identified", "network_id", "record_id", "run_id", "step_identity", "verdict_id"]
+__all__ = ["identified", "network_id", "record_id", "run_id", "step_identity", "steps_made", "verdict_id"]
 
 _ALGORITHM = 1
 """Raised whenever the same inputs may give other verdicts, so that old results are not taken for new ones."""
@@ -76,6 +76,15 @@ def step_identity(
     return {"name": name, "attack": named, "parameters": dict(parameters), "source": source_sha256}
 
 
+def steps_made(result: Result) -> list[dict[str, Any]]:
+    """`step_identity` of every step of the suite that a result records."""
+    seen = {}
+    for step in result.steps:
+        part = step_identity(step.part_of or step.name, step.attack, step.parameters, step.source_sha256)
+        seen[part["name"]] = part  # the rows of a step that reports several follow each other
+    return list(seen.values())
+
+
 def record_id(
     evaluation_id: str,
     *,
@@ -108,15 +117,11 @@ def run_id(result: Result) -> str:
 
 def identified(result: Result) -> Result:
     """``result`` with the hashes that follow from its content."""
-    seen = {}
-    for step in result.steps:
-        part = step_identity(step.part_of or step.name, step.attack, step.parameters, step.source_sha256)
-        seen[part["name"]] = part  # the rows of a step that reports several follow each other
     evaluation_id = verdict_id(
         model=result.model,
         dataset=result.dataset,
         threat=result.threat,
-        steps=seen.values(),
+        steps=steps_made(result),
         seed=result.seed,
         precision=result.environment.precision,
     )

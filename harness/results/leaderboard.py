@@ -166,9 +166,8 @@ def _age(result: Result) -> tuple[str, str]:
 def _key(result: Result) -> _Key:
     # partial runs hold other samples each; they share a board and are told apart in it
     content = "" if result.partial else result.dataset.sha256
-    radius = float(f"{result.threat.radius:.12g}")  # 8/255 and its 16 digits are one radius
-    dataset = result.dataset
-    return (dataset.name, dataset.split, dataset.size, result.threat.norm, radius, result.partial, content)
+    dataset, threat = result.dataset, result.threat
+    return (dataset.name, dataset.split, dataset.size, threat.norm, threat.rounded, result.partial, content)
 
 
 def _name(key: _Key, members: list[Result], standard: Mapping[str, Sequence[ThreatModel]]) -> str:
@@ -205,7 +204,7 @@ def _curve(results: Iterable[Result], survivors: Callable[[Result], Survivors | 
     """
     lowest: dict[float, Result] = {}
     for result in results:
-        radius = float(f"{result.threat.radius:.12g}")
+        radius = result.threat.rounded
         if result.steps and (radius not in lowest or result.robust_acc < lowest[radius].robust_acc):
             lowest[radius] = result
     ordered = sorted(lowest.items())

@@ -77,6 +77,11 @@ class ThreatRecord(Record):
         """As it is given to commands: ``Linf:8/255``."""
         return f"{self.norm}:{self.eps}"
 
+    @property
+    def rounded(self) -> float:
+        """The radius, equal where it was written in different ways: as 8/255 or by its 16 digits."""
+        return float(f"{self.radius:.12g}")
+
 
 class StepRecord(Record):
     """What one step of the suite did."""

@@ -72,8 +72,11 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             raise
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--output") -> None:
     """Find out before hours of work that ``folder`` cannot be written; creates nothing.
+
+    Args:
+        option: of the command, by which another folder is chosen.
 
     Raises:
         StorageError: it, or the nearest ancestor that exists, is no folder or not writable.
@@ -82,9 +85,9 @@ def check_writable(folder: Path) -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        raise StorageError(f"cannot write to {folder}: {existing} is not a folder; choose another with --output")
+        raise StorageError(f"cannot write to {folder}: {existing} is not a folder; choose another with {option}")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write to {folder}: no permission in {existing}; choose another with --output")
+        raise StorageError(f"cannot write to {folder}: no permission in {existing}; choose another with {option}")
 
 
 @contextmanager
