@@ -49,8 +49,6 @@ CHECKS = {
 
 _SHOWN = 5
 _NOT_CHECKED = "not checked"
-_LONGEST_NAME = 255
-"""Characters of a file's name."""
 
 
 class Check(NamedTuple):
@@ -217,7 +215,7 @@ def _examples(path: Path, result: Result, rows: Index, x: Images) -> tuple[Check
     kept, name = result.adversarial, "examples"
     if kept is None:
         return Check(name, None, f"the result keeps none of {len(rows):,}: evaluate without --no-adversarial"), None
-    if not kept.file or Path(kept.file).name != kept.file or printable(kept.file, longest=_LONGEST_NAME) != kept.file:
+    if not store.lies_beside(kept.file):
         return Check(name, False, f"the result names no file beside it, got {printable(kept.file)!r}"), None
     try:
         stored = adversarial.unpack(path.with_name(kept.file), x, kept.sha256)

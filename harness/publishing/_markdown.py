@@ -5,18 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-# as the boards write names and flags
-from harness.results.formats.markdown import _text
 from harness.util.text import printable
 
-__all__ = ["code", "command", "escaped"]
+__all__ = ["code", "command"]
 
 _LONGEST = 1000
-
-
-def escaped(text: object) -> str:
-    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
-    return _text(str(text))
 
 
 def code(text: object) -> str:

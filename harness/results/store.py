@@ -32,6 +32,7 @@ __all__ = [
     "find",
     "find_all",
     "find_same",
+    "lies_beside",
     "read",
     "read_all",
     "read_survivors",
@@ -305,9 +306,14 @@ def _checked(path: Path) -> tuple[Result, bytes]:
     return result if hashed else identified(result), verdicts
 
 
+def lies_beside(name: str) -> bool:
+    """Whether what a result calls a file can be one beside it: no path, and nothing that no name holds."""
+    return bool(name) and Path(name).name == name == printable(name, longest=_LONGEST_NAME)
+
+
 def _verdict_content(path: Path, result: Result) -> bytes:
     name = result.samples or ""
-    if not name or Path(name).name != name or printable(name, longest=_LONGEST_NAME) != name:
+    if not lies_beside(name):
         raise ResultError(f"the result {path} names no verdicts beside it, got {printable(name)!r}")
     try:
         return read_bounded(path.with_name(name), _verdict_file.largest(result.n))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-__all__ = ["counted", "printable", "spreadsheet_cell"]
+__all__ = ["counted", "markdown_text", "printable", "spreadsheet_cell"]
 
 _LONGEST = 120
 _FORMULA = ("=", "+", "-", "@")
@@ -37,6 +38,18 @@ def spreadsheet_cell(value: object, *, longest: int = _LONGEST) -> str:
     """``value`` as a cell of a CSV file: `printable`, and nothing that a spreadsheet would run as a formula."""
     text = printable(value, longest=longest)
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+
+
+def markdown_text(value: object) -> str:
+    """``value`` on one line of Markdown: it ends no cell, and holds no HTML, link or emphasis."""
+    text = (
+        printable(re.sub(r"\s+", " ", str(value)).strip(), longest=10_000)
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+    )
+    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
 def _escaped(character: str) -> str:

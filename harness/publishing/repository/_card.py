@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from harness.checkpoints import Manifest
 from harness.evaluation.verification import CHECKS, Check
-from harness.publishing._markdown import code, command, escaped
+from harness.publishing._markdown import code, command
 from harness.publishing.evidence import Evidence
 from harness.publishing.repository._figures import model_index
 from harness.results import stats
 from harness.util.hub import hub
+from harness.util.text import markdown_text
 
 __all__ = ["card"]
 
@@ -50,7 +51,7 @@ def _lines(evidence: Evidence, manifest: Manifest, weights: str) -> Iterator[str
     yield ""
     yield "| | accuracy | 95 % interval |"
     yield "|---|---:|---:|"
-    attacked = escaped(f"{result.suite}, {result.threat.norm} {result.threat.eps}")
+    attacked = markdown_text(f"{result.suite}, {result.threat.norm} {result.threat.eps}")
     robust = [(attacked, result.robust_acc)] if result.steps else []
     for name, value in (("without attack", result.clean_acc), *robust):
         low, high = stats.wilson(round(value * result.n), result.n)
@@ -58,8 +59,8 @@ def _lines(evidence: Evidence, manifest: Manifest, weights: str) -> Iterator[str
     yield ""
     part = f"{result.n:,} of {result.dataset.size:,}" if result.partial else f"All {result.n:,}"
     yield (
-        f"{part} images of {escaped(f'{result.dataset.name} {result.dataset.split}')} were evaluated by "
-        f"robust-harness {escaped(result.harness_version)}, seed {result.seed}."
+        f"{part} images of {markdown_text(f'{result.dataset.name} {result.dataset.split}')} were evaluated by "
+        f"robust-harness {markdown_text(result.harness_version)}, seed {result.seed}."
     )
     yield ""
     yield from _doubts(evidence)
@@ -83,7 +84,7 @@ def _doubts(evidence: Evidence) -> Iterator[str]:
     if evidence.flags:
         yield "Reasons to doubt the figures:"
         yield ""
-        yield from (f"- {code(flag.code)}: {escaped(flag)}" for flag in evidence.flags)
+        yield from (f"- {code(flag.code)}: {markdown_text(flag)}" for flag in evidence.flags)
     elif missing:
         yield "No flag was raised against the figures, but not all of them could be checked."
     else:
@@ -107,4 +108,4 @@ def _doubts(evidence: Evidence) -> Iterator[str]:
 
 def _row(check: Check) -> str:
     outcome = "holds" if check.holds else "could not be checked" if check.holds is None else "fails"
-    return f"| {code(check.name)} | {CHECKS.get(check.name, '')} | {outcome} | {escaped(check.text)} |"
+    return f"| {code(check.name)} | {CHECKS.get(check.name, '')} | {outcome} | {markdown_text(check.text)} |"

@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness._version import __version__
-from harness.publishing._markdown import code, escaped
+from harness.publishing._markdown import code
 from harness.publishing.submission._architecture import Architecture
 from harness.publishing.submission._paper import Paper
 from harness.publishing.submission._rules import Checked
 from harness.results.record import Result
-from harness.util.text import printable
+from harness.util.text import markdown_text, printable
 
 __all__ = ["Form", "checks_page", "external_issue", "header", "new_model_issue", "readme", "zoo_entry"]
 
@@ -62,15 +62,15 @@ def new_model_issue(name: str, paper: Paper, entry: dict[str, Any], result: Resu
 
 ## Model 1
 
-- **Architecture**: {escaped(entry["architecture"])}
-- **Threat Model**: {escaped(result.threat.norm)}
-- **eps**: {escaped(entry["eps"])}
+- **Architecture**: {markdown_text(entry["architecture"])}
+- **Threat Model**: {markdown_text(result.threat.norm)}
+- **eps**: {markdown_text(entry["eps"])}
 - **Clean accuracy**: {entry["clean_acc"]}
 - **Robust accuracy**: {entry["autoattack_acc"]}
 - **Additional data**: {str(entry["additional_data"]).lower()}
-- **Evaluation method**: AutoAttack, standard version (robust-harness {escaped(result.harness_version)}, suite \
-{escaped(result.suite)}, seed {result.seed}, all {result.n:,} images of {escaped(result.dataset.name)} \
-{escaped(result.dataset.split)})
+- **Evaluation method**: AutoAttack, standard version (robust-harness {markdown_text(result.harness_version)}, suite \
+{markdown_text(result.suite)}, seed {result.seed}, all {result.n:,} images of {markdown_text(result.dataset.name)} \
+{markdown_text(result.dataset.split)})
 - **Checkpoint and code**: checkpoint {_LINK}, architecture in the file beside it. SHA-256 of the weights' tensors: \
 {code(result.model.sha256)}. Adversarial images: {_LINK}
 
@@ -91,15 +91,15 @@ def external_issue(name: str, paper: Paper, entry: dict[str, Any], result: Resul
     """RobustBench's form for evaluations of models that are listed already."""
     body = f"""{_quoted(draft)}## Target model
 + **Model identifier(s):** {name}
-+ **Leaderboard(s):** {escaped(result.dataset.name)} {escaped(result.threat.norm)}
++ **Leaderboard(s):** {markdown_text(result.dataset.name)} {markdown_text(result.threat.norm)}
 
 ## New evaluation
 + **Link to adversarial images:** {_LINK}
 + **Robust accuracy:** {entry["external"]}
 + **Author(s):** {paper.authors}
 + **Description of the method used:** {paper.title} ({paper.venue}), {paper.url}; suite \
-{escaped(result.suite)} of robust-harness {escaped(result.harness_version)}, seed {result.seed}, eps \
-{escaped(result.threat.eps)}, all {result.n:,} images. Weights \
+{markdown_text(result.suite)} of robust-harness {markdown_text(result.harness_version)}, seed {result.seed}, eps \
+{markdown_text(result.threat.eps)}, all {result.n:,} images. Weights \
 that were attacked (SHA-256 of their tensors): {code(result.model.sha256)}
 """
     return Form("new-external-evaluations.md", f"{_marked(draft)}[New evaluation] {name}", body)

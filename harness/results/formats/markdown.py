@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from harness.results.formats._base import BEST_KNOWN_MEANS, Accuracy, Board, Format, Row
-from harness.util.text import counted, printable
+from harness.util.text import counted, markdown_text
 
 __all__ = ["markdown"]
 
@@ -13,35 +11,36 @@ _LEFT = ("checkpoint", "regime", "parent", "architecture", "tied with", "flags")
 
 
 def _render(board: Board) -> str:
-    where = f"{_text(board.dataset)}, {_text(board.norm)} {_text(board.eps)}"
+    where = f"{markdown_text(board.dataset)}, {markdown_text(board.norm)} {markdown_text(board.eps)}"
+    split = markdown_text(board.split)
     title = f"# {'Partial runs' if board.partial else 'Leaderboard'}: {where}"
     if board.partial:
         about = (
-            f"**These are partial runs**: fewer than the {counted(board.size, 'sample')} of the {_text(board.split)} "
+            f"**These are partial runs**: fewer than the {counted(board.size, 'sample')} of the {split} "
             "split were evaluated. They are no part of the leaderboard, and ranks restart for every set of "
             "samples."
         )
     else:
-        about = f"All {counted(board.size, 'sample')} of the {_text(board.split)} split."
+        about = f"All {counted(board.size, 'sample')} of the {split} split."
     rule = (
-        f"Accuracies in percent, with 95 % Wilson intervals, ranked by {_text(board.ranked_by)}; equal figures share "
-        "a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust accuracy "
-        f"is shown. {_text(board.told_apart_by)}"
+        f"Accuracies in percent, with 95 % Wilson intervals, ranked by {markdown_text(board.ranked_by)}; equal figures "
+        "share a rank. Of several evaluations of the same weights by the same suite the one with the lowest robust "
+        f"accuracy is shown. {markdown_text(board.told_apart_by)}"
     )
     if board.shows_best_known:
         rule += f" {BEST_KNOWN_MEANS}"
     head = ["rank", "group", "checkpoint", "regime", "parent", "architecture", "parameters", "trained", "clean"]
     best = ["best known"] if board.shows_best_known else []
-    header = [*head, *(_text(measure.label) for measure in board.measures), *best, "n", "tied with", "flags"]
+    header = [*head, *(markdown_text(measure.label) for measure in board.measures), *best, "n", "tied with", "flags"]
     lines = [
         f"| {' | '.join(header)} |",
         f"|{'|'.join('---' if name in _LEFT else '---:' for name in header)}|",
         *(f"| {' | '.join(_cells(board, row))} |" for row in board.rows),
     ]
     if board.withdrawn:
-        lines += ["", "Taken back:", "", *(f"- {_text(line.text)}" for line in board.withdrawn)]
+        lines += ["", "Taken back:", "", *(f"- {markdown_text(line.text)}" for line in board.withdrawn)]
     if board.left_out:
-        lines += ["", "Left out:", "", *(f"- {_text(reason)}" for _, reason in board.left_out)]
+        lines += ["", "Left out:", "", *(f"- {markdown_text(reason)}" for _, reason in board.left_out)]
     return "\n".join([title, "", about, rule, "", *lines, ""])
 
 
@@ -50,10 +49,10 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
     return (
         str(row.rank),
         str(row.group),
-        _text(row.checkpoint),
-        _text(row.regime or ""),
-        _text(row.parent or ""),
-        _text(row.architecture),
+        markdown_text(row.checkpoint),
+        markdown_text(row.regime or ""),
+        markdown_text(row.parent or ""),
+        markdown_text(row.architecture),
         f"{row.parameters:,}",
         share,
         _percent(row.clean),
@@ -61,7 +60,7 @@ def _cells(board: Board, row: Row) -> tuple[str, ...]:
         *([_percent(row.best_known)] if board.shows_best_known else []),
         f"{row.n:,}",
         row.tied_in_words,
-        _text("; ".join(map(str, row.flags))),
+        markdown_text("; ".join(map(str, row.flags))),
     )
 
 
@@ -69,18 +68,6 @@ def _percent(accuracy: Accuracy | None) -> str:
     if accuracy is None:
         return ""
     return f"{100 * accuracy.value:.1f} ({100 * accuracy.low:.1f}–{100 * accuracy.high:.1f})"
-
-
-def _text(value: str) -> str:
-    # names and flags come from strangers' files: no cell may end early, hold HTML, a link or an emphasis
-    value = (
-        printable(re.sub(r"\s+", " ", value).strip(), longest=10_000)
-        .replace("&", "&amp;")
-        .replace("<", "&lt;")
-        .replace(">", "&gt;")
-    )
-    value = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", value)
-    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", value)
 
 
 markdown = Format(suffix=".md", render=_render)
