@@ -499,8 +499,8 @@ SHORT_PGD_GAINS = define(
     "short-pgd-gains",
     "warn",
     "a short PGD breaks samples that the attacks left",
-    "ten steps of PGD broke {samples} of {of} samples that survived the attacks: they are too weak, and the "
-    "figure is too high",
+    "ten large steps of PGD on the margin broke {samples} of {of} samples that survived the attacks, which are too "
+    "weak for this model: the figure is too high",
 )
 STEPS_TOO_SHORT = define(
     "steps-too-short",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness import datasets
 from harness.boards.suites_held import deviation
-from harness.errors import ResultError
+from harness.errors import InvalidInput, ResultError
 from harness.results import formats as board_formats
 from harness.results import history, stats, store
 from harness.results import leaderboard as ranking
@@ -53,7 +53,7 @@ def leaderboard(
 
     Raises:
         ResultError: no results that can be ranked, or a history that cannot be read.
-        UnknownName, InvalidInput: no such format.
+        UnknownName, InvalidInput: no such format, or something that is no folder.
         StorageError: a folder that cannot be written.
     """
     for name in formats:  # before anything is written
@@ -85,6 +85,7 @@ def load_results(results: Folders | None = None) -> pd.DataFrame:
         results: the folders; ``leaderboards/results`` under ``$HARNESS_HOME`` or here if not given.
 
     Raises:
+        InvalidInput: what was given is no folder, and no sequence of folders.
         ResultError: there is no such folder, nothing in it, or a history that cannot be read.
     """
     import pandas as pd
@@ -129,7 +130,9 @@ class _Found:
 def _read(results: Folders | None, *, samples: bool = False) -> _Found:
     """With ``samples`` the surviving samples as well; results of which they cannot be read are left out."""
     given = paths.results_root() if results is None else results
-    listed = [given] if isinstance(given, str | Path) else list(given)
+    listed = [given] if isinstance(given, str | Path) else given
+    if not isinstance(listed, Sequence) or not all(isinstance(one, str | Path) for one in listed):
+        raise InvalidInput(f"expected a folder of results or several, each as text or a path, got {given!r}"[:200])
     folders = list({Path(one).expanduser().resolve(): Path(one).expanduser() for one in listed}.values())
     if not folders:
         raise ResultError("expected a folder of results, got none")

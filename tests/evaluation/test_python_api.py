@@ -210,3 +210,11 @@ def test_python_and_the_command_line_are_one_evaluation(tmp_path: Path) -> None:
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no results in"):
         harness.load_results(tmp_path)
+
+
+@pytest.mark.parametrize("given", [5, b"results", [5], {"a": 1}])
+def test_what_is_no_folder_of_results_is_a_sentence(given: object) -> None:
+    with pytest.raises(InvalidInput, match="expected a folder of results or several, each as text or a path, got "):
+        harness.load_results(given)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="expected a folder of results"):
+        harness.leaderboard(given)  # type: ignore[arg-type]

@@ -65,6 +65,34 @@ def test_sets_of_images_are_separated_and_left_out_files_named() -> None:
     assert r"% left out: x.json\nwas changed" in text
 
 
+def test_reasons_to_doubt_are_notes_below_the_table() -> None:
+    text = table(
+        make_result("a", robust=80, flags=("too weak, by 50 %", "odd")),
+        make_result("b", robust=70, flags=("odd",)),
+        make_result("c", robust=60),
+    )
+    assert [line.split(" & ")[1] for line in body(text) if "&" in line] == [
+        r"a\textsuperscript{a,b}",
+        r"b\textsuperscript{a}",
+        "c",
+    ]
+    below = text.partition(r"\end{tabular}")[2]
+    assert r"\par{\footnotesize b: too weak, by 50 \%.}" in below
+    assert r"\par{\footnotesize a: odd.}" in below
+    assert "Letters: reasons to doubt a row, below the table." in text
+    assert "Letters" not in table(make_result())
+
+
+def test_the_letters_of_many_notes() -> None:
+    text = table(make_result(flags=tuple(f"doubt {i}" for i in range(28))))
+    assert [line.split(":")[0].split()[-1] for line in text.splitlines() if "footnotesize" in line][-4:] == [
+        "y",
+        "z",
+        "aa",
+        "ab",
+    ]
+
+
 def test_a_board_of_clean_accuracy_alone() -> None:
     board: Board
     (board,) = leaderboard.boards([make_result(suite="clean")])

@@ -45,8 +45,8 @@ def labels(board: Board) -> list[str]:
 
 def test_columns() -> None:
     board = only(make_result(), make_result(suite="pgd"), make_result(suite="fgsm"))
-    head = "rank, checkpoint, regime, parent, architecture, parameters, trained_share"
-    tail = "n, ranked_by, group, tied_with, tie_test, flags"
+    head = "rank, group, checkpoint, regime, parent, architecture, parameters, trained_share"
+    tail = "n, tied_with, ranked_by, tie_test, flags"
     suites = ("clean", "pgd", "autoattack", "fgsm", "best_known")
     accuracies = [f"{name}_acc{part}" for name in suites for part in ("", "_low", "_high")]
     assert list(board.cells(board.rows[0])) == [*head.split(", "), *accuracies, *tail.split(", ")]

@@ -209,6 +209,7 @@ class Board:
         accuracies |= {BEST_KNOWN: row.best_known}
         return {
             "rank": row.rank,
+            "group": row.group,
             "checkpoint": row.checkpoint,
             "regime": row.regime,
             "parent": row.parent,
@@ -221,9 +222,8 @@ class Board:
                 for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
             },
             "n": row.n,
-            "ranked_by": row.ranked_by,
-            "group": row.group,
             "tied_with": row.tied_in_words,
+            "ranked_by": row.ranked_by,
             "tie_test": "paired" if row.paired else "unpaired",
             "flags": "; ".join(map(str, row.flags)),
         }

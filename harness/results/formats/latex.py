@@ -1,9 +1,11 @@
-"""A LaTeX table with booktabs: accuracies in percent, and which rows cannot be told apart.
+"""A LaTeX table with booktabs: accuracies in percent, which rows cannot be told apart, and reasons to doubt as notes.
 
 The document needs ``\\usepackage{booktabs}``. Where a board holds several sets of images, a rule separates them.
 """
 
 from __future__ import annotations
+
+from string import ascii_lowercase
 
 from harness.results.formats._base import Accuracy, Board, Format, Row
 from harness.results.formats._tex import escaped
@@ -17,6 +19,7 @@ _LONGEST = 10_000
 
 def _render(board: Board) -> str:
     measures, best = ranking(board.measures), ["Best known"] if board.shows_best_known else []
+    notes = _notes(board)
     head = ["Rank", "Model", "Regime", "Clean", *(escaped(measure.label) for measure in measures), *best, "Tied with"]
     lines = [
         r"% needs \usepackage{booktabs}",
@@ -27,9 +30,10 @@ def _render(board: Board) -> str:
         r"    \toprule",
         f"    {' & '.join(head)} \\\\",
         r"    \midrule",
-        *_body(board, [measure.name for measure in measures]),
+        *_body(board, [measure.name for measure in measures], notes),
         r"    \bottomrule",
         r"  \end{tabular}",
+        *(rf"  \par{{\footnotesize {mark}: {escaped(words)}.}}" for words, mark in notes.items()),
         r"\end{table}",
     ]
     lines += [f"% taken back: {printable(line.text, longest=_LONGEST)}" for line in board.withdrawn]
@@ -37,7 +41,18 @@ def _render(board: Board) -> str:
     return "\n".join([*lines, ""])
 
 
-def _body(board: Board, measures: list[str]) -> list[str]:
+def _notes(board: Board) -> dict[str, str]:
+    """The words of every flag on the board, each with the letters that mark it in the table: a to z, aa, ab, ..."""
+    words = dict.fromkeys(str(flag) for row in board.rows for flag in row.flags)
+    return {text: _letters(place) for place, text in enumerate(words)}
+
+
+def _letters(place: int) -> str:
+    before, last = divmod(place, len(ascii_lowercase))
+    return (_letters(before - 1) if before else "") + ascii_lowercase[last]
+
+
+def _body(board: Board, measures: list[str], notes: dict[str, str]) -> list[str]:
     lines: list[str] = []
     before: Row | None = None
     for row in board.rows:
@@ -47,7 +62,7 @@ def _body(board: Board, measures: list[str]) -> list[str]:
             lines.append(r"    \addlinespace")
         cells = [
             str(row.rank),
-            escaped(row.checkpoint),
+            escaped(row.checkpoint) + _marks(row, notes),
             escaped(row.regime or ""),
             _percent(row.clean),
             *(_percent(row.robust.get(name)) for name in measures),
@@ -59,12 +74,18 @@ def _body(board: Board, measures: list[str]) -> list[str]:
     return lines
 
 
+def _marks(row: Row, notes: dict[str, str]) -> str:
+    marks = ",".join(dict.fromkeys(notes[str(flag)] for flag in row.flags))
+    return rf"\textsuperscript{{{marks}}}" if marks else ""
+
+
 def _caption(board: Board) -> str:
     images = "fewer than all" if board.partial else "all"
     where = f"{board.dataset} {board.split}, {board.norm} {board.eps}: {images} {counted(board.size, 'image')}"
     return escaped(
         f"{where}. Accuracies in percent with 95 % Wilson intervals, ranked by {board.ranked_by}; equal figures share "
         f"a rank. {board.told_apart_by} The last column gives the ranks that a row cannot be told apart from."
+        f"{' Letters: reasons to doubt a row, below the table.' if any(row.flags for row in board.rows) else ''}"
     )
 
 
