@@ -1,8 +1,9 @@
 """How long an evaluation will take on this machine, from a probe of some seconds.
 
-A random few of the samples go through the first run of every step, as far as the time of the probe allows: that says
-how many survive each step, what an iteration costs, and after how many iterations the others are broken. A step costs a
-survivor all iterations of all of its runs.
+Random samples go through the first run of every step, as many as the time of the probe allows: that says how many
+survive each step, what an iteration costs, and after how many iterations the others are broken. A step costs a survivor
+all iterations of all of its runs. Where most are broken at once, all samples may fit into the time, and the few
+survivors, which make the cost, through further runs.
 
 The module is not called ``forecast`` because the package exports the function of that name.
 """
@@ -10,6 +11,7 @@ The module is not called ``forecast`` because the package exports the function o
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -32,11 +34,14 @@ from harness.util.torch_state import pinned, threads
 
 __all__ = ["Forecast", "StepForecast", "forecast"]
 
-_FEWEST, _MOST = 64, 256
-"""Samples of the probe, more of them where passes are fast."""
+_WAVE, _MOST = 64, 1024
+"""Samples that are probed at once, at least; samples of the whole probe, at most."""
 
 _FIRST_STEP, _LATER_STEP = 12.0, 5.0
 """Seconds that the probe of a step takes, if it is not over before."""
+
+_PACE = 1.0
+"""Seconds of full batches that say what a pass takes."""
 
 _UNTYPICAL = 2
 """Iterations at the beginning of a run that may cost other passes than those that follow."""
@@ -101,27 +106,32 @@ def forecast(plan: Plan) -> Forecast:
         alone,
     ):
         model = target.prepared(plan.threat, device)
-        probe = x[rows].to(target.dtype)
-        pool = Pool(probe, y[rows], sample_keys(probe), names[rows])
+        images = x[rows].to(target.dtype)
+        pool = Pool(images, y[rows], sample_keys(images), names[rows])
         prepared = preflight.prepare(model, pool, plan.threat, plan.suite, settings, device)
         built = [
             (step, attacks.build(step.attack, plan.threat, prepared.classes, **step.parameters))
             for step in plan.suite.steps
         ]
-        probe_of = _Probe(pool, prepared.machine, settings.seed)
-        alive = correct = probe_of.correct(built[0][1].steps if built else 0)
+        probe = _Probe(pool, prepared.machine, settings.seed)
         steps: list[StepForecast] = []
-        left = n / len(probe_of) * len(correct)
+        alive, left = torch.empty(0, dtype=torch.int64), 0.0
+        end = time.perf_counter()
         for step, attack in built:
-            # the later steps break few, and so a batch of them says enough, over more iterations
-            probed = alive[: prepared.machine.micro_batch] if steps else alive
-            found = probe_of.run(step, attack, probed, _LATER_STEP if steps else _FIRST_STEP)
-            each = left / max(1, len(probed))
-            surviving, broken = len(found.survivors), len(probed) - len(found.survivors)
+            # what a step leaves of its time is the next one's
+            end += _LATER_STEP if steps else _FIRST_STEP
+            if steps:
+                # these break few, and so a batch says enough, over more iterations
+                found = probe.run(step, attack, torch.split(alive, prepared.machine.micro_batch), end)
+                alive = torch.cat([found.survivors, alive[found.probed :]])
+            else:
+                found = probe.run(step, attack, probe.correct(), end)
+                alive, left = found.survivors, n * probe.correct_share
+            each, surviving = left / max(1, found.probed), len(found.survivors)
             # a run begins with passes of its own; what is broken at once costs little else
             iterations = each * (
                 surviving * attack.runs * (attack.steps + found.iterations_of_start)
-                + broken * found.iterations_of_start
+                + found.starts_of_broken * found.iterations_of_start
                 + found.iterations_of_broken
             )
             steps.append(
@@ -133,11 +143,15 @@ def forecast(plan: Plan) -> Forecast:
                     seconds=iterations * found.seconds / placement.workers,
                 )
             )
-            left = each * len(found.survivors)
-            alive = torch.cat([found.survivors, alive[len(probed) :]])
+            left = each * surviving
+        if not built:  # clean accuracy alone
+            for _ in probe.correct():
+                if time.perf_counter() - began > _FIRST_STEP:
+                    break
+            left = n * probe.correct_share
     return Forecast(
         n=n,
-        correct=round(n / len(probe_of) * len(correct)),
+        correct=round(n * probe.correct_share),
         surviving=round(left),
         workers=placement.workers,
         steps=tuple(steps),
@@ -147,15 +161,18 @@ def forecast(plan: Plan) -> Forecast:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the first run of a step has done to the samples of the probe.
+    """What a step has done to some samples, in its first run or in more of them.
 
     Attributes:
-        survivors: rows of the pool. iterations_of_broken: of all samples that it broke, together.
+        probed: how many they are. survivors: those that it left, rows of the pool.
+        starts_of_broken, iterations_of_broken: how many runs and iterations those took that it broke, together.
         iterations_of_start: what beginning a run costs a sample, in iterations.
-        forward, backward, seconds: of one iteration of one sample.
+        forward, backward, seconds: of one iteration of one sample in a full batch.
     """
 
+    probed: int
     survivors: Tensor
+    starts_of_broken: int
     iterations_of_broken: int
     iterations_of_start: float
     forward: float
@@ -163,66 +180,137 @@ class _Found:
     seconds: float
 
 
+@dataclass
+class _Pace:
+    """What starts and iterations of full batches took, in all.
+
+    Attributes:
+        started: samples that began a run. start_forward: their forward passes for that.
+        iterations: of one sample each. forward, backward: their passes. seconds: their time.
+    """
+
+    started: int = 0
+    start_forward: int = 0
+    iterations: int = 0
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+
+
 class _Probe:
-    """Runs attacks on the first samples of a pool."""
+    """Runs attacks on some samples of a pool."""
 
     def __init__(self, pool: Pool, machine: Machine, seed: int) -> None:
         self.pool, self.machine, self.seed = pool, machine, seed
-        self.size = len(pool)
+        self.logits: dict[int, Tensor] = {}
+        self.right = 0
 
-    def __len__(self) -> int:
-        return self.size
+    @property
+    def correct_share(self) -> float:
+        """Of the samples that were classified so far."""
+        return self.right / max(1, len(self.logits))
 
-    def correct(self, steps: int) -> Tensor:
-        """The samples that are right without attack, of so many as ``steps`` iterations leave time for."""
-        x = self.pool.x[:].to(self.machine.device)
-        self.logits = self.machine.judge.logits(x, "on the clean images").cpu()
-        few = x[: min(_FEWEST, len(x), 24)]
-        self.machine.passes.drain()
-        self.machine.passes.gradient(few, lambda logits, part: logits.logsumexp(dim=1), "of the probe")
-        each = self.machine.passes.drain() / len(few)
-        affordable = int(_FIRST_STEP / max(1e-9, each * max(1, steps)))
-        self.size = min(len(self.pool), max(_FEWEST, affordable))
-        right = self.logits.argmax(dim=1) == self.pool.y
-        return right[: self.size].nonzero().squeeze(1)
+    def correct(self) -> Iterator[Tensor]:
+        """The samples that are right without attack, wave by wave; each wave is classified when it is asked for."""
+        for rows in torch.split(torch.arange(len(self.pool)), max(_WAVE, self.machine.micro_batch)):
+            logits = self.machine.judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images").cpu()
+            self.logits |= dict(zip(rows.tolist(), logits, strict=True))
+            right = rows[logits.argmax(dim=1) == self.pool.y[rows]]
+            self.right += len(right)
+            yield right
 
-    def run(self, step: Step, attack: Attack, alive: Tensor, most_seconds: float) -> _Found:
-        """The first run of a step on samples, for so many seconds at most."""
-        machine = self.machine
-        # few rows would not show what a row costs in a full batch
-        filled = alive if len(alive) else torch.arange(1)
-        rows = filled[torch.arange(max(len(filled), machine.micro_batch)) % len(filled)]
-        draws = Draws(self.pool.keys[rows.numpy()], self.seed, step.name, 0)
-        x, y = self.pool.x[rows].to(machine.device), self.pool.y[rows].to(machine.device)
-        batch, tally = Batch(x, y, self.logits[rows].to(machine.device), draws), Tally.empty(len(self.pool))
-        names, passes, device = self.pool.names, machine.passes, machine.device
-        # a batch that is full has no room for points ahead
-        oracle = ChunkOracle(passes, rows, tally, step.name, names, micro_batch=1, device=device)
-        state, proposal = attack.start(batch, oracle, 0)
-        oracle.settle()
-        begun = int(tally.forward.sum()) / len(rows)
-        claimed = proposal.claimed.cpu()[: len(alive)]
-        spent, made, seconds = 0, 0, 0.0
-        first = min(_UNTYPICAL, attack.steps - 1)
-        for i in range(attack.steps):
-            if i == first:
-                oracle.settle()
-                before, began = (int(tally.forward.sum()), int(tally.backward.sum())), time.perf_counter()
-            spent += int((~claimed).sum())
-            state, proposal = attack.step(batch, state, oracle, i)
-            claimed = claimed | proposal.claimed.cpu()[: len(alive)]
-            made, seconds = i + 1 - first, time.perf_counter() - began if i >= first else 0.0
-            if seconds > most_seconds:
+    def run(self, step: Step, attack: Attack, waves: Iterable[Tensor], end: float) -> _Found:
+        """The first run of a step on as many waves of samples as there is time for, at least the first.
+
+        Where time is left after all waves, the survivors go through the runs that follow. A run that takes longer ends
+        when the time does, and what is not broken by then counts as surviving.
+
+        Args:
+            end: as `time.perf_counter` counts.
+        """
+        pace, began = _Pace(), time.perf_counter()
+        probed, starts, of_broken, left = 0, 0, 0, [torch.empty(0, dtype=torch.int64)]
+        example = torch.empty(0, dtype=torch.int64)
+        for number, wave in enumerate(waves, start=1):
+            surviving, spent = self._attack(step, attack, wave, end, pace)
+            probed, of_broken, starts = probed + len(wave), of_broken + spent, starts + len(wave) - len(surviving)
+            left.append(surviving)
+            example = wave if len(wave) else example
+            now = time.perf_counter()
+            if now + (now - began) / number > end:
                 break
-        oracle.settle()
-        survivors = alive[~claimed]
-        each = made * len(rows)
-        forward = (int(tally.forward.sum()) - before[0]) / each
+        survivors, run = torch.cat(left), 1
+        while len(survivors) and run < attack.runs and time.perf_counter() < end:
+            surviving, spent = self._attack(step, attack, survivors, end, pace, run=run)
+            broken = len(survivors) - len(surviving)
+            of_broken, starts = of_broken + spent + broken * run * attack.steps, starts + broken * (run + 1)
+            survivors, run = surviving, run + 1
+        if probed and pace.seconds < _PACE:  # too few stayed to fill a batch for long
+            copies = torch.arange(max(len(example), self.machine.micro_batch)) % len(example)
+            self._attack(step, attack, example[copies], time.perf_counter() + _PACE, pace, leave=False)
+        each = max(1, pace.iterations)
+        forward, started = pace.forward / each, pace.start_forward / max(1, pace.started)
         return _Found(
+            probed=probed,
             survivors=survivors,
-            iterations_of_broken=spent - len(survivors) * (made + first),
-            iterations_of_start=begun / forward if forward else 0.0,
+            starts_of_broken=starts,
+            iterations_of_broken=of_broken,
+            iterations_of_start=started / forward if forward else 0.0,
             forward=forward,
-            backward=(int(tally.backward.sum()) - before[1]) / each,
-            seconds=seconds / each,
+            backward=pace.backward / each,
+            seconds=pace.seconds / each,
+        )
+
+    def _attack(
+        self,
+        step: Step,
+        attack: Attack,
+        rows: Tensor,
+        end: float,
+        pace: _Pace,
+        *,
+        run: int = 0,
+        leave: bool = True,
+    ) -> tuple[Tensor, int]:
+        """The samples that a run leaves, and how many of its iterations the others took together.
+
+        Args:
+            rows: of the pool. leave: whether a sample leaves when it is broken; else batches stay full.
+        """
+        if not len(rows):
+            return rows, 0
+        device, of_broken = self.machine.device, 0
+        draws = Draws(self.pool.keys[rows.numpy()], self.seed, step.name, run)
+        logits = torch.stack([self.logits[row] for row in rows.tolist()])
+        batch = Batch(self.pool.x[rows].to(device), self.pool.y[rows].to(device), logits.to(device), draws)
+        tally = Tally.empty(len(self.pool))
+        oracle = self._oracle(step, rows, tally)
+        state, proposal = attack.start(batch, oracle, run)
+        oracle.settle()
+        pace.started += len(rows)
+        pace.start_forward += int(tally.forward.sum())
+        for done in range(attack.steps + 1):
+            broken = proposal.claimed.cpu()
+            if leave and bool(broken.any()):
+                of_broken += done * int(broken.sum())
+                kept = (~broken).nonzero().squeeze(1)
+                rows, there = rows[kept], kept.to(device)
+                batch, state = batch.rows(there), {name: value[there] for name, value in state.items()}
+                oracle = self._oracle(step, rows, tally)
+            if done == attack.steps or not len(rows) or time.perf_counter() > end:
+                break
+            before, asked = (int(tally.forward.sum()), int(tally.backward.sum())), time.perf_counter()
+            state, proposal = attack.step(batch, state, oracle, done)
+            oracle.settle()
+            if len(rows) >= self.machine.micro_batch and done >= min(_UNTYPICAL, attack.steps - 1):
+                pace.seconds += time.perf_counter() - asked
+                pace.iterations += len(rows)
+                pace.forward += int(tally.forward.sum()) - before[0]
+                pace.backward += int(tally.backward.sum()) - before[1]
+        return rows, of_broken
+
+    def _oracle(self, step: Step, rows: Tensor, tally: Tally) -> ChunkOracle:
+        # a batch that is full has no room for points ahead
+        return ChunkOracle(
+            self.machine.passes, rows, tally, step.name, self.pool.names, micro_batch=1, device=self.machine.device
         )

@@ -11,6 +11,7 @@ from harness.cli._times import duration, seconds_of
 from harness.errors import InvalidInput
 from tests.cli.conftest import Harness
 
+SHIPPED = Path(__file__).parents[2] / "checkpoints"
 ARGS = ("evaluate", "--checkpoint", "tiny", "--limit", "20", "--output", "out", "--workers", "1")
 
 
@@ -50,6 +51,27 @@ def test_the_cost_of_an_evaluation(harness: Harness, monkeypatch: pytest.MonkeyP
         assert passes["apgd-t"] == pytest.approx((900 * survivors, 900 * survivors), rel=0.3)
     assert passes["square"][1] == 0
     assert "will survive (probed for" in harness("estimate-cost", "--checkpoint", "tiny", "--limit", "9").out
+
+
+@pytest.mark.parametrize("checkpoint", ["natural", "at_full"])
+def test_a_probe_of_all_samples_counts_what_the_evaluation_does(
+    harness: Harness, folder: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.evaluation._forecast._FIRST_STEP", 600.0)  # so that no speed of a machine matters
+    (folder / "short.toml").write_text(
+        """
+        step = [
+          { name = "ce", attack = "apgd", loss = "ce", steps = 20 },
+          { name = "t", attack = "apgd", loss = "dlr-targeted", targets = 3, steps = 20 },
+        ]"""
+    )
+    where = ("--checkpoint", str(SHIPPED / f"{checkpoint}.pt"), "--limit", "80", "--suite", "short.toml")
+    found = json.loads(harness("estimate-cost", *where, "--workers", "1", "--json").out)
+    done = json.loads(harness("evaluate", *where, "--workers", "1", "--output", "out", "--json").out)
+    assert found["correct"] == round(80 * done["clean_acc"])
+    assert found["surviving"] == round(80 * done["robust_acc"])
+    forecast, spent = (sum(step["forward"] + step["backward"] for step in each["steps"]) for each in (found, done))
+    assert 0.9 <= forecast / spent <= 1.3
 
 
 def test_times() -> None:
