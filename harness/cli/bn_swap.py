@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bn_swap"]
 
+_SHOWN = 4
+"""Mixtures that a flag is said of by name."""
+
 
 @click.command()
 @click.argument("a", metavar="A")
@@ -104,7 +107,7 @@ def _swap(
 ) -> tuple[dict[str, Any], Swap, tuple[Attribution, Attribution]]:
     """What was swapped, for people and programs, what came of it, and the parts it belongs to."""
     from harness import checkpoints, evaluation, suites
-    from harness.audit.flags import Flag, unique
+    from harness.audit.flags import Flag
     from harness.batchnorm import swap as swapping
     from harness.batchnorm.attribution import attribute
     from harness.cli import _threats
@@ -126,13 +129,19 @@ def _swap(
     )
     threat = _threats.choose(first.manifest, data, norm=norm, eps=eps, eps_units=eps_units)
     chosen = suites.get(suite, threat)
-    flags: list[Flag] = []
+    mixtures: list[str] = []
+    flagged: dict[Flag, list[str]] = {}
+
+    def began(mixture: str) -> None:
+        mixtures.append(mixture)
+        print_line(f"evaluating: from {second.name}: {mixture}", err=True)
 
     def judge(model: Model) -> Verdicts:
         done = evaluation.examine(
             model, data.x, data.y, threat=threat, suite=chosen, seed=seed, device=place, workers=workers
         )
-        flags.extend(done.result.flags)
+        for flag in done.result.flags:
+            flagged.setdefault(flag, []).append(mixtures[-1])
         return done.verdicts
 
     swap = swapping.bn_swap(
@@ -141,7 +150,7 @@ def _swap(
         judge,
         by_layer=by_layer,
         path_points=path_points,
-        report=lambda label: print_line(f"evaluating: from {second.name}: {label}", err=True),
+        report=began,
     )
     facts = {
         "a": first.name,
@@ -154,7 +163,7 @@ def _swap(
         "suite": chosen.name,
         "threat": str(threat),
         "seed": seed,
-        "flags": unique(flags),
+        "flagged": flagged,
         "caption": f"{len(data):,} {data.name} {data.split} images, {chosen.name}, {threat}, seed {seed}",
     }
     return facts, swap, (attribute(swap, "clean", seed=seed), attribute(swap, "robust", seed=seed))
@@ -179,8 +188,8 @@ def _object(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, 
     from harness.batchnorm.swap_table import swap_cells
 
     return {
-        **facts,
-        "flags": [flag.model_dump() for flag in facts["flags"]],
+        **{name: value for name, value in facts.items() if name != "flagged"},
+        "flags": [flag.model_dump() | {"mixtures": mixtures} for flag, mixtures in facts["flagged"].items()],
         "parts": swap.parts,
         "layers": swap.layers,
         "rows": [swap_cells(row) for row in swap.rows],
@@ -210,6 +219,7 @@ def _show(facts: dict[str, Any], swap: Swap, attributions: tuple[Attribution, ..
     print_line()
     for one in attributions:
         print_line(one.sentence)
-    for flag in facts["flags"]:
-        print_line(flag.line)
+    for flag, mixtures in facts["flagged"].items():
+        more = f" and {len(mixtures) - _SHOWN} more" if len(mixtures) > _SHOWN else ""
+        print_line(f"{flag.line}, from B: {'; '.join(mixtures[:_SHOWN])}{more}")
     print_line()

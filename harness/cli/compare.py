@@ -145,8 +145,17 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     if name.endswith(".json"):
         return Path(name)
     taken_back = history.withdrawals(history.read(folder))
-    stored = [one for one in store.read_all(folder).results if taken_back(one[1]) is None]
-    found = [(path, result) for path, result in stored if name.removesuffix(".pt") in (result.checkpoint, result.label)]
+    everything = store.read_all(folder).results
+    stored = [one for one in everything if taken_back(one[1]) is None]
+    named = [one for one in everything if name.removesuffix(".pt") in (one[1].checkpoint, one[1].label)]
+    found = [one for one in named if one in stored]
+    if named and not found:
+        path, result = named[0]
+        why = getattr(taken_back(result), "text", "")
+        raise InvalidInput(
+            f"all results of {name} in {folder} were taken back ({why}): name a file, such as {path}, to compare it "
+            "nevertheless"
+        )
     if not found:
         raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})
     found = [

@@ -13,6 +13,7 @@ import pytest
 from torch import Tensor
 
 from harness import checkpoints, evaluation, models
+from harness.audit.flags import define
 from harness.models import Model
 from harness.results.record import Verdicts
 from tests.cli.conftest import Harness
@@ -78,6 +79,28 @@ def _at_once(model: Model, x: Tensor, y: Tensor, **_: Any) -> Any:
     passes = np.ones(len(y), dtype=np.int64)
     verdicts = Verdicts(np.arange(len(y)), y.numpy(), predicted, right, none, predicted, passes, 0 * passes)
     return SimpleNamespace(verdicts=verdicts, result=SimpleNamespace(flags=()))
+
+
+def test_flags_name_the_mixtures_that_raised_them(
+    harness: Harness, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubt = define("of-a-test", "warn", "a doubt", "odd")
+    networks = iter(range(100))
+
+    def examine(model: Model, x: Tensor, y: Tensor, **more: Any) -> Any:
+        done = _at_once(model, x, y, **more)
+        done.result.flags = (doubt(),) if next(networks) in (1, 4, 5, 6, 7, 8, 9) else ()
+        return done
+
+    monkeypatch.setattr(evaluation, "examine", examine)
+    asked = ("bn-swap", "natural", "bn_ft", "--limit", "20", "--suite", "clean", "--path-points", "0")
+    _, out, err = harness(*asked, "--json")
+    (flag,) = json.loads(out)["flags"]
+    labels = [line.partition("evaluating: from bn_ft: ")[2] for line in err.splitlines()]
+    assert flag["mixtures"] == [labels[place] for place in (1, 4, 5, 6, 7, 8, 9)]
+    networks = iter(range(100))
+    named = "; ".join(flag["mixtures"][:4])
+    assert f"warning: odd (flag of-a-test), from B: {named} and 3 more" in harness(*asked).out
 
 
 def test_asked_wrongly(harness: Harness, folder: Path) -> None:

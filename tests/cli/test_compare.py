@@ -111,3 +111,13 @@ def test_figures_need_the_examples_and_the_images(harness: Harness, folder: Path
     np.savez(folder / "other.npz", x=np.zeros((500, 1, 8, 8), np.uint8), y=np.arange(500) % 10)
     harness(*names, "--dataset", "other.npz").refused("not those that natural was evaluated on", "--dataset")
     assert not (folder / "figures").exists()
+
+
+def test_a_name_whose_results_were_all_taken_back(harness: Harness, folder: Path) -> None:
+    for file in SHIPPED_RESULTS.glob("*__autoattack__*"):
+        shutil.copy(file, folder)
+    path = next(folder.glob("bn_ft__*.json"))
+    assert harness("retract", str(path), "--reason", "a leak").code == 0
+    said = ("all results of bn_ft in . were taken back (", "a leak", f"name a file, such as {path.name}")
+    harness("compare", "bn_ft", "natural", "--results", ".").refused(*said)
+    assert "counts no longer" in harness("compare", path.name, "natural", "--results", ".").out
