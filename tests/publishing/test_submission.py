@@ -251,7 +251,7 @@ class TestRefused:
 
     def test_no_text_of_a_result_breaks_the_table_of_checks(self) -> None:
         page = forms.checks_page("x", [Checked("rule", "failed", "a|b\n\x1b[31m<b>[x](y)")], "")
-        assert page.endswith("| rule | failed | a\\|b\\\\n\\\\x1b[31m&lt;b>[x]\\(y) |\n")
+        assert page.endswith("| rule | failed | a\\|b\\\\n\\\\x1b\\[31m&lt;b&gt;\\[x\\](y) |\n")
 
     def test_no_leaderboard(self, evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_board, "BOARDS", BOARDS)

@@ -30,6 +30,7 @@ from harness.publishing.submission._probe import IMAGES, probe
 from harness.publishing.submission._rules import Checked, checked
 from harness.results.store import safe_name
 from harness.util.files import write_atomically
+from harness.util.text import counted
 
 __all__ = ["Checked", "Paper", "Submission", "check", "submit"]
 
@@ -113,7 +114,7 @@ def submit(
 
 
 def _draft_line(failed: int) -> str:
-    return f"DRAFT, not a submission. Rules that are not met: {failed}."
+    return f"DRAFT, not a submission: {counted(failed, 'rule')} not met."
 
 
 @dataclass

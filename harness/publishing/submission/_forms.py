@@ -136,8 +136,10 @@ def checks_page(name: str, checks: Sequence[Checked], draft: str) -> str:
 def readme(name: str, form: Form, files: Sequence[str], checks: Sequence[Checked], draft: str) -> str:
     """What is in the folder, and what remains to be done by hand."""
     listed = "".join(f"- {code(file)}\n" for file in files)
+    failed = [one for one in checks if one.outcome == "failed"]
+    unmet = "".join(f"\n- Not met: {_cell(one.rule)} ({_cell(one.figure)})." for one in failed)
     steps = (
-        "This folder is a draft. Nothing in it is to be sent."
+        f"This folder is a draft. Nothing in it is to be sent.\n{unmet}".rstrip()
         if draft
         else f"""1. Upload the weights and the adversarial images to a place that anybody can read, and put the links
    into `issue.md`.
@@ -177,6 +179,4 @@ def _counted(checks: Sequence[Checked]) -> str:
 
 
 def _cell(text: str) -> str:
-    # a figure may quote a stranger's names: it ends no row, holds no HTML and no link
-    plain = printable(text, longest=_LONGEST_FIGURE).replace("\\", "\\\\")
-    return plain.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+    return markdown_text(printable(text, longest=_LONGEST_FIGURE))  # a figure may quote a stranger's names

@@ -1,4 +1,4 @@
-# DRAFT, not a submission. Rules that are not met: 1.
+# DRAFT, not a submission: 1 rule not met.
 # Written by robust-harness 0.1.0 (MIT license) for RobustBench.
 
 from __future__ import annotations
