@@ -60,6 +60,7 @@ def _as_json(found: Forecast) -> dict[str, Any]:
         "surviving": found.surviving,
         "workers": found.workers,
         "seconds": found.seconds,
+        "preparing_seconds": found.preparing_seconds,
         "steps": [vars(step) for step in found.steps],
         "probe_seconds": found.probe_seconds,
     }
@@ -74,6 +75,7 @@ def _show(found: Forecast) -> None:
         (step.name, f"{step.samples:,}", f"{step.forward:,}", f"{step.backward:,}", duration(step.seconds))
         for step in found.steps
     ]
+    rows = [("before the attacks", f"{found.n:,}", "", "", duration(found.preparing_seconds)), *rows]
     print_table(header, rows, right=header[1:])
     work = f"{counted(found.workers, 'worker')} for {counted(found.n, 'image')}"
     print_line(

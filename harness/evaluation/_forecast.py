@@ -68,7 +68,9 @@ class Forecast:
 
     Attributes:
         n: samples. correct, surviving: of them, without attack and after the first run of every step, by the probe.
-        workers: processes that share the work. probe_seconds: what it took to find this out.
+        workers: processes that share the work.
+        preparing_seconds: of what comes before the first step: the audit, the choice of passes, the clean images.
+        probe_seconds: what it took to find this out.
     """
 
     n: int
@@ -76,12 +78,13 @@ class Forecast:
     surviving: int
     workers: int
     steps: tuple[StepForecast, ...]
+    preparing_seconds: float
     probe_seconds: float
 
     @property
     def seconds(self) -> float:
         """Of the whole evaluation."""
-        return sum(step.seconds for step in self.steps)
+        return self.preparing_seconds + sum(step.seconds for step in self.steps)
 
 
 def forecast(plan: Plan) -> Forecast:
@@ -108,7 +111,10 @@ def forecast(plan: Plan) -> Forecast:
         model = target.prepared(plan.threat, device)
         images = x[rows].to(target.dtype)
         pool = Pool(images, y[rows], sample_keys(images), names[rows])
+        audited = time.perf_counter()
+        plan.audited(model, device)
         prepared = preflight.prepare(model, pool, plan.threat, plan.suite, settings, device)
+        preparing = time.perf_counter() - audited
         built = [
             (step, attacks.build(step.attack, plan.threat, prepared.classes, **step.parameters))
             for step in plan.suite.steps
@@ -155,6 +161,7 @@ def forecast(plan: Plan) -> Forecast:
         surviving=round(left),
         workers=placement.workers,
         steps=tuple(steps),
+        preparing_seconds=preparing + n * probe.classifying_seconds / placement.workers,
         probe_seconds=time.perf_counter() - began,
     )
 
@@ -204,6 +211,12 @@ class _Probe:
         self.pool, self.machine, self.seed = pool, machine, seed
         self.logits: dict[int, Tensor] = {}
         self.right = 0
+        self.seconds = 0.0
+
+    @property
+    def classifying_seconds(self) -> float:
+        """Of one sample."""
+        return self.seconds / max(1, len(self.logits))
 
     @property
     def correct_share(self) -> float:
@@ -213,7 +226,9 @@ class _Probe:
     def correct(self) -> Iterator[Tensor]:
         """The samples that are right without attack, wave by wave; each wave is classified when it is asked for."""
         for rows in torch.split(torch.arange(len(self.pool)), max(_WAVE, self.machine.micro_batch)):
+            began = time.perf_counter()
             logits = self.machine.judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images").cpu()
+            self.seconds += time.perf_counter() - began
             self.logits |= dict(zip(rows.tolist(), logits, strict=True))
             right = rows[logits.argmax(dim=1) == self.pool.y[rows]]
             self.right += len(right)

@@ -118,7 +118,7 @@ def test_only_what_is_missing_is_submitted(harness: Harness, slurm: Slurm) -> No
 def test_a_time_from_the_forecast(
     harness: Harness, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, forecast: float, minutes: int
 ) -> None:
-    found = evaluation.Forecast(n=20, correct=20, surviving=9, workers=1, steps=(), probe_seconds=1.0)
+    found = evaluation.Forecast(n=20, correct=20, surviving=9, workers=1, steps=(), preparing_seconds=0.0, probe_seconds=1.0)
     monkeypatch.setattr(evaluation.Forecast, "seconds", forecast)
     monkeypatch.setattr(evaluation, "forecast", lambda plan: found)
     assert harness(*ARGS, *SLURM, "--shards", "3").code == 0
