@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Folders", "leaderboard", "load_results"]
 
-Folders = str | Path | Sequence[str | Path]
+Folders = str | Path | Iterable[str | Path]
 """One folder of results, or several."""
 
 
@@ -129,11 +129,8 @@ class _Found:
 
 def _read(results: Folders | None, *, samples: bool = False) -> _Found:
     """With ``samples`` the surviving samples as well; results of which they cannot be read are left out."""
-    given = paths.results_root() if results is None else results
-    listed = [given] if isinstance(given, str | Path) else given
-    if not isinstance(listed, Sequence) or not all(isinstance(one, str | Path) for one in listed):
-        raise InvalidInput(f"expected a folder of results or several, each as text or a path, got {given!r}"[:200])
-    folders = list({Path(one).expanduser().resolve(): Path(one).expanduser() for one in listed}.values())
+    listed = _listed(paths.results_root() if results is None else results)
+    folders = list({folder.resolve(): folder for folder in listed}.values())
     if not folders:
         raise ResultError("expected a folder of results, got none")
     files: dict[str, tuple[Path, Result]] = {}
@@ -160,6 +157,14 @@ def _read(results: Folders | None, *, samples: bool = False) -> _Found:
         why = "".join(f"; {reason}" for _, reason in left_out[:1])
         raise ResultError(f"no results in {where}: run 'harness evaluate' or name a folder with --results{why}")
     return _Found(tuple(files.values()), tuple(left_out), tuple(lines), survivors)
+
+
+def _listed(given: object) -> list[Path]:
+    several = list(given) if isinstance(given, Iterable) and not isinstance(given, str | Mapping) else [given]
+    listed = [Path(one).expanduser() for one in several if isinstance(one, str | Path)]
+    if len(listed) < len(several):
+        raise InvalidInput(f"expected a folder of results or several, each as text or a path, got {given!r}"[:200])
+    return listed
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

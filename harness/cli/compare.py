@@ -145,26 +145,27 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     if name.endswith(".json"):
         return Path(name)
     taken_back = history.withdrawals(history.read(folder))
-    everything = store.read_all(folder).results
-    stored = [one for one in everything if taken_back(one[1]) is None]
-    named = [one for one in everything if name.removesuffix(".pt") in (one[1].checkpoint, one[1].label)]
-    found = [one for one in named if one in stored]
-    if named and not found:
-        path, result = named[0]
-        why = getattr(taken_back(result), "text", "")
-        raise InvalidInput(
-            f"all results of {name} in {folder} were taken back ({why}): name a file, such as {path}, to compare it "
-            "nevertheless"
-        )
-    if not found:
+    stored = store.read_all(folder).results
+    named = [one for one in stored if name.removesuffix(".pt") in (one[1].checkpoint, one[1].label)]
+    if not named:
         raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})
-    found = [
+    fitting = [
         (path, result)
-        for path, result in found
+        for path, result in named
         if suite in (None, result.suite) and threat in (None, result.threat.text) and _label_fits(name, result)
     ]
-    if not found:
+    if not fitting:
         raise InvalidInput(f"{name} has no result of suite {suite or 'any'} under {threat or 'any threat model'}")
+    lines = [line for _, result in fitting if (line := taken_back(result)) is not None]
+    found = [one for one in fitting if taken_back(one[1]) is None]
+    if not found:
+        why = "; ".join(dict.fromkeys(line.text for line in lines))
+        listed = ", ".join(str(path) for path, _ in fitting)
+        raise InvalidInput(
+            f"what {name} has in {folder} was taken back ({why}): to compare it nevertheless, name the file: {listed}"
+        )
+    for line in lines:
+        print_line(f"note: left out of the results of {name}: {line.text}", err=True)
     if suite is None:
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found

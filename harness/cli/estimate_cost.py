@@ -37,8 +37,9 @@ __all__ = ["estimate_cost"]
 def estimate_cost(checkpoint: str, as_json: bool, **request: Any) -> None:
     """Say how long 'harness evaluate' with the same options will take on this machine.
 
-    Some images go through the first iterations of the suite, and every step is timed on those that survive them.
-    Nothing is stored. The figure holds for the load that the machine has now.
+    As many images as some seconds allow go through the first run of every step, which says how many survive, how soon
+    the others are broken, and what a pass takes. Nothing is stored. The figure holds for the load that the machine has
+    now.
     """
     from harness import evaluation
     from harness.cli import _evaluation
@@ -77,8 +78,9 @@ def _show(found: Forecast) -> None:
     ]
     rows = [("before the attacks", f"{found.n:,}", "", "", duration(found.preparing_seconds)), *rows]
     print_table(header, rows, right=header[1:])
+    left = "will survive" if found.steps else "are classified correctly"
     work = f"{counted(found.workers, 'worker')} for {counted(found.n, 'image')}"
     print_line(
-        f"about {duration(found.seconds)} with {work}, of which about {found.surviving:,} will survive "
+        f"about {duration(found.seconds)} with {work}, of which about {found.surviving:,} {left} "
         f"(probed for {duration(found.probe_seconds)})"
     )

@@ -21,7 +21,7 @@ _SLOTS = 8
 """Nobody knows how many tasks will run at once; so many make shards that are worth a start and can be shared out."""
 
 _MARGIN = 2
-"""How many times as long as forecast a shard may take: forecasts of a step were up to 1.75 times off."""
+"""How many times as long as forecast a shard may take, as a machine's speed drifts."""
 
 _BESIDE_THE_ATTACK = 180.0
 """Seconds of an evaluation in a shard for loading, planning and the checks of the model."""
@@ -122,23 +122,25 @@ class Slurm:
 
     def _seconds(self, plans: Sequence[Plan], count: int, cores: int) -> float:
         """What a shard of all of the plans may take, from a forecast on this machine."""
-        forecasts: dict[str, float] = {}
-        total = 0.0
+        forecasts: dict[str, evaluation.Forecast] = {}
+        attacks = preparing = 0.0
         for plan in plans:
             alike = repr(plan.about)  # all but the seed
             if alike not in forecasts:
                 forecasts[alike] = _forecast(plan, cores)
-            total += forecasts[alike]
-        wanted = max(_SHORTEST, total / count * _MARGIN + _BESIDE_THE_ATTACK * len(plans))
+            found = forecasts[alike]
+            preparing += found.preparing_seconds  # which every shard does
+            attacks += found.seconds - found.preparing_seconds
+        wanted = max(_SHORTEST, (attacks / count + preparing) * _MARGIN + _BESIDE_THE_ATTACK * len(plans))
         # less is no failure, as a task whose time runs out is queued again
         return min(wanted, self.longest)
 
 
-def _forecast(plan: Plan, cores: int) -> float:
+def _forecast(plan: Plan, cores: int) -> evaluation.Forecast:
     here = replace(plan, settings=replace(plan.settings, workers=cores))
     try:
         evaluation.place(here)
     except InvalidInput as error:
         raise InvalidInput(f"--time auto measures on this machine, and {error}; or say a time, such as 2h") from error
     with threads(cores):
-        return evaluation.forecast(here).seconds
+        return evaluation.forecast(here)

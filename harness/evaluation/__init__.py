@@ -7,7 +7,7 @@ An evaluation is resolved once into a `Plan`, which is looked up in the store, r
 
 from harness.evaluation._curve import ascending, curve
 from harness.evaluation._evaluate import Evaluation, evaluate, evaluate_checkpoint, evaluation_id, examine, run
-from harness.evaluation._forecast import Forecast, forecast
+from harness.evaluation._forecast import Forecast, StepForecast, forecast
 from harness.evaluation._material import Material
 from harness.evaluation.differing import differing_samples
 from harness.evaluation.distances import smallest_distances
@@ -25,6 +25,7 @@ __all__ = [
     "Forecast",
     "Material",
     "Plan",
+    "StepForecast",
     "Stored",
     "StoredEstimate",
     "StoredPart",

@@ -113,11 +113,21 @@ def test_figures_need_the_examples_and_the_images(harness: Harness, folder: Path
     assert not (folder / "figures").exists()
 
 
-def test_a_name_whose_results_were_all_taken_back(harness: Harness, folder: Path) -> None:
-    for file in SHIPPED_RESULTS.glob("*__autoattack__*"):
-        shutil.copy(file, folder)
-    path = next(folder.glob("bn_ft__*.json"))
+def test_a_name_whose_results_were_taken_back(harness: Harness, folder: Path) -> None:
+    for file in SHIPPED_RESULTS.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, folder)
+    path = next(folder.glob("bn_ft__autoattack__*.json"))
     assert harness("retract", str(path), "--reason", "a leak").code == 0
-    said = ("all results of bn_ft in . were taken back (", "a leak", f"name a file, such as {path.name}")
-    harness("compare", "bn_ft", "natural", "--results", ".").refused(*said)
+    said = ("what bn_ft has in . was taken back (", "a leak", f"name the file: {path.name}")
+    harness("compare", "bn_ft", "natural", "--results", ".", "--suite", "autoattack").refused(*said)
     assert "counts no longer" in harness("compare", path.name, "natural", "--results", ".").out
+    # what is left is compared, and that something was left out is said
+    code, _, err = harness("compare", "bn_ft", "natural", "--results", ".")
+    assert code == 0
+    assert "note: left out of the results of bn_ft: " in err
+    assert "a leak" in err
+    other = next(folder.glob("bn_ft__pgd__*.json"))
+    assert harness("retract", str(other), "--reason", "a slip").code == 0
+    harness("compare", "bn_ft", "natural", "--results", ".").refused("a leak", "a slip", path.name, other.name)
+    harness("compare", "bn_ft", "natural", "--results", ".", "--suite", "pgd").refused("a slip", f"file: {other.name}")

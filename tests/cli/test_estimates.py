@@ -12,6 +12,38 @@ from harness.errors import InvalidInput
 from tests.cli.conftest import Harness
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
+OWN = """
+from dataclasses import dataclass
+
+import torch
+
+from harness.attacks import Attack, Proposal
+
+
+@dataclass
+class Own(Attack):
+    ends: int
+    claims: bool
+    runs: int = 1
+    steps: int = 100
+
+    def start(self, batch, oracle, run):
+        oracle.logits(batch.x)
+        return {}, Proposal(batch.x, torch.full((len(batch),), self.claims))
+
+    def step(self, batch, state, oracle, i):
+        oracle.logits(batch.x)
+        none = torch.zeros(len(batch), dtype=torch.bool)
+        return state, Proposal(batch.x, none, ~none if i + 1 == self.ends else None)
+
+
+def over(threat, classes):
+    return Own(ends=5, claims=False)
+
+
+def liar(threat, classes):
+    return Own(ends=100, claims=True)
+"""
 ARGS = ("evaluate", "--checkpoint", "tiny", "--limit", "20", "--output", "out", "--workers", "1")
 
 
@@ -72,6 +104,60 @@ def test_a_probe_of_all_samples_counts_what_the_evaluation_does(
     assert found["surviving"] == round(80 * done["robust_acc"])
     forecast, spent = (sum(step["forward"] + step["backward"] for step in each["steps"]) for each in (found, done))
     assert 0.9 <= forecast / spent <= 1.3
+
+
+@pytest.mark.parametrize("steps", ['{ attack = "fgsm" }', '{ attack = "pgd", steps = 3, restarts = 1 }'])
+def test_short_attacks(harness: Harness, folder: Path, steps: str) -> None:
+    (folder / "short.toml").write_text(f"step = [{steps}]")
+    where = ("--checkpoint", str(SHIPPED / "at_full.pt"), "--limit", "60", "--suite", "short.toml", "--workers", "1")
+    found = json.loads(harness("estimate-cost", *where, "--json").out)["steps"][0]
+    done = json.loads(harness("evaluate", *where, "--output", "out", "--json").out)["steps"][0]
+    for passes in ("forward", "backward"):
+        assert found[passes] == pytest.approx(done[passes], rel=0.1)
+
+
+def test_a_probe_whose_time_is_over_at_once_still_measures(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant in ("_forecast._FIRST_STEP", "_forecast._LATER_STEP", "_probe._PACE"):
+        monkeypatch.setattr(f"harness.evaluation.{constant}", -100.0)
+    asked = ("estimate-cost", "--checkpoint", str(SHIPPED / "at_full.pt"), "--limit", "70", "--workers", "1", "--json")
+    found = json.loads(harness(*asked).out)
+    assert [step["samples"] > 0 and step["forward"] > 0 < step["seconds"] for step in found["steps"]] == [True] * 4
+    # what did not end counts as surviving: all iterations of 9 targets
+    assert found["steps"][1]["forward"] == pytest.approx(900 * found["surviving"], rel=0.1)
+    assert found["preparing_seconds"] > 0
+    total = found["preparing_seconds"] + sum(step["seconds"] for step in found["steps"])
+    assert found["seconds"] == pytest.approx(total)
+
+
+def test_nothing_to_attack(harness: Harness) -> None:
+    where = ("estimate-cost", "--checkpoint", str(SHIPPED / "natural.pt"), "--limit", "9", "--workers", "1")
+    assert "of which about 9 are classified correctly" in harness(*where, "--suite", "clean").out
+    found = json.loads(harness(*where, "--suite", "pgd", "--eps", "0", "--json").out)
+    assert (found["surviving"], found["steps"][0]["forward"]) == (9, 0)
+    found = json.loads(harness(*where, "--suite", "pgd", "--eps", "1", "--json").out)
+    assert found["surviving"] == 0
+
+
+@pytest.mark.parametrize("kind", ["over", "liar"])
+def test_attacks_that_end_early_or_claim_too_much(harness: Harness, folder: Path, kind: str) -> None:
+    (folder / "own.py").write_text(OWN)
+    (folder / "own.toml").write_text(f'step = [{{ name = "own", attack = "own.py:{kind}" }}, {{ attack = "fgsm" }}]')
+    where = (
+        "--checkpoint",
+        str(SHIPPED / "at_full.pt"),
+        "--limit",
+        "40",
+        "--suite",
+        "own.toml",
+        "--workers",
+        "1",
+        "--trust-code",
+    )
+    found = json.loads(harness("estimate-cost", *where, "--json").out)
+    done = json.loads(harness("evaluate", *where, "--output", "out", "--json").out)
+    assert found["surviving"] == round(40 * done["robust_acc"]) > 0
+    forecast, spent = (each["steps"][0]["forward"] for each in (found, done))
+    assert forecast == pytest.approx(spent, rel=0.1)
 
 
 def test_times() -> None:

@@ -118,8 +118,8 @@ def test_only_what_is_missing_is_submitted(harness: Harness, slurm: Slurm) -> No
 def test_a_time_from_the_forecast(
     harness: Harness, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, forecast: float, minutes: int
 ) -> None:
-    found = evaluation.Forecast(n=20, correct=20, surviving=9, workers=1, steps=(), preparing_seconds=0.0, probe_seconds=1.0)
-    monkeypatch.setattr(evaluation.Forecast, "seconds", forecast)
+    step = evaluation.StepForecast("pgd", 20, 0, 0, forecast)
+    found = evaluation.Forecast(20, 20, 9, 1, (step,), preparing_seconds=0.0, probe_seconds=1.0)
     monkeypatch.setattr(evaluation, "forecast", lambda plan: found)
     assert harness(*ARGS, *SLURM, "--shards", "3").code == 0
     assert f"--time={minutes}" in slurm.job(101).options

@@ -269,6 +269,10 @@ class TestRefused:
         self.refused(changed, tmp_path / "sub", "changed after they were written")
         written = submit(changed, PAPER, tmp_path / "sub", draft=True)
         assert not any(file.startswith("adversarial") for file in written.files)
+        failed = [check for check in written.checks if check.outcome == "failed"]
+        readme = (written.folder / "README.md").read_text()
+        assert readme.count("- Not met: ") == len(failed) > 0
+        assert f"DRAFT, not a submission: {len(failed)} rule" in readme
         for file in written.files:
             text = (written.folder / file).read_bytes()
             assert b"DRAFT" in text or file.startswith("result/") or written.name in file

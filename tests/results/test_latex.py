@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from harness.audit import kinds
 from harness.results import formats, leaderboard
 from harness.results.formats import Board
 from harness.results.formats._tex import escaped
@@ -43,14 +44,17 @@ def test_a_table() -> None:
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, r"\input{/etc/passwd}", "50% & more", "$x^2$", "a~b#c{d}"])
-@pytest.mark.parametrize("field", ["checkpoint", "regime", "suite", "dataset"])
+@pytest.mark.parametrize("field", ["checkpoint", "regime", "suite", "dataset", "flags"])
 def test_every_sign_is_text(text: str, field: str) -> None:
-    rendered = table(make_result(weights="w" * 64, **{field: text}))  # type: ignore[arg-type]
+    given = (text,) if field == "flags" else text
+    rendered = table(make_result(weights="w" * 64, **{field: given}))  # type: ignore[arg-type]
     (line,) = body(rendered)
     assert escaped(text) in rendered
     assert len(re.findall(r"(?<!\\)&", line)) == 5
     own = {"textbackslash", "textasciitilde", "textasciicircum", "scriptsize", "begin", "end", "centering", "caption"}
-    own |= {"toprule", "midrule", "bottomrule", "usepackage"}
+    own |= {"toprule", "midrule", "bottomrule", "usepackage", "textless", "textgreater", "textbar"}
+    own |= {"textsuperscript", "footnotesize", "raggedright", "par"} if field == "flags" else set()
+    assert all(sign <= "\xff" for sign in rendered)
     assert set(re.findall(r"\\([a-z]+)", rendered)) <= own
     for drawn in rendered.splitlines()[1:]:
         bare = re.sub(r"\\[{}&%$#_\\]", "", drawn)
@@ -69,18 +73,30 @@ def test_reasons_to_doubt_are_notes_below_the_table() -> None:
     text = table(
         make_result("a", robust=80, flags=("too weak, by 50 %", "odd")),
         make_result("b", robust=70, flags=("odd",)),
-        make_result("c", robust=60),
+        make_result("c", robust=60, flags=(kinds.SHORT_PGD_GAINS(samples=3, of=16),)),
+        make_result("d", robust=50, flags=(kinds.SHORT_PGD_GAINS(samples=5, of=16),)),
+        make_result("e", robust=40),
+        make_result("e", robust=45, suite="pgd", flags=(kinds.SHORT_PGD_GAINS(samples=5, of=16),)),
     )
-    assert [line.split(" & ")[1] for line in body(text) if "&" in line] == [
-        r"a\textsuperscript{a,b}",
-        r"b\textsuperscript{a}",
-        "c",
+    names = [line.split(" & ")[1] for line in body(text) if "&" in line]
+    assert [name.partition("}")[0] for name in names] == [
+        r"a\textsuperscript{a,b",
+        r"b\textsuperscript{a",
+        r"c\textsuperscript{c",
+        r"d\textsuperscript{c",
+        r"e\textsuperscript{d",
     ]
     below = text.partition(r"\end{tabular}")[2]
-    assert r"\par{\footnotesize b: too weak, by 50 \%.}" in below
-    assert r"\par{\footnotesize a: odd.}" in below
+    meaning = kinds.SHORT_PGD_GAINS.meaning
+    for line in ("a: odd", r"b: too weak, by 50 \%", f"c: {meaning}", f"d: PGD: {meaning}"):
+        assert f"{{\\footnotesize\\raggedright {line}\\par}}" in below
     assert "Letters: reasons to doubt a row, below the table." in text
     assert "Letters" not in table(make_result())
+
+
+def test_a_mere_note_is_no_reason_to_doubt() -> None:
+    assert kinds.LOGITS_RESCALED.severity == "note"
+    assert "footnotesize" not in table(make_result(flags=(kinds.LOGITS_RESCALED(factor=2.0),)))
 
 
 def test_the_letters_of_many_notes() -> None:

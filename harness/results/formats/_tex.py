@@ -6,12 +6,22 @@ from harness.util.text import printable
 
 __all__ = ["escaped"]
 
-_SIGNS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    sign: f"\\{sign}" for sign in "&%$#_{}"
-}
+_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+_LAST = "\xff"
+"""The last sign that LaTeX knows without further packages."""
 _LONGEST = 10_000
 
 
 def escaped(text: str) -> str:
-    """Text in which no sign means anything to LaTeX, and nothing is hidden."""
-    return "".join(_SIGNS.get(sign, sign) for sign in printable(text, longest=_LONGEST))
+    """Text in which no sign means anything to LaTeX, and nothing is hidden; a sign that it does not know is U+ and its
+    number."""
+    known = (sign if sign <= _LAST else f"U+{ord(sign):04X}" for sign in printable(text, longest=_LONGEST))
+    return "".join(_SIGNS.get(sign, sign) for sign in known)

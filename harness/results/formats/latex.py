@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from string import ascii_lowercase
 
+from harness.audit.flags import Flag, kinds
 from harness.results.formats._base import Accuracy, Board, Format, Row
 from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
@@ -33,7 +34,7 @@ def _render(board: Board) -> str:
         *_body(board, [measure.name for measure in measures], notes),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par{{\footnotesize {mark}: {escaped(words)}.}}" for words, mark in notes.items()),
+        *(rf"  {{\footnotesize\raggedright {mark}: {escaped(words)}\par}}" for words, mark in notes.items()),
         r"\end{table}",
     ]
     lines += [f"% taken back: {printable(line.text, longest=_LONGEST)}" for line in board.withdrawn]
@@ -42,9 +43,21 @@ def _render(board: Board) -> str:
 
 
 def _notes(board: Board) -> dict[str, str]:
-    """The words of every flag on the board, each with the letters that mark it in the table: a to z, aa, ab, ..."""
-    words = dict.fromkeys(str(flag) for row in board.rows for flag in row.flags)
+    """What there is to doubt on the board, each with the letters that mark it in the table: a to z, aa, ab, ...
+
+    Figures that differ from row to row are left out, or a long table would have as many notes as rows.
+    """
+    words = dict.fromkeys(_words(flag) for row in board.rows for flag in row.flags if flag.doubtful)
     return {text: _letters(place) for place, text in enumerate(words)}
+
+
+def _words(flag: Flag) -> str:
+    """What kind of doubt a flag is, after the suite that it is of, if that is one of several."""
+    suite = flag.figures.get("suite")
+    meaning = {kind.code: kind.meaning for kind in kinds()}.get(flag.code)
+    if meaning is None or not set(flag.figures) - {"suite"}:
+        return flag.text
+    return f"{suite}: {meaning}" if suite else meaning
 
 
 def _letters(place: int) -> str:
@@ -75,7 +88,7 @@ def _body(board: Board, measures: list[str], notes: dict[str, str]) -> list[str]
 
 
 def _marks(row: Row, notes: dict[str, str]) -> str:
-    marks = ",".join(dict.fromkeys(notes[str(flag)] for flag in row.flags))
+    marks = ",".join(dict.fromkeys(notes[_words(flag)] for flag in row.flags if flag.doubtful))
     return rf"\textsuperscript{{{marks}}}" if marks else ""
 
 
@@ -85,7 +98,7 @@ def _caption(board: Board) -> str:
     return escaped(
         f"{where}. Accuracies in percent with 95 % Wilson intervals, ranked by {board.ranked_by}; equal figures share "
         f"a rank. {board.told_apart_by} The last column gives the ranks that a row cannot be told apart from."
-        f"{' Letters: reasons to doubt a row, below the table.' if any(row.flags for row in board.rows) else ''}"
+        f"{' Letters: reasons to doubt a row, below the table.' if _notes(board) else ''}"
     )
 
 
