@@ -22,7 +22,7 @@ from harness.engine import preflight
 from harness.engine.types import Pool
 from harness.errors import InvalidInput
 from harness.evaluation import reference
-from harness.evaluation._probe import Probe
+from harness.evaluation._probe import Probe, waves
 from harness.evaluation.placement import place
 from harness.evaluation.plan import Plan
 from harness.suites import Step
@@ -126,10 +126,8 @@ def forecast(plan: Plan) -> Forecast:
 
 def _without_attack(probe: Probe, built: list[tuple[Step, attacks.Attack]], n: int) -> tuple[list[StepForecast], float]:
     """Steps that do nothing, as there are none or no point but the clean image, and how many samples are left."""
-    end = time.perf_counter() + _FIRST_STEP
-    for _ in probe.correct():
-        if time.perf_counter() > end:
-            break
+    for _ in probe.correct(time.perf_counter() + _FIRST_STEP):
+        pass
     left = n * probe.correct_share
     return [StepForecast(step.name, round(left), 0, 0, 0.0) for step, _ in built], left
 
@@ -146,10 +144,10 @@ def _attacked(
         end = max(end, time.perf_counter()) + (_LATER_STEP if steps else _FIRST_STEP)
         if steps:
             # these break few, and so a batch says enough, over more iterations
-            found = probe.run(step, attack, torch.split(alive, probe.full), end)
+            found = probe.run(step, attack, waves(alive, probe.full, end), end)
             alive = torch.cat([found.survivors, alive[found.probed :]])
         else:
-            found = probe.run(step, attack, probe.correct(), end)
+            found = probe.run(step, attack, probe.correct(end), end)
             alive, left = found.survivors, n * probe.correct_share
         each, surviving = left / max(1, found.probed), len(found.survivors)
         runs = surviving * attack.runs

@@ -16,10 +16,13 @@ from harness.engine.types import Machine, Pool
 from harness.suites import Step
 from harness.threat.rng import Draws
 
-__all__ = ["Cost", "Found", "Probe"]
+__all__ = ["Cost", "Found", "Probe", "waves"]
 
 _WAVE = 64
 """Samples that are attacked at once, at least."""
+
+_SMALLEST = 8
+"""Samples that are worth a wave of their own."""
 
 _PACE = 1.0
 """Seconds of full batches that say what a pass takes."""
@@ -123,13 +126,13 @@ class Probe:
         """Of one sample."""
         return self.seconds / max(1, len(self.logits))
 
-    def correct(self) -> Iterator[Tensor]:
-        """The samples that are right without attack, wave by wave; each wave is classified when it is asked for.
+    def correct(self, end: float) -> Iterator[Tensor]:
+        """The samples that are right without attack, in `waves`; each wave is classified when it is asked for.
 
         Raises:
             ModelError: NaN.
         """
-        for rows in torch.split(torch.arange(len(self.pool)), max(_WAVE, self.full)):
+        for rows in waves(torch.arange(len(self.pool)), max(_WAVE, self.full), end):
             began = time.perf_counter()
             logits = self.machine.judge.logits(self.pool.x[rows].to(self.machine.device), "on the clean images").cpu()
             self.seconds += time.perf_counter() - began
@@ -140,7 +143,7 @@ class Probe:
             yield right
 
     def run(self, step: Step, attack: Attack, waves: Iterable[Tensor], end: float) -> Found:
-        """The first run of a step on as many waves of samples as there is time for, at least the first.
+        """The first run of a step on waves of samples.
 
         Where time is left after all waves, the survivors go through the runs that follow. A run that takes longer ends
         when the time does, and what is not broken by then counts as surviving.
@@ -148,15 +151,12 @@ class Probe:
         Args:
             end: as `time.perf_counter` counts.
         """
-        ran, began = _Ran(), time.perf_counter()
-        probed, left, example = 0, [torch.empty(0, dtype=torch.int64)], torch.empty(0, dtype=torch.int64)
-        for number, wave in enumerate(waves, start=1):
+        ran, probed = _Ran(), 0
+        left, example = [torch.empty(0, dtype=torch.int64)], torch.empty(0, dtype=torch.int64)
+        for wave in waves:
             left.append(self._attack(step, attack, wave, end, ran))
             probed += len(wave)
             example = wave if len(wave) else example
-            now = time.perf_counter()
-            if now + (now - began) / number > end:
-                break
         survivors, run = torch.cat(left), 1
         while len(survivors) and run < attack.runs and time.perf_counter() < end:
             survivors = self._attack(step, attack, survivors, end, ran, run=run)
@@ -249,6 +249,25 @@ class Probe:
         return ChunkOracle(
             machine.passes, rows, tally, step.name, self.pool.names, micro_batch=ahead, device=machine.device
         )
+
+
+def waves(rows: Tensor, size: int, end: float) -> Iterator[Tensor]:
+    """Some of ``rows`` at a time, as many as there is time for and at least once.
+
+    Each wave is twice as large as the one before, or as large as the pace so far allows: where most samples leave at
+    once, the few others make one batch.
+
+    Args:
+        size: of the first wave. end: as `time.perf_counter` counts.
+    """
+    taken, began = 0, time.perf_counter()
+    while True:
+        yield rows[taken : taken + size]
+        taken, now = min(len(rows), taken + size), time.perf_counter()
+        affordable = int(taken * (end - now) / max(1e-9, now - began))
+        size = min(2 * size, affordable)
+        if taken == len(rows) or size < _SMALLEST:
+            return
 
 
 def _spent(oracle: ChunkOracle, tally: Tally, before: tuple[int, int], asked: float) -> tuple[int, int, float]:
