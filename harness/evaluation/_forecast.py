@@ -153,7 +153,8 @@ def _attacked(
         runs = surviving * attack.runs
         starts = each * (runs + found.starts_of_broken)
         iterations = each * (runs * found.run_length + found.iterations_of_broken)
-        start, iteration = found.start, found.iteration
+        # several runs of a sample share a batch where there is room
+        start, iteration = found.start, found.in_full_batch if each * runs >= probe.full else found.in_small_batch
         seconds = starts * start.seconds + iterations * iteration.seconds + each * found.judge_seconds
         steps.append(
             StepForecast(

@@ -39,12 +39,12 @@ class Cost:
         count: how many. forward, backward: passes. seconds: on this machine.
     """
 
-    count: int = 0
+    count: float = 0
     forward: float = 0.0
     backward: float = 0.0
     seconds: float = 0.0
 
-    def add(self, count: int, spent: tuple[int, int, float]) -> None:
+    def add(self, count: float, spent: tuple[int, int, float]) -> None:
         forward, backward, seconds = spent
         self.count += count
         self.forward, self.backward, self.seconds = (
@@ -56,7 +56,7 @@ class Cost:
     @property
     def each(self) -> Cost:
         """Of one of them."""
-        count = max(1, self.count)
+        count = self.count or 1
         return Cost(1, self.forward / count, self.backward / count, self.seconds / count)
 
 
@@ -68,17 +68,19 @@ class Found:
         probed: how many they are. survivors: those that it left, rows of the pool.
         starts_of_broken, iterations_of_broken: how many runs and iterations those took that it broke, together.
         run_length: iterations of a run that does not break its sample.
-        start, iteration: what beginning a run and an iteration cost a sample in a full batch.
+        start: what beginning a run costs a sample. in_full_batch, in_small_batch: what an iteration does; where batches
+            have room, an attack may make passes for later iterations.
         judge_seconds: of all samples together, for confirming what breaks them.
     """
 
     probed: int
     survivors: Tensor
     starts_of_broken: int
-    iterations_of_broken: int
+    iterations_of_broken: float
     run_length: float
     start: Cost
-    iteration: Cost
+    in_full_batch: Cost
+    in_small_batch: Cost
     judge_seconds: float
 
 
@@ -95,9 +97,9 @@ class _Ran:
     iterations: Cost = field(default_factory=Cost)
     others: Cost = field(default_factory=Cost)
     starts_of_broken: int = 0
-    iterations_of_broken: int = 0
+    iterations_of_broken: float = 0
     whole_runs: int = 0
-    iterations_of_whole: int = 0
+    iterations_of_whole: float = 0
     judge_seconds: float = 0.0
 
 
@@ -142,18 +144,18 @@ class Probe:
             self.right += len(right)
             yield right
 
-    def run(self, step: Step, attack: Attack, waves: Iterable[Tensor], end: float) -> Found:
+    def run(self, step: Step, attack: Attack, samples: Iterable[Tensor], end: float) -> Found:
         """The first run of a step on waves of samples.
 
         Where time is left after all waves, the survivors go through the runs that follow. A run that takes longer ends
         when the time does, and what is not broken by then counts as surviving.
 
         Args:
-            end: as `time.perf_counter` counts.
+            samples: rows of the pool, wave by wave. end: as `time.perf_counter` counts.
         """
         ran, probed = _Ran(), 0
         left, example = [torch.empty(0, dtype=torch.int64)], torch.empty(0, dtype=torch.int64)
-        for wave in waves:
+        for wave in samples:
             left.append(self._attack(step, attack, wave, end, ran))
             probed += len(wave)
             example = wave if len(wave) else example
@@ -171,7 +173,8 @@ class Probe:
             iterations_of_broken=ran.iterations_of_broken,
             run_length=ran.iterations_of_whole / ran.whole_runs if ran.whole_runs else attack.steps,
             start=ran.starts.each,
-            iteration=(ran.iterations if ran.iterations.count else ran.others).each,
+            in_full_batch=(ran.iterations if ran.iterations.count else ran.others).each,
+            in_small_batch=(ran.others if ran.others.count else ran.iterations).each,
             judge_seconds=ran.judge_seconds,
         )
 
@@ -199,27 +202,31 @@ class Probe:
         ran.starts.add(len(rows), _spent(oracle, tally, (0, 0), asked))
         # of a short run every iteration counts, as none is like another
         first = _UNTYPICAL if attack.steps > 2 * _UNTYPICAL else 0
+        position = torch.zeros(len(rows))  # iterations that each sample has behind it
         for done in range(attack.steps + 1):
             if leave:
                 broken, ended = self._broken(step, batch, rows, proposal, ran), torch.zeros(len(rows), dtype=torch.bool)
                 if proposal.over is not None and done:
                     ended = proposal.over.cpu() & ~broken
                 ran.starts_of_broken += (run + 1) * int(broken.sum())
-                ran.iterations_of_broken += (run * attack.steps + done) * int(broken.sum())
+                ran.iterations_of_broken += run * attack.steps * int(broken.sum()) + float(position[broken].sum())
                 ran.whole_runs += int(ended.sum())
-                ran.iterations_of_whole += done * int(ended.sum())
+                ran.iterations_of_whole += float(position[ended].sum())
                 over.append(rows[ended])
                 if bool((broken | ended).any()):
                     kept = (~(broken | ended)).nonzero().squeeze(1)
-                    rows, there = rows[kept], kept.to(device)
+                    rows, position, there = rows[kept], position[kept], kept.to(device)
                     batch, state = batch.rows(there), {name: one.index_select(0, there) for name, one in state.items()}
                     oracle = self._oracle(step, rows, tally)
             if done == attack.steps or not len(rows) or (done > first and time.perf_counter() > end):
                 break
             before, asked = (int(tally.forward.sum()), int(tally.backward.sum())), time.perf_counter()
             state, proposal = attack.step(batch, state, oracle, done)
-            typical = len(rows) >= self.full and done >= first
-            (ran.iterations if typical else ran.others).add(len(rows), _spent(oracle, tally, before, asked))
+            spent = _spent(oracle, tally, before, asked)
+            share = attack.done(state)
+            reached = torch.full((len(rows),), done + 1.0) if share is None else attack.steps * share.cpu().float()
+            made, position = float((reached - position).sum()), reached
+            (ran.iterations if len(rows) >= self.full and done >= first else ran.others).add(made, spent)
         if leave:
             ran.whole_runs += len(rows)
             ran.iterations_of_whole += attack.steps * len(rows)
