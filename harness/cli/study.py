@@ -21,6 +21,7 @@ from harness.util.text import counted
 
 if TYPE_CHECKING:
     from harness.studies import Event, Measurements, Plan, Study, Summary
+    from harness.studies.planning import Known
     from harness.studies.scheduling import JobResult
 
 __all__ = ["study"]
@@ -232,7 +233,8 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
     "source",
     type=options.folder,
     metavar="FILE",
-    help="From the measurements that lie beside a report (measurements.tar.xz), on any machine; needs --into.",
+    help="From the measurements that lie beside a report (measurements.tar.xz), on any machine: test images and "
+    "checkpoints need not be there. Needs --into.",
 )
 @options.as_json
 def _report(
@@ -252,7 +254,8 @@ def _report(
         for name, content in archive.notes(source).items():
             write_atomically(Path(notes) / name, content)
         with redirect_stdout(sys.stderr):
-            planned, folder = _planned(file, Path(notes), where)
+            study, folder = _read(file, where), Path(notes)
+            planned = _plan(study, folder, where, archive.known(source, study))
         _conclude(planned, folder, into, as_json, measurements=archive.read(source, planned))
 
 
@@ -303,12 +306,12 @@ def _planned(file: Path, output: Path | None, where: dict[str, Any]) -> tuple[Pl
     return _plan(study, folder, where), folder
 
 
-def _plan(study: Study, folder: Path, where: dict[str, Any]) -> Plan:
+def _plan(study: Study, folder: Path, where: dict[str, Any], known: Known | None = None) -> Plan:
     """A study with the hyper-parameters that were chosen for it."""
     from harness import studies
     from harness.studies import search
 
-    return studies.plan(search.applied(study, search.read(study, folder)), **_places(where))
+    return studies.plan(search.applied(study, search.read(study, folder)), **_places(where), known=known)
 
 
 def _folder(study: Study, output: Path | None) -> Path:

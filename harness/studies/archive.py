@@ -17,18 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import nn
 
-from harness.checkpoints import Manifest
+from harness import datasets, models
+from harness.batchnorm.statistics import STORED
+from harness.checkpoints import Checkpoint, Manifest
+from harness.datasets import Dataset
 from harness.errors import HarnessError, ResultError
+from harness.models import Model
 from harness.results.record import Result
 from harness.studies.measurements import Bits, Measurement, Measurements, Network
-from harness.studies.planning import Measure, Plan
+from harness.studies.planning import Known, Measure, Plan, labels_of
+from harness.studies.spec import Study
 from harness.util.reading import parse_json, read_bounded
 from harness.util.text import printable
 from harness.util.validation import Record, validate
 
-__all__ = ["NAME", "notes", "packed", "read"]
+__all__ = ["NAME", "known", "notes", "packed", "read"]
 
 NAME = "measurements.tar.xz"
 
@@ -82,6 +89,65 @@ def notes(path: Path) -> dict[str, bytes]:
         ResultError: the file is missing, damaged or too large.
     """
     return {name: content for name, content in _files(path).items() if name in _NOTES}
+
+
+def known(path: Path, study: Study) -> Known:
+    """What such a file says of the test images and of the checkpoints of a study, so that neither must be at hand.
+
+    Raises:
+        ResultError: the file is missing, damaged or too large, or holds no evaluation.
+    """
+    files = _files(path)
+    try:
+        evaluations = {
+            name: _measurement(validate(_Evaluation, parse_json(content), name), name).result
+            for name, content in files.items()
+            if name.startswith("networks/") and name.endswith(".json") and Path(name).stem not in ("manifest", "log")
+        }
+        if not evaluations:
+            raise ValueError("there is no evaluation in it")
+        sources = {}
+        for label, entry in zip(labels_of(study), study.entries(), strict=True):
+            folder = f"networks/{label}/{study.all_seeds[0]}"
+            if entry.checkpoint is not None and f"{folder}/manifest.json" in files:
+                manifest = validate(Manifest, parse_json(files[f"{folder}/manifest.json"]), f"the manifest of {label}")
+                of_label = [result for name, result in evaluations.items() if name.startswith(f"{folder}/")]
+                has_bn = any(result.model.bn_stats != STORED for result in of_label)
+                sources[label] = Checkpoint(Path(manifest.file), manifest, _blank_model(manifest, has_bn))
+        return Known(_blank_images(next(iter(evaluations.values()))), sources)
+    except (ValueError, TypeError, AttributeError, HarnessError) as error:
+        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
+
+
+def _blank_images(result: Result) -> Dataset:
+    about, n = result.dataset, result.n
+    threats = datasets.about(about.name).threats if about.name in datasets.names() else ()
+    blank = Dataset(
+        name=about.name,
+        split=about.split,
+        x=torch.zeros(()).expand(n, *about.shape),  # which takes no memory
+        y=torch.zeros((), dtype=torch.int64).expand(n),
+        classes=tuple(map(str, range(about.classes))),
+        threats=threats,
+        size=about.size,
+        indices=torch.zeros((), dtype=torch.int64).expand(n),
+    )
+    vars(blank)["sha256"] = about.sha256  # of the images that were evaluated
+    return blank
+
+
+def _blank_model(manifest: Manifest, has_bn: bool) -> Model:
+    about: dict[str, Any] = {
+        "classes": manifest.classes,
+        "shape": manifest.shape,
+        "norm_layer": manifest.norm_layer,
+        "normalization": manifest.normalization,
+    }
+    try:
+        return models.build(manifest.architecture, arguments=manifest.arguments, seed=0, **about)
+    except HarnessError:  # code of somebody's own, which a report does not need
+        layer = nn.BatchNorm2d(1) if has_bn else nn.Identity()
+        return Model(layer, architecture=manifest.architecture, **about)
 
 
 def read(path: Path, plan: Plan) -> Measurements:

@@ -29,7 +29,7 @@ from harness.training import Settings, identity
 from harness.training.plan import plan as plan_training
 from harness.util.validation import validate
 
-__all__ = ["Measure", "Member", "Plan", "plan"]
+__all__ = ["Known", "Measure", "Member", "Plan", "labels_of", "plan"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,19 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a report needs to know of images and checkpoints that are not at hand.
+
+    Attributes:
+        test_set: its images are blank.
+        sources: of the entries that are checkpoints, by label; their weights mean nothing.
+    """
+
+    test_set: Dataset
+    sources: Mapping[str, Checkpoint]
+
+
 def plan(
     study: Study,
     *,
@@ -154,6 +167,7 @@ def plan(
     data_dir: str | Path | None = None,
     download: bool = False,
     checkpoint_dir: str | Path | None = None,
+    known: Known | None = None,
 ) -> Plan:
     """Check a study and resolve it; nothing is trained or written.
 
@@ -162,22 +176,22 @@ def plan(
         limit: the first test images only.
         dataset, test_dataset: instead of the study's.
         data_dir, download, checkpoint_dir: where data sets and checkpoints lie.
+        known: in the place of test images and checkpoints, for a plan that is reported and not run.
 
     Raises:
         InvalidInput: whatever is wrong with the study, before anything runs.
         UnknownName: a regime, suite, data set, architecture or checkpoint that is not there.
     """
     test_name = test_dataset or (dataset if dataset else study.test_dataset or study.dataset)
-    labels = _labels(study)
+    labels = labels_of(study)
     claims = tuple(parse(claim.text, labels=labels, about=claim.about) for claim in study.claim)
     chosen = _regimes(study, labels)
-    test_set = datasets.load(
-        test_name, data_dir=data_dir, download=download, limit=study.limit if limit is None else limit
-    )
+    most = study.limit if limit is None else limit
+    test_set = known.test_set if known else datasets.load(test_name, data_dir=data_dir, download=download, limit=most)
     threat = test_set.threat(study.threat)
     measures = _measures(study, threat)
     members = tuple(
-        _member(study, entry, label, chosen, threat, checkpoint_dir)
+        _member(study, entry, label, chosen, threat, checkpoint_dir, known)
         for label, entry in zip(labels, study.entries(), strict=True)
     )
     order = _order(members)
@@ -211,7 +225,12 @@ def plan(
     return made
 
 
-def _labels(study: Study) -> tuple[str, ...]:
+def labels_of(study: Study) -> tuple[str, ...]:
+    """The label of every entry, in the order of the file.
+
+    Raises:
+        InvalidInput: an entry that names nothing, too much, or what another one is called.
+    """
     labels: list[str] = []
     for position, entry in enumerate(study.entries()):
         named = entry.regime or entry.checkpoint
@@ -262,7 +281,12 @@ def _member(
     chosen: Mapping[str, Regime],
     threat: ThreatModel,
     checkpoint_dir: str | Path | None,
+    known: Known | None,
 ) -> Member:
+    if entry.checkpoint is not None and known is not None:
+        if label not in known.sources:
+            raise InvalidInput(f"the measurements hold no network {label!r}, which the study {study.name} names")
+        return Member(label, entry, source=known.sources[label])
     if entry.checkpoint is not None:
         return Member(label, entry, source=checkpoints.load(entry.checkpoint, checkpoint_dir=checkpoint_dir))
     regime = chosen[label]
@@ -283,7 +307,7 @@ def _member(
 
 
 def _parent(study: Study, entry: Entry, label: str, regime: Regime, chosen: Mapping[str, Regime]) -> str:
-    labels = _labels(study)
+    labels = labels_of(study)
     if entry.parent is not None:
         if entry.parent not in labels:
             raise InvalidInput(

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ResultError
-from harness.studies import Plan, archive, registration, run_log, write_report
+from harness.cli import run
+from harness.errors import InvalidInput, ResultError
+from harness.studies import Plan, archive, plan, read, registration, run_log, write_report
 from harness.util.reading import parse_json
 from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 
 pytestmark = pytest.mark.usefixtures("unaudited")
 
+ROOT = Path(__file__).parents[2]
 CLAIMS = [{"text": "robust(at-full) > robust(bn-ft)"}, {"text": "robust(bn-ft) > chance"}]
 
 
@@ -138,3 +140,23 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
     (tmp_path / "linked").write_bytes(lzma.compress(buffer.getvalue()))
     with pytest.raises(ResultError, match="no regular file"):
         archive.read(tmp_path / "linked", study())
+
+
+def test_a_study_of_checkpoints_needs_neither_them_nor_the_images(tmp_path: Path) -> None:
+    name = "layers-cifar10-published"
+    study, committed = ROOT / "studies" / f"{name}.toml", ROOT / "studies" / "reports" / name
+    asked = ("study", "report", str(study), "--from", str(committed / archive.NAME), "--into", str(tmp_path))
+    assert run(asked) == 0
+    for file in ("report.md", "report.csv", "runs.csv", "claims.csv"):
+        assert (tmp_path / file).read_bytes() == (committed / file).read_bytes(), file
+
+
+def test_measurements_that_lack_a_checkpoint_of_the_study(tmp_path: Path) -> None:
+    name = "layers-cifar10-published"
+    text = (ROOT / "studies" / f"{name}.toml").read_text(encoding="utf-8").replace("suites/", f"{ROOT}/studies/suites/")
+    study = tmp_path / "more.toml"
+    study.write_text(text.replace("[[claim]]", '[[entry]]\ncheckpoint = "another"\n\n[[claim]]', 1), encoding="utf-8")
+    more = read(study)
+    known = archive.known(ROOT / "studies" / "reports" / name / archive.NAME, more)
+    with pytest.raises(InvalidInput, match="hold no network 'another', which the study more names"):
+        plan(more, known=known)
