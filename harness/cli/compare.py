@@ -66,12 +66,13 @@ def compare(
     if len(names) < 2:
         raise click.UsageError("expected at least two results or checkpoints to compare")
     folder = results or paths.results_root()
-    files = [_file(name, folder, suite, threat) for name in names]
+    left_out: list[str] = []
+    files = [_file(name, folder, suite, threat, left_out) for name in names]
     if figures is not None:
         check_writable(figures)
     stored = [store.read(file) for file in files]
     comparison = compared([(result, store.read_verdicts(file)) for file, result in zip(files, stored, strict=True)])
-    notes = [*comparison.notes, *_taken_back(files, stored)]
+    notes = [*comparison.notes, *_taken_back(files, stored), *left_out]
     heading = _heading(stored)
     drawn = [] if figures is None else _draw(comparison, files, figures, heading, _suites(stored), **images)
     if as_json:
@@ -136,8 +137,8 @@ def _heading(results: Sequence[Result]) -> str:
     return f"{first.dataset.name} {first.dataset.split}, {first.threat.text}, {' and '.join(_suites(results))}"
 
 
-def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Path:
-    """The result file that ``name`` stands for."""
+def _file(name: str, folder: Path, suite: str | None, threat: str | None, left_out: list[str]) -> Path:
+    """The result file that ``name`` stands for; what was taken back is noted in ``left_out``."""
     from harness.errors import InvalidInput, UnknownName
     from harness.results import history, store
     from harness.results.identity import network_id
@@ -148,7 +149,8 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
     stored = store.read_all(folder).results
     named = [one for one in stored if name.removesuffix(".pt") in (one[1].checkpoint, one[1].label)]
     if not named:
-        raise UnknownName(f"evaluated checkpoint in {folder}", name, {result.label for _, result in stored})
+        counting = {result.label for _, result in stored if taken_back(result) is None}
+        raise UnknownName(f"evaluated checkpoint in {folder}", name, counting)
     fitting = [
         (path, result)
         for path, result in named
@@ -164,8 +166,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> Pat
         raise InvalidInput(
             f"what {name} has in {folder} was taken back ({why}): to compare it nevertheless, name the file: {listed}"
         )
-    for line in lines:
-        print_line(f"note: left out of the results of {name}: {line.text}", err=True)
+    left_out += [f"left out of the results of {name}: {line.text}" for line in lines]
     if suite is None:
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found

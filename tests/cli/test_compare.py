@@ -123,10 +123,10 @@ def test_a_name_whose_results_were_taken_back(harness: Harness, folder: Path) ->
     harness("compare", "bn_ft", "natural", "--results", ".", "--suite", "autoattack").refused(*said)
     assert "counts no longer" in harness("compare", path.name, "natural", "--results", ".").out
     # what is left is compared, and that something was left out is said
-    code, _, err = harness("compare", "bn_ft", "natural", "--results", ".")
+    code, out, _ = harness("compare", "bn_ft", "natural", "--results", ".")
     assert code == 0
-    assert "note: left out of the results of bn_ft: " in err
-    assert "a leak" in err
+    assert "note: left out of the results of bn_ft: " in out
+    assert "a leak" in out
     other = next(folder.glob("bn_ft__pgd__*.json"))
     assert harness("retract", str(other), "--reason", "a slip").code == 0
     harness("compare", "bn_ft", "natural", "--results", ".").refused("a leak", "a slip", path.name, other.name)

@@ -105,7 +105,7 @@ def test_compared_by_no_name_and_by_its_file_with_the_reason(
 ) -> None:
     path, other = saved(board, comeback), saved(board, make_result("other"))
     assert run(["compare", comeback.checkpoint, "other", "--results", str(board)]) == 1
-    assert "evaluated checkpoint" in capsys.readouterr().err
+    assert f"what {comeback.checkpoint} has in {board} was taken back (" in capsys.readouterr().err
     assert run(["compare", str(path), str(other), "--json"]) == 0
     notes = [note for note in json.loads(capsys.readouterr().out)["notes"] if "taken back" in note]
     assert len(notes) == 1
