@@ -52,6 +52,12 @@ class Flag(Record):
         return self.severity != "note"
 
     @property
+    def meaning(self) -> str | None:
+        """One line on its kind, without figures; None where the kind is not known here."""
+        kind = _KINDS.get(self.code)
+        return None if kind is None else kind.meaning
+
+    @property
     def line(self) -> str:
         """What is printed of it: ``warning: `` or ``note: ``, the sentence, and the code, which the docs explain."""
         return f"{_SPOKEN[self.severity]}: {self.text} (flag {self.code})"

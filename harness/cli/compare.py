@@ -66,13 +66,13 @@ def compare(
     if len(names) < 2:
         raise click.UsageError("expected at least two results or checkpoints to compare")
     folder = results or paths.results_root()
-    left_out: list[str] = []
-    files = [_file(name, folder, suite, threat, left_out) for name in names]
+    chosen = [_file(name, folder, suite, threat) for name in names]
+    files = [file for file, _ in chosen]
     if figures is not None:
         check_writable(figures)
     stored = [store.read(file) for file in files]
     comparison = compared([(result, store.read_verdicts(file)) for file, result in zip(files, stored, strict=True)])
-    notes = [*comparison.notes, *_taken_back(files, stored), *left_out]
+    notes = [*comparison.notes, *_taken_back(files, stored), *(note for _, left_out in chosen for note in left_out)]
     heading = _heading(stored)
     drawn = [] if figures is None else _draw(comparison, files, figures, heading, _suites(stored), **images)
     if as_json:
@@ -137,14 +137,14 @@ def _heading(results: Sequence[Result]) -> str:
     return f"{first.dataset.name} {first.dataset.split}, {first.threat.text}, {' and '.join(_suites(results))}"
 
 
-def _file(name: str, folder: Path, suite: str | None, threat: str | None, left_out: list[str]) -> Path:
-    """The result file that ``name`` stands for; what was taken back is noted in ``left_out``."""
+def _file(name: str, folder: Path, suite: str | None, threat: str | None) -> tuple[Path, list[str]]:
+    """The result file that ``name`` stands for, and a note on each of its results that was taken back."""
     from harness.errors import InvalidInput, UnknownName
     from harness.results import history, store
     from harness.results.identity import network_id
 
     if name.endswith(".json"):
-        return Path(name)
+        return Path(name), []
     taken_back = history.withdrawals(history.read(folder))
     stored = store.read_all(folder).results
     named = [one for one in stored if name.removesuffix(".pt") in (one[1].checkpoint, one[1].label)]
@@ -166,7 +166,6 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None, left_o
         raise InvalidInput(
             f"what {name} has in {folder} was taken back ({why}): to compare it nevertheless, name the file: {listed}"
         )
-    left_out += [f"left out of the results of {name}: {line.text}" for line in lines]
     if suite is None:
         standard = [(path, result) for path, result in found if result.suite == "autoattack"]
         found = standard or found
@@ -180,7 +179,7 @@ def _file(name: str, folder: Path, suite: str | None, threat: str | None, left_o
         raise InvalidInput(
             f"{name} has several results: choose with --suite or --threat, or name one of the files {listed}"
         )
-    return found[0][0]
+    return found[0][0], [f"left out of the results of {name}: {line.text}" for line in lines]
 
 
 def _taken_back(files: list[Path], stored: list[Result]) -> list[str]:

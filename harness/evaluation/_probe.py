@@ -47,11 +47,9 @@ class Cost:
     def add(self, count: float, spent: tuple[int, int, float]) -> None:
         forward, backward, seconds = spent
         self.count += count
-        self.forward, self.backward, self.seconds = (
-            self.forward + forward,
-            self.backward + backward,
-            self.seconds + seconds,
-        )
+        self.forward += forward
+        self.backward += backward
+        self.seconds += seconds
 
     @property
     def each(self) -> Cost:

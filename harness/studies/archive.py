@@ -99,22 +99,26 @@ def known(path: Path, study: Study) -> Known:
     """
     files = _files(path)
     try:
-        evaluations = {
-            name: _measurement(validate(_Evaluation, parse_json(content), name), name).result
-            for name, content in files.items()
-            if name.startswith("networks/") and name.endswith(".json") and Path(name).stem not in ("manifest", "log")
-        }
+        evaluations = [
+            name
+            for name in files
+            if name.startswith("networks/") and Path(name).name not in ("manifest.json", "log.json")
+        ]
         if not evaluations:
             raise ValueError("there is no evaluation in it")
+        some = evaluations[0]
+        images = _blank_images(_measurement(validate(_Evaluation, parse_json(files[some]), some), some).result)
         sources = {}
         for label, entry in zip(labels_of(study), study.entries(), strict=True):
             folder = f"networks/{label}/{study.all_seeds[0]}"
             if entry.checkpoint is not None and f"{folder}/manifest.json" in files:
                 manifest = validate(Manifest, parse_json(files[f"{folder}/manifest.json"]), f"the manifest of {label}")
-                of_label = [result for name, result in evaluations.items() if name.startswith(f"{folder}/")]
-                has_bn = any(result.model.bn_stats != STORED for result in of_label)
+                # a file is named after the statistics, last of all
+                has_bn = any(
+                    one.startswith(f"{folder}/") and not one.endswith(f"_{STORED}.json") for one in evaluations
+                )
                 sources[label] = Checkpoint(Path(manifest.file), manifest, _blank_model(manifest, has_bn))
-        return Known(_blank_images(next(iter(evaluations.values()))), sources)
+        return Known(images, sources)
     except (ValueError, TypeError, AttributeError, HarnessError) as error:
         raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
 

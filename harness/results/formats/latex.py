@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from string import ascii_lowercase
 
-from harness.audit.flags import Flag, kinds
+from harness.audit.flags import Flag
 from harness.results.formats._base import Accuracy, Board, Format, Row
 from harness.results.formats._tex import escaped
 from harness.results.measures import ranking
@@ -26,7 +26,7 @@ def _render(board: Board) -> str:
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        f"  \\caption{{{_caption(board)}}}",
+        f"  \\caption{{{_caption(board, doubts=bool(notes))}}}",
         f"  \\begin{{tabular}}{{rll{'r' * (1 + len(measures) + len(best))}l}}",
         r"    \toprule",
         f"    {' & '.join(head)} \\\\",
@@ -54,10 +54,9 @@ def _notes(board: Board) -> dict[str, str]:
 def _words(flag: Flag) -> str:
     """What kind of doubt a flag is, after the suite that it is of, if that is one of several."""
     suite = flag.figures.get("suite")
-    meaning = {kind.code: kind.meaning for kind in kinds()}.get(flag.code)
-    if meaning is None or not set(flag.figures) - {"suite"}:
+    if flag.meaning is None or not set(flag.figures) - {"suite"}:
         return flag.text
-    return f"{suite}: {meaning}" if suite else meaning
+    return f"{suite}: {flag.meaning}" if suite else flag.meaning
 
 
 def _letters(place: int) -> str:
@@ -92,13 +91,13 @@ def _marks(row: Row, notes: dict[str, str]) -> str:
     return rf"\textsuperscript{{{marks}}}" if marks else ""
 
 
-def _caption(board: Board) -> str:
+def _caption(board: Board, *, doubts: bool) -> str:
     images = "fewer than all" if board.partial else "all"
     where = f"{board.dataset} {board.split}, {board.norm} {board.eps}: {images} {counted(board.size, 'image')}"
     return escaped(
         f"{where}. Accuracies in percent with 95 % Wilson intervals, ranked by {board.ranked_by}; equal figures share "
         f"a rank. {board.told_apart_by} The last column gives the ranks that a row cannot be told apart from."
-        f"{' Letters: reasons to doubt a row, below the table.' if _notes(board) else ''}"
+        f"{' Letters: reasons to doubt a row, below the table.' if doubts else ''}"
     )
 
 
