@@ -64,7 +64,7 @@ _NOT_REPEATED = ("as_json", "checkpoint_dir", "data_dir", "download", "overwrite
 @click.option("--eps", metavar="EPS", help="Radius for inputs in [0, 1], such as 8/255; the data set's if not given.")
 @click.option("--attack", type=options.choice(choices.CraftingMethod), help="That crafts; pgd if not given.")
 @click.option("--steps", type=int, metavar="N", help="Of pgd; 7 if not given.")
-@click.option("--step-size", type=float, metavar="SIZE", help="2.5 eps / steps for pgd if not given.")
+@click.option("--step-size", metavar="SIZE", help="Such as 2/255; 2.5 eps / steps for pgd if not given.")
 @click.option("--label-smoothing", type=float, metavar="SHARE", help="None if not given.")
 @click.option("--weight-averaging", type=float, metavar="DECAY", help="Average the weights, such as 0.999 a step.")
 @click.option("--augment", type=options.choice(choices.Augmentation), help="crop-flip suits CIFAR; none if not given.")

@@ -16,7 +16,7 @@ from harness.util import trust
 from harness.util.choices import CraftingMethod, CraftingStart, Initializer, ScheduleName
 from harness.util.reading import read_toml
 from harness.util.text import counted
-from harness.util.validation import Record, validate
+from harness.util.validation import Length, Record, validate
 
 __all__ = ["Awp", "Conduct", "Fact", "Init", "PartOptimizer", "Phase", "Regime", "Selectors", "read"]
 
@@ -99,7 +99,7 @@ class Conduct(Record):
     threat: str | None = Field(default=None, description='of crafting, such as "Linf:8/255"')
     attack: CraftingMethod | None = None
     steps: int | None = Field(default=None, ge=1, description="of PGD")
-    step_size: float | None = Field(default=None, gt=0)
+    step_size: Length | None = Field(default=None, gt=0)
     crafting_start: CraftingStart = Field(default="random", description="where crafting begins: random or clean")
     eps_ramp: float = Field(
         default=0, ge=0, le=1, description="share of the phase over which eps grows to its full size"

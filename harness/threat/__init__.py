@@ -8,17 +8,14 @@ model's normalisation is known.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import InvalidInput
 from harness.threat import norms
-from harness.util.text import printable
+from harness.util.literals import parse_length
 from harness.util.user_file import is_in_file
 
 if TYPE_CHECKING:
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Threat", "ThreatModel"]
 
 _NORMALIZED = "normalized"
-# as short as any that means something: the fraction of a number with a huge exponent would take all memory
-_NUMBER = re.compile(r"(?=.{1,40}$)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -174,15 +169,4 @@ _LEVELS = 255
 
 @cache  # needed in every query of an attack
 def _value(eps: str) -> float:
-    parts = eps.split("/")
-    if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
-        raise InvalidInput(f"eps must be a number or fraction such as 8/255, 0 or more, got {printable(eps)!r}")
-    try:
-        value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(eps)
-    except OverflowError:
-        raise InvalidInput(f"eps must be finite and not negative, got {eps!r}") from None
-    except ZeroDivisionError:
-        raise InvalidInput(f"eps must be a number or fraction, got {eps!r}: it divides by zero") from None
-    if not math.isfinite(value):
-        raise InvalidInput(f"eps must be finite and not negative, got {eps!r}")
-    return value
+    return parse_length(eps, "eps")

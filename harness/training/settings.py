@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.util.choices import Augmentation, CraftingMethod, Precision, ScheduleName
-from harness.util.validation import Record
+from harness.util.validation import Length, Record
 
 __all__ = ["Settings"]
 
@@ -26,7 +26,7 @@ class Settings(Record):
     threat: str | None = Field(default=None, description='such as "Linf:8/255"; None is the data set\'s own')
     attack: CraftingMethod = "pgd"
     steps: int = Field(default=7, ge=1, description="of PGD")
-    step_size: float | None = Field(default=None, gt=0, description="None is the attack's own")
+    step_size: Length | None = Field(default=None, gt=0, description="None is the attack's own")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     weight_averaging: float | None = Field(default=None, gt=0, lt=1, description="decay per step, such as 0.999")
     augment: Augmentation = "none"

@@ -7,15 +7,18 @@ import keyword
 import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from harness.errors import InvalidInput
 from harness.util.text import printable
 
-__all__ = ["checked_arguments", "listed_arguments", "parse_arguments"]
+__all__ = ["checked_arguments", "listed_arguments", "parse_arguments", "parse_length"]
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./+-]*")
 _KEYWORDS = {"true": True, "false": False}
+# as short as any that means something: the fraction of a number with a huge exponent would take all memory
+_NUMBER = re.compile(r"(?=.{1,40}$)(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -51,6 +54,29 @@ def checked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def listed_arguments(arguments: Mapping[str, Any]) -> str:
     """As a person writes a call: ``width=16, act='relu'``."""
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+
+
+def parse_length(text: str, what: str) -> float:
+    """A radius or a step, 0 or more, as a number or a fraction: ``0.03`` or ``8/255``.
+
+    Args:
+        what: begins the error, for example "eps".
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    parts = text.split("/")
+    if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise InvalidInput(f"{what} must be a number or fraction such as 8/255, 0 or more, got {printable(text)!r}")
+    try:
+        value = float(Fraction(parts[0]) / Fraction(parts[1])) if len(parts) == 2 else float(text)
+    except OverflowError:
+        value = math.inf
+    except ZeroDivisionError:
+        raise InvalidInput(f"{what} must be a number or fraction, got {text!r}: it divides by zero") from None
+    if not math.isfinite(value):
+        raise InvalidInput(f"{what} must be finite and not negative, got {text!r}")
+    return value
 
 
 def _split(text: str) -> list[str]:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from harness.errors import HarnessError, InvalidInput, did_you_mean
+from harness.util.literals import parse_length
 
-__all__ = ["Record", "validate"]
+__all__ = ["Length", "Record", "validate"]
 
 R = TypeVar("R", bound=BaseModel)
+
+
+def _length(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_length(value, "the length")
+    except InvalidInput:
+        raise ValueError("expected a number or fraction such as 2/255") from None
+
+
+Length = Annotated[float, BeforeValidator(_length)]
+"""A radius or a step in a table that people write: a number, or text such as "2/255"."""
 
 
 class Record(BaseModel):

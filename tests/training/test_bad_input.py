@@ -66,6 +66,8 @@ def test_a_regime_of_ones_own_is_a_toml_file(tmp_path: Path) -> None:
         ("[[phases]]\nepochs = 3", ["unknown field 'phases.0.epochs'", "share"]),
         ('[[optimizers]]\npart = ["head"]\nlr = 0.1', ["unknown field 'optimizers.0.lr'", "learning_rate"]),
         ("[[optimizers]]\nlearning_rate = 0.1", ["'optimizers.0.part' is missing"]),
+        ('step_size = "2/0"', ["step_size", "such as 2/255", "got '2/0'"]),
+        ('step_size = "-1"', ["step_size", "such as 2/255", "got '-1'"]),
         ('loss = "robust"', ["loss", "'adversarial'", "got 'robust'"]),
         ("adversarial_weight = 2", ["adversarial_weight", "got 2"]),
         ("trained = []", ["trains nothing"]),
@@ -154,7 +156,8 @@ def test_data_that_cannot_be_trained_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch_size", 1), ("learning_rate", -1.0), ("eps", 0.1), ("attack", "cw")]
+    ("field", "value"),
+    [("epochs", 0), ("batch_size", 1), ("learning_rate", -1.0), ("eps", 0.1), ("attack", "cw"), ("step_size", "0/255")],
 )
 def test_settings_out_of_range(field: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=f"^the options: .*{field}"):

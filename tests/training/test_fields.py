@@ -105,6 +105,15 @@ def test_a_phase_has_its_own_attack_threat_steps_and_start() -> None:
     assert (third.steps, third.step_size, third.start) == (2, 0.01, "random")
 
 
+def test_a_step_size_is_written_as_a_radius_is() -> None:
+    regime = made(phases=(Phase(step_size="2/255"), Phase(steps=3)))
+    first, second = (stage.crafting for stage in planned(regime, step_size="4/255").stages)
+    assert first.step_size == 2 / 255
+    assert second.step_size == pytest.approx(2.5 * 0.15 / 3)
+    (only,) = planned(made(), step_size="4/255").stages
+    assert only.crafting.step_size == 4 / 255
+
+
 def test_crafting_begins_at_the_image_where_that_is_asked_for() -> None:
     x = digits().x[:4]
     threat = ThreatModel("Linf", "0.1")
