@@ -233,8 +233,8 @@ def _register(file: Path, output: Path | None, as_json: bool, **where: Any) -> N
     "source",
     type=options.folder,
     metavar="FILE",
-    help="From the measurements that lie beside a report (measurements.tar.xz), on any machine: test images and "
-    "checkpoints need not be there. Needs --into.",
+    help="From the measurements that lie beside a report (measurements.tar.xz), on any machine: neither images "
+    "nor checkpoints need be there. Needs --into.",
 )
 @options.as_json
 def _report(

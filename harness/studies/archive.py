@@ -1,8 +1,8 @@
 """Everything that a report was made of, in one small file beside it, so that anyone can make it again.
 
 The file is a compressed tar. For every network it holds the manifest, the log of its training, and for every evaluation
-the result and two bits a sample: who is right, and who is right under attack. Weights and images are not in it. Nothing
-is unpacked to disk when it is read.
+the result and two bits a sample: who is right, and who is right under attack. Weights and images are not in it; of the
+training images it says how many they were, and their hash. Nothing is unpacked to disk when it is read.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = ["NAME", "known", "notes", "packed", "read"]
 NAME = "measurements.tar.xz"
 
 _NOTES = ("run.json", "registration.json", "search.json")
+_TRAINING_IMAGES = "training-images.json"
 _MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 27, 100_000
 
 
@@ -56,6 +57,23 @@ class _Evaluation(Record):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class _Images(Record):
+    """Images of a study, without the images.
+
+    Attributes:
+        n: how many were used. size: of the whole split.
+        sha256: of the images and labels that were used, in their order.
+    """
+
+    name: str
+    split: str
+    n: int = Field(ge=1)
+    size: int = Field(ge=1)
+    shape: tuple[int, int, int]
+    classes: int = Field(ge=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 def packed(measurements: Measurements, output: Path) -> bytes:
     """The file's content; equal measurements give equal bytes.
 
@@ -66,6 +84,8 @@ def packed(measurements: Measurements, output: Path) -> bytes:
     for name in _NOTES:
         if (output / name).is_file():
             files[name] = (output / name).read_bytes()
+    if measurements.plan.train_set is not None:
+        files[_TRAINING_IMAGES] = _json(_described(measurements.plan.train_set).model_dump(mode="json"))
     for label, networks in measurements.networks.items():
         for seed, network in networks.items():
             folder = f"networks/{label}/{seed}"
@@ -92,7 +112,7 @@ def notes(path: Path) -> dict[str, bytes]:
 
 
 def known(path: Path, study: Study) -> Known:
-    """What such a file says of the test images and of the checkpoints of a study, so that neither must be at hand.
+    """What such a file says of the images and of the checkpoints of a study, so that none of them must be at hand.
 
     Raises:
         ResultError: the file is missing, damaged or too large, or holds no evaluation.
@@ -107,7 +127,11 @@ def known(path: Path, study: Study) -> Known:
         if not evaluations:
             raise ValueError("there is no evaluation in it")
         some = evaluations[0]
-        images = _blank_images(_measurement(validate(_Evaluation, parse_json(files[some]), some), some).result)
+        result = _measurement(validate(_Evaluation, parse_json(files[some]), some), some).result
+        tested_on = validate(_Images, {"n": result.n, **result.dataset.model_dump()}, "the test images")
+        trained_on = None
+        if _TRAINING_IMAGES in files:
+            trained_on = validate(_Images, parse_json(files[_TRAINING_IMAGES]), "the training images")
         sources = {}
         for label, entry in zip(labels_of(study), study.entries(), strict=True):
             folder = f"networks/{label}/{study.all_seeds[0]}"
@@ -118,26 +142,37 @@ def known(path: Path, study: Study) -> Known:
                     one.startswith(f"{folder}/") and not one.endswith(f"_{STORED}.json") for one in evaluations
                 )
                 sources[label] = Checkpoint(Path(manifest.file), manifest, _blank_model(manifest, has_bn))
-        return Known(images, sources)
+        return Known(_blank(tested_on), sources, None if trained_on is None else _blank(trained_on))
     except (ValueError, TypeError, AttributeError, HarnessError) as error:
         raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
 
 
-def _blank_images(result: Result) -> Dataset:
-    about, n = result.dataset, result.n
+def _described(images: Dataset) -> _Images:
+    return _Images(
+        name=images.name,
+        split=images.split,
+        n=len(images),
+        size=images.size,
+        shape=images.shape,
+        classes=len(images.classes),
+        sha256=images.sha256,
+    )
+
+
+def _blank(about: _Images) -> Dataset:
     threats = datasets.about(about.name).threats if about.name in datasets.names() else ()
-    blank = Dataset(
+    images = Dataset(
         name=about.name,
         split=about.split,
-        x=torch.zeros(()).expand(n, *about.shape),  # which takes no memory
-        y=torch.zeros((), dtype=torch.int64).expand(n),
+        x=torch.zeros(()).expand(about.n, *about.shape),  # which takes no memory
+        y=torch.zeros((), dtype=torch.int64).expand(about.n),
         classes=tuple(map(str, range(about.classes))),
         threats=threats,
         size=about.size,
-        indices=torch.zeros((), dtype=torch.int64).expand(n),
+        indices=torch.zeros((), dtype=torch.int64).expand(about.n),
     )
-    vars(blank)["sha256"] = about.sha256  # of the images that were evaluated
-    return blank
+    vars(images)["sha256"] = about.sha256  # of those that were used
+    return images
 
 
 def _blank_model(manifest: Manifest, has_bn: bool) -> Model:

@@ -149,12 +149,13 @@ class Known:
     """What a report needs to know of images and checkpoints that are not at hand.
 
     Attributes:
-        test_set: its images are blank.
+        test_set, train_set: their images are blank. The second is None if nothing is said of it.
         sources: of the entries that are checkpoints, by label; their weights mean nothing.
     """
 
     test_set: Dataset
     sources: Mapping[str, Checkpoint]
+    train_set: Dataset | None = field(default=None, repr=False)
 
 
 def plan(
@@ -176,7 +177,7 @@ def plan(
         limit: the first test images only.
         dataset, test_dataset: instead of the study's.
         data_dir, download, checkpoint_dir: where data sets and checkpoints lie.
-        known: in the place of test images and checkpoints, for a plan that is reported and not run.
+        known: in the place of images and checkpoints, for a plan that is reported and not run.
 
     Raises:
         InvalidInput: whatever is wrong with the study, before anything runs.
@@ -195,8 +196,9 @@ def plan(
         for label, entry in zip(labels, study.entries(), strict=True)
     )
     order = _order(members)
-    train_set = None
-    if any(member.regime for member in members) or {"clean", "adversarial"} & set(study.bn_stats):
+    train_set = known.train_set if known else None
+    needed = any(member.regime for member in members) or {"clean", "adversarial"} & set(study.bn_stats)
+    if needed and train_set is None:
         train_set = datasets.load(
             dataset or study.dataset, split="train", data_dir=data_dir, download=download, limit=study.train_limit
         )
@@ -356,15 +358,17 @@ def _same(one: Measure, other: Measure) -> bool:
 def _checked(members: tuple[Member, ...], order: tuple[str, ...], data: Dataset | None) -> tuple[Member, ...]:
     """Resolve every training on untrained networks, so that what does not fit is known now and not in hours."""
     starts: dict[str, Checkpoint] = {}
+    # of the images their shape and classes are enough
+    few = None if data is None else replace(data, x=data.x[:2], y=data.y[:2], indices=data.indices[:2])
     for label in order:
         member = next(member for member in members if member.label == label)
         if member.source is not None:
             starts[label] = member.source
-        elif member.regime is not None and member.settings is not None and data is not None:
+        elif member.regime is not None and member.settings is not None and few is not None:
             planned = plan_training(
                 member.regime,
                 member.settings,
-                data,
+                few,
                 architecture=member.architecture,
                 parent=starts[member.parent] if member.parent else None,
                 device=torch.device("cpu"),

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.errors import InvalidInput, ResultError
-from harness.studies.measurements import collect
+from harness.studies.measurements import Measurements, collect
 from harness.studies.planning import Measure, Plan
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
@@ -93,16 +93,36 @@ def read(output: Path) -> Registration | None:
     return found
 
 
-def describe(plan: Plan, output: Path) -> str:
-    """One sentence for the report: whether the claims judged here are those that were registered."""
+def describe(measurements: Measurements, output: Path) -> str:
+    """What the report says: whether these claims were registered, and whether that was before anything was known."""
     known = read(output)
     if known is None:
         return "The claims were not registered before the study was run (`harness study register`)."
-    content = _content(plan)
+    content = _content(measurements.plan)
     named = f"registered on {known.registered} (SHA-256 `{known.sha256}`)"
-    if known.content == content:
-        return f"Claims, networks and evaluations were {named}, before anything was evaluated."
-    return f"**Not as registered.** What was {named} differs from this report: {_difference(known.content, content)}."
+    if known.content != content:
+        return (
+            f"**Not as registered.** What was {named} differs from this report: {_difference(known.content, content)}."
+        )
+    text = f"Claims, networks and evaluations were {named}, before anything was evaluated"
+    earlier = _evaluated_before(measurements, known.registered)
+    if earlier:
+        text += f" but {', '.join(f'`{label}`' for label in earlier)}, whose results are older than that"
+    return f"{text}."
+
+
+def _evaluated_before(measurements: Measurements, moment: str) -> list[str]:
+    """Labels of networks that were attacked before; their results can have come from elsewhere."""
+    registered = datetime.fromisoformat(moment)
+    return [
+        label
+        for label, networks in measurements.networks.items()
+        if any(
+            datetime.fromisoformat(outcome.result.started) < registered
+            for network in networks.values()
+            for outcome in network.measured.values()
+        )
+    ]
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def write_report(
     files["runs.csv"] = tables.runs_csv(measurements).encode()
     if judgements:
         files["claims.csv"] = tables.claims_csv(judgements).encode()
-    registered = registration.describe(measurements.plan, output)
+    registered = registration.describe(measurements, output)
     choices = search.read(measurements.plan.study, output)
     files["report.md"] = markdown(measurements, judgements, run_log.read(output), names, registered, choices).encode()
     if keep and any(measurements.networks.values()):

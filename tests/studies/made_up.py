@@ -64,11 +64,13 @@ def measurements(
     robust: Mapping[str, Sequence[float]],
     clean: Mapping[str, Sequence[float]],
     losses: Mapping[str, float] = MappingProxyType({}),
+    started: str = "2100-01-01T00:00:00+00:00",
 ) -> Measurements:
     """Networks of which, in every measure, the first so many samples survive (accuracies as shares, by seed).
 
     Args:
         losses: of every epoch, by label; 1 if not given.
+        started: when the evaluations began; after everything else if not given.
     """
     from harness.checkpoints import Manifest
 
@@ -91,7 +93,15 @@ def measurements(
         for seed, (up, across) in enumerate(zip(robust[label], clean[label], strict=True)):
             outcomes = {
                 measure: Measurement(
-                    make_result(label, suite=measure.suite, n=n, size=n, robust=round(up * n), clean=round(across * n)),
+                    make_result(
+                        label,
+                        suite=measure.suite,
+                        n=n,
+                        size=made.test_set.size,
+                        data=made.test_set.sha256,
+                        robust=round(up * n),
+                        clean=round(across * n),
+                    ).model_copy(update={"started": started}),
                     standing(across, n),
                     standing(up, n),
                 )

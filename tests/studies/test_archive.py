@@ -13,7 +13,7 @@ import pytest
 
 from harness.cli import run
 from harness.errors import InvalidInput, ResultError
-from harness.studies import Plan, archive, plan, read, registration, run_log, write_report
+from harness.studies import Plan, archive, plan, planning, read, registration, run_log, write_report
 from harness.util.reading import parse_json
 from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
@@ -149,6 +149,26 @@ def test_a_study_of_checkpoints_needs_neither_them_nor_the_images(tmp_path: Path
     assert run(asked) == 0
     for file in ("report.md", "report.csv", "runs.csv", "claims.csv"):
         assert (tmp_path / file).read_bytes() == (committed / file).read_bytes(), file
+
+
+def test_a_study_that_trains_needs_no_training_images(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study()
+    monkeypatch.setattr(planning.datasets, "load", _no_images)
+    known = archive.known(written / archive.NAME, made.study)
+    again = plan(made.study, known=known)
+    assert again.names == made.names
+    assert again.train_set is not None
+    assert (len(again.train_set), again.train_set.size) == (40, 1297)
+    for name, content in archive.notes(written / archive.NAME).items():
+        (tmp_path / name).write_bytes(content)
+    for path in write_report(archive.read(written / archive.NAME, again), tmp_path):
+        assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+
+
+def _no_images(*args: object, **more: object) -> None:
+    raise AssertionError("images were asked for")
 
 
 def test_measurements_that_lack_a_checkpoint_of_the_study(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import InvalidInput, ResultError
-from harness.studies import Plan, registration, write_report
+from harness.studies import Measurements, Plan, registration, write_report
 from tests.studies.made_up import measurements, planned
 from tests.studies.test_judging import CLEAN, ROBUST
 
@@ -29,8 +29,18 @@ def test_a_report_of_what_was_registered_says_so(tmp_path: Path) -> None:
     first = registration.register(made(), tmp_path)
     assert registration.register(made(), tmp_path) == first
     text = page(made(), tmp_path)
-    assert f"registered on {first.registered} (SHA-256 `{first.sha256}`), before anything was evaluated" in text
+    assert f"registered on {first.registered} (SHA-256 `{first.sha256}`), before anything was evaluated." in text
     assert "Not as registered" not in text
+
+
+def test_results_that_are_older_than_the_registration_are_named(tmp_path: Path) -> None:
+    plan = made()
+    registration.register(plan, tmp_path)
+    older = measurements(plan, ROBUST, CLEAN, started="2025-01-01T00:00:00+00:00").networks["natural"]
+    found = measurements(plan, ROBUST, CLEAN)
+    write_report(Measurements(plan, {**found.networks, "natural": older}), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "before anything was evaluated but `natural`, whose results are older than that." in text
 
 
 def test_a_report_without_registration_says_so(tmp_path: Path) -> None:
@@ -51,7 +61,7 @@ def test_a_report_without_registration_says_so(tmp_path: Path) -> None:
 )
 def test_what_differs_is_named(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     registration.register(made(), tmp_path)
-    assert words in registration.describe(made(**changes), tmp_path)
+    assert words in registration.describe(Measurements(made(**changes)), tmp_path)
     with pytest.raises(InvalidInput, match="registers another version"):
         registration.register(made(**changes), tmp_path)
 
