@@ -45,6 +45,9 @@ _COLORS = (
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
 
+# points in percent that an axis shows at least: differences of less are noise, and are not to look large
+_NARROWEST = 12.0
+
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
 
@@ -109,18 +112,20 @@ def _clean_robust(measurements: Measurements) -> Figure | None:
         axes.plot(across.mean, up.mean, look["marker"], color=look["color"], markersize=6)
     chance = 100 / len(measurements.plan.test_set.classes)
     _room(axes.set_xlim, [_reach(across) for across, _ in points.values()])
-    _room(axes.set_ylim, [*(_reach(up) for _, up in points.values()), (chance, chance)])
+    bottom, top = _room(axes.set_ylim, [_reach(up) for _, up in points.values()])
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
         axis.set_ticks([tick for tick in axis.get_ticklocs() if max(0, low) <= tick <= min(100, high)])
-    axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel("clean accuracy (%)")
     axes.set_ylabel(f"robust accuracy (%), {measure.suite}, {measure.threat}")
     axes.set_title(measurements.plan.study.title or measurements.plan.study.name, loc="left", fontsize=10)
-    word = axes.annotate(
-        "chance", (0.0, chance), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points",
-        color="#777777", fontsize=7.5,
-    )  # fmt: skip
+    word = None
+    if bottom <= chance <= top:  # far below all points it would only press them together
+        axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        word = axes.annotate(
+            "chance", (0.0, chance), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points",
+            color="#777777", fontsize=7.5,
+        )  # fmt: skip
     _name_points(figure, axes, points, looks, word)
     return figure
 
@@ -143,11 +148,14 @@ def _reach(spread: Spread) -> tuple[float, float]:
     return min(low, spread.mean - deviation), max(high, spread.mean + deviation)
 
 
-def _room(set_limits: Any, bars: Sequence[tuple[float, float]]) -> None:
+def _room(set_limits: Any, bars: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Limits around the bars with room for the names, never far beyond what a percentage can be."""
     low, high = min(bar[0] for bar in bars), max(bar[1] for bar in bars)
-    margin = max(4.0, 0.1 * (high - low), (20.0 - (high - low)) / 2)
-    set_limits(max(-7.0, low - margin), min(104.0, high + margin))
+    margin = max(0.12 * (high - low), (_NARROWEST - (high - low)) / 2)
+    beyond = min(7.0, margin)
+    limits = max(-beyond, low - margin), min(100.0 + beyond, high + margin)
+    set_limits(*limits)
+    return limits
 
 
 def _name_points(
@@ -165,7 +173,7 @@ def _name_points(
     scale = figure.dpi / 72
     places = {label: (across.mean, up.mean) for label, (across, up) in points.items()}
     spots = {label: axes.transData.transform(place) for label, place in places.items()}
-    taken: list[Box] = [chance.get_window_extent(renderer).extents]
+    taken: list[Box] = [] if chance is None else [chance.get_window_extent(renderer).extents]
     for label, (across, up) in points.items():
         spot = spots[label]
         taken.append((spot[0] - 5 * scale, spot[1] - 5 * scale, spot[0] + 5 * scale, spot[1] + 5 * scale))

@@ -22,7 +22,7 @@ from harness.util.text import counted, printable
 
 __all__ = ["markdown", "write_report"]
 
-_BARS = "broad bars: 95 % for other images, thin ones: one standard deviation over seeds; dashed: chance"
+_BARS = "broad bars: 95 % for other images, thin ones: one standard deviation over seeds; dashed, if shown: chance"
 _CAPTIONS = {
     "clean-robust": f"Clean against robust accuracy; {_BARS}",
     "eps": f"Robust accuracy against eps; {_BARS}",

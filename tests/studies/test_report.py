@@ -181,6 +181,21 @@ def test_every_entry_has_a_colour_of_its_own() -> None:
     assert len({plots._color(i) for i in range(40)}) == 40
 
 
+@pytest.mark.parametrize(
+    ("robust", "lowest", "chance"),
+    [((0.78, 0.8, 0.82), 60.0, False), ((0.02, 0.5, 0.8), -7.0, True)],
+)
+def test_axes_fit_the_points_and_not_chance(robust: tuple[float, ...], lowest: float, chance: bool) -> None:
+    labels = ("natural", "bn-ft", "at-full")
+    values = {label: (value,) * 3 for label, value in zip(labels, robust, strict=True)}
+    figure = plots._clean_robust(measurements(planned(), values, values))
+    assert figure is not None
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] >= lowest
+    assert axes.get_ylim()[1] - axes.get_ylim()[0] >= 12, "noise is not to look large"
+    assert ("chance" in [text.get_text() for text in axes.texts]) == chance
+
+
 @pytest.mark.parametrize(("seeds", "thin"), [(1, 0), (3, 2)])
 def test_bars_show_what_other_images_and_other_seeds_would_change(seeds: int, thin: int) -> None:
     made = planned(seeds=seeds)
