@@ -250,13 +250,14 @@ def _report(
             planned, folder = _planned(file, output, where)
         _conclude(planned, folder, into, as_json)
         return
+    kept = archive.read(source)
     with TemporaryDirectory() as notes:
-        for name, content in archive.notes(source).items():
+        for name, content in kept.notes.items():
             write_atomically(Path(notes) / name, content)
         with redirect_stdout(sys.stderr):
             study, folder = _read(file, where), Path(notes)
-            planned = _plan(study, folder, where, archive.known(source, study))
-        _conclude(planned, folder, into, as_json, measurements=archive.read(source, planned))
+            planned = _plan(study, folder, where, kept.known(study))
+        _conclude(planned, folder, into, as_json, measurements=kept.measurements(planned))
 
 
 @study.command("status")

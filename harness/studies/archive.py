@@ -13,6 +13,8 @@ import json
 import lzma
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from harness.util.reading import parse_json, read_bounded
 from harness.util.text import printable
 from harness.util.validation import Record, validate
 
-__all__ = ["NAME", "known", "notes", "packed", "read"]
+__all__ = ["NAME", "Archive", "packed", "read"]
 
 NAME = "measurements.tar.xz"
 
@@ -102,49 +104,110 @@ def packed(measurements: Measurements, output: Path) -> bytes:
     return lzma.compress(buffer.getvalue(), preset=6)
 
 
-def notes(path: Path) -> dict[str, bytes]:
-    """The notes of a study in such a file, by name.
+@dataclass(frozen=True)
+class Archive:
+    """What such a file holds.
+
+    Attributes:
+        path: where it lies, for messages. files: by name.
+    """
+
+    path: Path
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def notes(self) -> dict[str, bytes]:
+        """The notes of the study, by name."""
+        return {name: content for name, content in self.files.items() if name in _NOTES}
+
+    def known(self, study: Study) -> Known:
+        """What is said of the images and of the checkpoints of a study, so that none of them must be at hand.
+
+        Raises:
+            ResultError: it holds no evaluation, or damaged ones.
+        """
+        with self._usable():
+            evaluations = [
+                name
+                for name in self.files
+                if name.startswith("networks/") and Path(name).name not in ("manifest.json", "log.json")
+            ]
+            if not evaluations:
+                raise ValueError("there is no evaluation in it")
+            some = evaluations[0]
+            result = _measurement(validate(_Evaluation, parse_json(self.files[some]), some), some).result
+            tested_on = validate(_Images, {"n": result.n, **result.dataset.model_dump()}, "the test images")
+            trained_on = None
+            if _TRAINING_IMAGES in self.files:
+                trained_on = validate(_Images, parse_json(self.files[_TRAINING_IMAGES]), "the training images")
+            sources = {}
+            for label, entry in zip(labels_of(study), study.entries(), strict=True):
+                folder = f"networks/{label}/{study.all_seeds[0]}"
+                if entry.checkpoint is not None and f"{folder}/manifest.json" in self.files:
+                    manifest = self._manifest(folder, label)
+                    # a file is named after the statistics, last of all
+                    has_bn = any(
+                        one.startswith(f"{folder}/") and not one.endswith(f"_{STORED}.json") for one in evaluations
+                    )
+                    sources[label] = Checkpoint(Path(manifest.file), manifest, _blank_model(manifest, has_bn))
+            return Known(_blank(tested_on), sources, None if trained_on is None else _blank(trained_on))
+
+    def measurements(self, plan: Plan) -> Measurements:
+        """The measurements of a study.
+
+        Raises:
+            ResultError: they contradict themselves, or are of networks that this study does not train, or of none.
+        """
+        networks: dict[str, dict[int, Network]] = {}
+        with self._usable():
+            for member in plan.members:
+                for seed in plan.seeds_of(member):
+                    if f"networks/{member.label}/{seed}/manifest.json" in self.files:
+                        networks.setdefault(member.label, {})[seed] = self._network(member.label, seed, plan)
+        if not networks:
+            raise ResultError(f"the measurements {self.path} hold none of the networks of the study {plan.study.name}")
+        return Measurements(plan, networks)
+
+    def _network(self, label: str, seed: int, plan: Plan) -> Network:
+        folder = f"networks/{label}/{seed}"
+        manifest = self._manifest(folder, label)
+        expected = plan.names.get((label, seed))
+        if expected is not None and manifest.name not in (expected, f"{expected}_best"):
+            raise ValueError(f"{label} with seed {seed} is {manifest.name}, but this study trains {expected}")
+        log = parse_json(self.files.get(f"{folder}/log.json", b"[]"))
+        measured = {}
+        for measure in plan.measures_of(plan.member(label)):
+            kept = self.files.get(f"{folder}/{_file(measure)}")
+            if kept is not None:
+                what = f"the evaluation of {label} with seed {seed} by {measure.suite}"
+                measured[measure] = _measurement(validate(_Evaluation, parse_json(kept), what), what)
+        return Network(label, seed, manifest, measured, tuple({k: float(v) for k, v in row.items()} for row in log))
+
+    def _manifest(self, folder: str, label: str) -> Manifest:
+        return validate(Manifest, parse_json(self.files[f"{folder}/manifest.json"]), f"the manifest of {label}")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, HarnessError) as error:
+            raise _unusable(self.path, error) from error
+
+
+def read(path: Path) -> Archive:
+    """Such a file.
 
     Raises:
-        ResultError: the file is missing, damaged or too large.
+        ResultError: it is missing, damaged or too large.
     """
-    return {name: content for name, content in _files(path).items() if name in _NOTES}
-
-
-def known(path: Path, study: Study) -> Known:
-    """What such a file says of the images and of the checkpoints of a study, so that none of them must be at hand.
-
-    Raises:
-        ResultError: the file is missing, damaged or too large, or holds no evaluation.
-    """
-    files = _files(path)
     try:
-        evaluations = [
-            name
-            for name in files
-            if name.startswith("networks/") and Path(name).name not in ("manifest.json", "log.json")
-        ]
-        if not evaluations:
-            raise ValueError("there is no evaluation in it")
-        some = evaluations[0]
-        result = _measurement(validate(_Evaluation, parse_json(files[some]), some), some).result
-        tested_on = validate(_Images, {"n": result.n, **result.dataset.model_dump()}, "the test images")
-        trained_on = None
-        if _TRAINING_IMAGES in files:
-            trained_on = validate(_Images, parse_json(files[_TRAINING_IMAGES]), "the training images")
-        sources = {}
-        for label, entry in zip(labels_of(study), study.entries(), strict=True):
-            folder = f"networks/{label}/{study.all_seeds[0]}"
-            if entry.checkpoint is not None and f"{folder}/manifest.json" in files:
-                manifest = validate(Manifest, parse_json(files[f"{folder}/manifest.json"]), f"the manifest of {label}")
-                # a file is named after the statistics, last of all
-                has_bn = any(
-                    one.startswith(f"{folder}/") and not one.endswith(f"_{STORED}.json") for one in evaluations
-                )
-                sources[label] = Checkpoint(Path(manifest.file), manifest, _blank_model(manifest, has_bn))
-        return Known(_blank(tested_on), sources, None if trained_on is None else _blank(trained_on))
-    except (ValueError, TypeError, AttributeError, HarnessError) as error:
-        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
+        return Archive(path, dict(_members(read_bounded(path, _MOST_PACKED))))
+    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> ResultError:
+    return ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}")
 
 
 def _described(images: Dataset) -> _Images:
@@ -189,42 +252,6 @@ def _blank_model(manifest: Manifest, has_bn: bool) -> Model:
         return Model(layer, architecture=manifest.architecture, **about)
 
 
-def read(path: Path, plan: Plan) -> Measurements:
-    """The measurements of a study from such a file.
-
-    Raises:
-        ResultError: the file is missing, damaged, too large, contradicts itself, or holds networks that this study
-            does not train.
-    """
-    files = _files(path)
-    try:
-        networks: dict[str, dict[int, Network]] = {}
-        for member in plan.members:
-            for seed in plan.seeds_of(member):
-                folder = f"networks/{member.label}/{seed}"
-                if f"{folder}/manifest.json" in files:
-                    network = _network(files, folder, member.label, seed, plan)
-                    expected = plan.names.get((member.label, seed))
-                    if expected is not None and network.manifest.name not in (expected, f"{expected}_best"):
-                        raise ValueError(
-                            f"{member.label} with seed {seed} is {network.manifest.name}, but this study trains "
-                            f"{expected}"
-                        )
-                    networks.setdefault(member.label, {})[seed] = network
-    except (ValueError, TypeError, AttributeError, HarnessError) as error:
-        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
-    if not networks:
-        raise ResultError(f"the measurements {path} hold none of the networks of the study {plan.study.name}")
-    return Measurements(plan, networks)
-
-
-def _files(path: Path) -> dict[str, bytes]:
-    try:
-        return dict(_members(read_bounded(path, _MOST_PACKED)))
-    except (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        raise ResultError(f"the measurements {path} cannot be used: {printable(error, longest=500)}") from error
-
-
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
     unpacked = lzma.LZMADecompressor(memlimit=1 << 27).decompress(content, max_length=_MOST_CONTENT + 1)
     if len(unpacked) > _MOST_CONTENT:
@@ -236,18 +263,6 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
             if file is None or number >= _MOST_FILES:
                 raise ValueError(f"{about.name!r} is no regular file, or one too many")
             yield about.name, file.read()
-
-
-def _network(files: Mapping[str, bytes], folder: str, label: str, seed: int, plan: Plan) -> Network:
-    manifest = validate(Manifest, parse_json(files[f"{folder}/manifest.json"]), f"the manifest of {label}")
-    log = parse_json(files.get(f"{folder}/log.json", b"[]"))
-    measured = {}
-    for measure in plan.measures_of(plan.member(label)):
-        kept = files.get(f"{folder}/{_file(measure)}")
-        if kept is not None:
-            what = f"the evaluation of {label} with seed {seed} by {measure.suite}"
-            measured[measure] = _measurement(validate(_Evaluation, parse_json(kept), what), what)
-    return Network(label, seed, manifest, measured, tuple({k: float(v) for k, v in row.items()} for row in log))
 
 
 def _evaluation(outcome: Measurement) -> _Evaluation:

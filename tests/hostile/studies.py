@@ -23,7 +23,7 @@ SUITE = Kind("suite", "own.toml", lambda path: suites.get(str(path), ThreatModel
 STUDY = Kind("study", "study.toml", lambda path: plan(read(path)), lambda path: write(path))
 REGISTRATION = Kind("registration", "registration.json", lambda path: registration.read(path.parent))
 NOTES = Kind("notes of a study", "run.json", lambda path: run_log.read(path.parent))
-MEASUREMENTS = Kind("measurements", archive.NAME, lambda path: archive.read(path, _plan()))
+MEASUREMENTS = Kind("measurements", archive.NAME, lambda path: archive.read(path).measurements(_plan()))
 LOG = Kind("log of a training", "own.csv", _log)
 
 

@@ -46,7 +46,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_is_the_same_byte_for_byte(written: Path, tmp_path: Path) -> None:
-    found, notes = archive.read(written / archive.NAME, study()), archive.notes(written / archive.NAME)
+    kept = archive.read(written / archive.NAME)
+    found, notes = kept.measurements(study()), kept.notes
     elsewhere = tmp_path / "notes"
     elsewhere.mkdir()
     for name, content in notes.items():
@@ -117,7 +118,7 @@ def test_what_was_changed_is_refused(
     written: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], words: str
 ) -> None:
     with pytest.raises(ResultError, match=words):
-        archive.read(changed(written, tmp_path, change), study())
+        archive.read(changed(written, tmp_path, change)).measurements(study())
 
 
 def test_files_that_are_none(written: Path, tmp_path: Path) -> None:
@@ -126,9 +127,9 @@ def test_files_that_are_none(written: Path, tmp_path: Path) -> None:
     for content in (b"", b"no archive", whole[: len(whole) // 2], bomb):
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(ResultError, match="cannot be used"):
-            archive.read(tmp_path / "bad", study())
+            archive.read(tmp_path / "bad")
     with pytest.raises(ResultError, match="cannot be used"):
-        archive.read(tmp_path / "missing", study())
+        archive.read(tmp_path / "missing")
 
 
 def test_links_and_devices_are_refused(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
         tar.addfile(about)
     (tmp_path / "linked").write_bytes(lzma.compress(buffer.getvalue()))
     with pytest.raises(ResultError, match="no regular file"):
-        archive.read(tmp_path / "linked", study())
+        archive.read(tmp_path / "linked")
 
 
 @pytest.mark.parametrize("committed", sorted((ROOT / "studies" / "reports").iterdir()), ids=lambda path: path.name)
@@ -157,14 +158,14 @@ def test_a_study_that_trains_needs_no_training_images(
 ) -> None:
     made = study()
     monkeypatch.setattr(planning.datasets, "load", _no_images)
-    known = archive.known(written / archive.NAME, made.study)
-    again = plan(made.study, known=known)
+    kept = archive.read(written / archive.NAME)
+    again = plan(made.study, known=kept.known(made.study))
     assert again.names == made.names
     assert again.train_set is not None
     assert (len(again.train_set), again.train_set.size) == (40, 1297)
-    for name, content in archive.notes(written / archive.NAME).items():
+    for name, content in kept.notes.items():
         (tmp_path / name).write_bytes(content)
-    for path in write_report(archive.read(written / archive.NAME, again), tmp_path):
+    for path in write_report(kept.measurements(again), tmp_path):
         assert path.read_bytes() == (written / path.name).read_bytes(), path.name
 
 
@@ -178,6 +179,6 @@ def test_measurements_that_lack_a_checkpoint_of_the_study(tmp_path: Path) -> Non
     study = tmp_path / "more.toml"
     study.write_text(text.replace("[[claim]]", '[[entry]]\ncheckpoint = "another"\n\n[[claim]]', 1), encoding="utf-8")
     more = read(study)
-    known = archive.known(ROOT / "studies" / "reports" / name / archive.NAME, more)
+    known = archive.read(ROOT / "studies" / "reports" / name / archive.NAME).known(more)
     with pytest.raises(InvalidInput, match="hold no network 'another', which the study more names"):
         plan(more, known=known)
