@@ -93,6 +93,7 @@ def craft(
     crafting: Crafting,
     generator: torch.Generator,
     forward: Callable[[Tensor], Tensor] | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Points in the threat model around ``x`` that raise a loss.
 
@@ -105,12 +106,13 @@ def craft(
         crafting: the method.
         generator: gives the random starts; on the device of ``x``.
         forward: another forward pass through the same model; the model itself if not given.
+        start: points ``[n, ...]`` to begin at; those of ``begin`` if not given.
 
     Returns:
         ``[n, ...]``, detached.
     """
     forward = forward or model
-    points = begin(x, crafting, generator)
+    points = begin(x, crafting, generator) if start is None else start
     with _without_weight_gradients(model):
         for _ in range(crafting.steps):
             leaf = points.detach().requires_grad_()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.batchnorm.reestimate import reestimate
-from harness.threat.perturb import Crafting, craft
+from harness.threat.perturb import Crafting, begin, craft
 from harness.training.batches import batches, generator
 from harness.training.objectives import OBJECTIVES
 from harness.training.outcome import EpochRow
@@ -34,11 +34,17 @@ def validate(run: Run) -> tuple[float | None, float | None]:
     clean = robust = 0
     for first in range(0, len(run.held_x), _BATCH):
         x, y = run.held_x[first : first + _BATCH], run.held_y[first : first + _BATCH]
-        points = _attacked(model, x, y, crafting, starts)
+        # drawn for all, so that an image's start does not depend on which others are right
+        start = begin(x, crafting, starts)
         with torch.no_grad():
             right = model(x).argmax(dim=1) == y
-            clean += int(right.sum())
-            robust += int((right & (model(points).argmax(dim=1) == y)).sum())
+        if not right.any():
+            continue
+        x, y, start = x[right], y[right], start[right]
+        points = _attacked(model, x, y, crafting, starts, start)
+        with torch.no_grad():
+            clean += len(x)
+            robust += int((model(points).argmax(dim=1) == y).sum())
     return clean / len(run.held_x), robust / len(run.held_x)
 
 
@@ -66,5 +72,13 @@ def reestimate_statistics(run: Run, stage: Stage, phase: int) -> None:
     run.tick(run.epoch, phase, row)
 
 
-def _attacked(model: nn.Module, x: Tensor, y: Tensor, crafting: Crafting, starts: torch.Generator) -> Tensor:
-    return craft(model, x, raises=OBJECTIVES["adversarial"].raises(y, None), crafting=crafting, generator=starts)
+def _attacked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    crafting: Crafting,
+    starts: torch.Generator,
+    start: Tensor | None = None,
+) -> Tensor:
+    raises = OBJECTIVES["adversarial"].raises(y, None)
+    return craft(model, x, raises=raises, crafting=crafting, generator=starts, start=start)
