@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from harness import models, regimes
 from harness.models import Model, Normalization
 from harness.regimes._base import Awp, PartOptimizer, Phase, Regime
+from harness.threat.perturb import Crafting, craft
 from harness.training import Tick, TrainingOutcome, optimizers, train, write_log
 from harness.training.awp import perturbed
-from harness.training.batches import crop_flip, split
+from harness.training.batches import crop_flip, generator, split
 from harness.training.objectives import OBJECTIVES, Passes
 from harness.training.plan import plan
 from harness.training.schedules import SCHEDULES
@@ -195,6 +196,23 @@ def test_nothing_kept_aside_means_that_the_last_is_the_best() -> None:
     assert _equal(outcome.best, outcome.last)
     assert outcome.log[-1].validation_robust_acc is None
     assert outcome.facts["train_size"] == len(digits())
+
+
+def test_validation_is_that_of_an_attack_on_every_image() -> None:
+    """Though only images that are right without attack are attacked: each has the start that it has among all."""
+    kept = settings(epochs=4, validation=0.5, attack="fgsm")
+    outcome = train(_regime(), dataset=digits(), settings=kept, architecture=ARCHITECTURE)
+    _, held = split(digits().y, kept.validation, kept.seed)
+    x, y = digits().x[held], digits().y[held]
+    crafting = Crafting.of("pgd", digits().threat(), steps=10)
+    starts = generator(kept.seed, "validation", 0, x.device)
+    raises = OBJECTIVES["adversarial"].raises(y, None)
+    points = craft(outcome.last, x, raises=raises, crafting=crafting, generator=starts)
+    right, robust = (outcome.last(images).argmax(dim=1) == y for images in (x, points))
+    assert 0 < int((right & robust).sum()) < int(right.sum()) < len(y), "all three kinds of images are needed here"
+    last = outcome.log[-1]
+    assert last.validation_clean_acc == pytest.approx(float(right.float().mean()))
+    assert last.validation_robust_acc == pytest.approx(float((right & robust).float().mean()))
 
 
 def test_validation_data_are_a_share_of_every_class() -> None:
