@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import lzma
+import math
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from harness import datasets, models
@@ -43,6 +44,7 @@ NAME = "measurements.tar.xz"
 
 _NOTES = ("run.json", "registration.json", "search.json")
 _TRAINING_IMAGES = "training-images.json"
+_MOST_IMAGES, _MOST_CLASSES, _MOST_PIXELS = 1 << 32, 1_000_000, 1 << 26
 _MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 27, 100_000
 
 
@@ -70,10 +72,18 @@ class _Images(Record):
     name: str
     split: str
     n: int = Field(ge=1)
-    size: int = Field(ge=1)
+    size: int = Field(ge=1, le=_MOST_IMAGES)
     shape: tuple[int, int, int]
-    classes: int = Field(ge=1)
+    classes: int = Field(ge=2, le=_MOST_CLASSES)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _possible(self) -> _Images:
+        if min(self.shape) < 1 or math.prod(self.shape) > _MOST_PIXELS:
+            raise ValueError(f"images of shape {self.shape} were expected to have sides of at least 1")
+        if self.n > self.size:
+            raise ValueError(f"{self.n} images are more than the {self.size} of the whole split")
+        return self
 
 
 def packed(measurements: Measurements, output: Path) -> bytes:
@@ -126,6 +136,7 @@ class Archive:
         Raises:
             ResultError: it holds no evaluation, or damaged ones.
         """
+        labels = labels_of(study)
         with self._usable():
             evaluations = [
                 name
@@ -141,7 +152,7 @@ class Archive:
             if _TRAINING_IMAGES in self.files:
                 trained_on = validate(_Images, parse_json(self.files[_TRAINING_IMAGES]), "the training images")
             sources = {}
-            for label, entry in zip(labels_of(study), study.entries(), strict=True):
+            for label, entry in zip(labels, study.entries(), strict=True):
                 folder = f"networks/{label}/{study.all_seeds[0]}"
                 if entry.checkpoint is not None and f"{folder}/manifest.json" in self.files:
                     manifest = self._manifest(folder, label)
@@ -174,14 +185,22 @@ class Archive:
         expected = plan.names.get((label, seed))
         if expected is not None and manifest.name not in (expected, f"{expected}_best"):
             raise ValueError(f"{label} with seed {seed} is {manifest.name}, but this study trains {expected}")
-        log = parse_json(self.files.get(f"{folder}/log.json", b"[]"))
         measured = {}
         for measure in plan.measures_of(plan.member(label)):
             kept = self.files.get(f"{folder}/{_file(measure)}")
             if kept is not None:
                 what = f"the evaluation of {label} with seed {seed} by {measure.suite}"
-                measured[measure] = _measurement(validate(_Evaluation, parse_json(kept), what), what)
-        return Network(label, seed, manifest, measured, tuple({k: float(v) for k, v in row.items()} for row in log))
+                outcome = _measurement(validate(_Evaluation, parse_json(kept), what), what)
+                _check(outcome.result, manifest, measure, plan.test_set, what)
+                measured[measure] = outcome
+        return Network(label, seed, manifest, measured, self._log(folder, label))
+
+    def _log(self, folder: str, label: str) -> tuple[dict[str, float], ...]:
+        rows = parse_json(self.files.get(f"{folder}/log.json", b"[]"))
+        log = tuple({name: float(value) for name, value in row.items()} for row in rows)
+        if any(not {"epoch", "phase"} <= set(row) for row in log):
+            raise ValueError(f"a row of the log of {label} lacks its epoch or its phase")
+        return log
 
     def _manifest(self, folder: str, label: str) -> Manifest:
         return validate(Manifest, parse_json(self.files[f"{folder}/manifest.json"]), f"the manifest of {label}")
@@ -190,7 +209,7 @@ class Archive:
     def _usable(self) -> Iterator[None]:
         try:
             yield
-        except (ValueError, TypeError, AttributeError, HarnessError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, HarnessError) as error:
             raise _unusable(self.path, error) from error
 
 
@@ -282,6 +301,22 @@ def _measurement(kept: _Evaluation, what: str) -> Measurement:
     ):
         raise ValueError(f"{what} counts other samples than it keeps")
     return Measurement(result, correct, robust)
+
+
+def _check(result: Result, manifest: Manifest, measure: Measure, images: Dataset, what: str) -> None:
+    """That an evaluation is the one that it is kept as: claims compare samples pairwise, so all must be of one set."""
+    pairs = {
+        "weights": (result.model.sha256, manifest.weights_sha256),
+        "images": (result.dataset.sha256, images.sha256),
+        "number of images": (result.n, len(images)),
+        "suite": (result.suite, measure.suite),
+        "norm": (result.threat.norm, measure.threat.norm),
+        "radius": (result.threat.rounded, float(f"{measure.threat.radius:.12g}")),
+        "BN statistics": (result.model.bn_stats, measure.bn_stats),
+    }
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            raise ValueError(f"{what} is of other {name}: expected {expected}, found {found}")
 
 
 def _file(measure: Measure) -> str:

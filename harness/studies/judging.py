@@ -42,9 +42,11 @@ class Judgement:
         gate: why figures decide nothing: "not trained" or "collapsed"; empty where they do.
         reason: why nothing was tested, or decided.
         networks: how many networks the claim speaks of. for_other_seeds: whether it was tested for others as well.
-        seeds: how many were compared; in_favour: in how many of them the claim holds.
+        seeds: how many were compared; in_favour: in how many of them the claim holds, None of one that both sides
+            differ, which any two numbers do.
         low, high: 95 % interval. bootstrap: the same by resampling, as a check.
-        p_value: None where the difference is no matter of chance. corrected: by Holm.
+        p_value: None where the difference is no matter of chance. corrected: by Holm. of_what: of a claim with a
+            margin, whether it is that both sides are "equal" or that they "differ".
         mcnemar: the largest p-value of any seed, of claims that compare two accuracies.
     """
 
@@ -60,7 +62,8 @@ class Judgement:
     p_value: float | None = None
     corrected: float | None = None
     seeds: int = 0
-    in_favour: int = 0
+    in_favour: int | None = None
+    of_what: Literal["", "equal", "differ"] = ""
     bootstrap: stats.Interval | None = None
     mcnemar: float | None = None
 
@@ -101,6 +104,7 @@ def _draft(claim: Claim, measurements: Measurements) -> Judgement:
         return _exact(claim, difference)
     found = statistics.estimate(difference)
     holds, p_value = _tested(claim, difference, found)
+    equal = holds if claim.relation == "==" else not holds
     drawn = stats.paired_bootstrap(difference.values, np.zeros_like(difference.values), seed=0, resamples=_RESAMPLES)
     compared = comparison.networks(claim, measurements, seeds)
     gate, reason = _gate(measurements, compared)
@@ -117,7 +121,10 @@ def _draft(claim: Claim, measurements: Measurements) -> Judgement:
         p_value=p_value,
         bootstrap=stats.Interval(drawn.low, drawn.high),
         seeds=len(seeds),
-        in_favour=int(sum(_holds(claim, float(value)) for value in difference.values.mean(axis=1))),
+        in_favour=None
+        if claim.relation == "!="
+        else sum(_holds(claim, float(value)) for value in difference.values.mean(axis=1)),
+        of_what="" if claim.margin is None else "equal" if equal else "differ",
         mcnemar=comparison.worst_mcnemar(claim, measurements, seeds),
     )
 

@@ -188,7 +188,11 @@ def plan(
     claims = tuple(parse(claim.text, labels=labels, about=claim.about) for claim in study.claim)
     chosen = _regimes(study, labels)
     most = study.limit if limit is None else limit
-    test_set = known.test_set if known else datasets.load(test_name, data_dir=data_dir, download=download, limit=most)
+    if known:
+        test_set = known.test_set
+        _check_known(test_set, test_name, bool(test_dataset or dataset), most)
+    else:
+        test_set = datasets.load(test_name, data_dir=data_dir, download=download, limit=most)
     threat = test_set.threat(study.threat)
     measures = _measures(study, threat)
     members = tuple(
@@ -197,6 +201,8 @@ def plan(
     )
     order = _order(members)
     train_set = known.train_set if known else None
+    if train_set is not None:
+        _check_known(train_set, dataset or study.dataset, dataset is not None, study.train_limit)
     needed = any(member.regime for member in members) or {"clean", "adversarial"} & set(study.bn_stats)
     if needed and train_set is None:
         train_set = datasets.load(
@@ -225,6 +231,21 @@ def plan(
         _check_shape(member, test_set)
         _check_published(member, made)
     return made
+
+
+def _check_known(images: Dataset, asked: str, explicit: bool, limit: int | None) -> None:
+    """That images which are described and not at hand are those that are asked for, by their name and number."""
+    registered = asked in datasets.names()
+    name = asked if registered else Path(asked).name.removesuffix(".npz")
+    # a study may have been run on files of other names than that of the data set which it names
+    if images.name != name and (explicit or (registered and images.name in datasets.names())):
+        raise InvalidInput(f"the measurements are of images of {images.name}, but the study is asked for on {asked}")
+    expected = images.size if limit is None else min(limit, images.size)
+    if len(images) != expected:
+        raise InvalidInput(
+            f"the measurements are of {len(images):,} images of {images.name} ({images.split}), but the study takes "
+            f"{expected:,}: give the --limit that it was run with, or the file as it was then"
+        )
 
 
 def labels_of(study: Study) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", "-.", ":")
 
 # points in percent that an axis shows at least: differences of less are noise, and are not to look large
-_NARROWEST = 12.0
+_NARROWEST = 8.0
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
@@ -119,15 +119,19 @@ def _clean_robust(measurements: Measurements) -> Figure | None:
     axes.set_xlabel("clean accuracy (%)")
     axes.set_ylabel(f"robust accuracy (%), {measure.suite}, {measure.threat}")
     axes.set_title(measurements.plan.study.title or measurements.plan.study.name, loc="left", fontsize=10)
-    word = None
-    if bottom <= chance <= top:  # far below all points it would only press them together
-        axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        word = axes.annotate(
-            "chance", (0.0, chance), xycoords=("axes fraction", "data"), xytext=(3, 2), textcoords="offset points",
-            color="#777777", fontsize=7.5,
-        )  # fmt: skip
+    # far below all points it would only press them together
+    word = _chance_line(axes, chance) if bottom <= chance <= top else None
     _name_points(figure, axes, points, looks, word)
     return figure
+
+
+def _chance_line(axes: Any, chance: float, *, right: bool = False) -> Any:
+    """A dashed line at the accuracy of guessing; returns its word, at the left end or at the right one."""
+    axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    return axes.annotate(
+        "chance", (1.0 if right else 0.0, chance), xycoords=("axes fraction", "data"), xytext=(-2 if right else 3, 2),
+        textcoords="offset points", color="#777777", fontsize=7.5, ha="right" if right else "left",
+    )  # fmt: skip
 
 
 def _bars(axes: Any, at: float, spread: Spread, color: str, *, sideways: bool = False) -> None:
@@ -149,13 +153,17 @@ def _reach(spread: Spread) -> tuple[float, float]:
 
 
 def _room(set_limits: Any, bars: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Limits around the bars with room for the names, never far beyond what a percentage can be."""
+    """Limits around the bars with room for the names, little of it beyond what a percentage can be."""
     low, high = min(bar[0] for bar in bars), max(bar[1] for bar in bars)
     margin = max(0.12 * (high - low), (_NARROWEST - (high - low)) / 2)
-    beyond = min(7.0, margin)
-    limits = max(-beyond, low - margin), min(100.0 + beyond, high + margin)
-    set_limits(*limits)
-    return limits
+    beyond = 0.06 * max(high - low, _NARROWEST)
+    # a deviation may reach below 0 or above 100, and is drawn whole
+    bottom = max(low - margin, min(0.0, low) - beyond)
+    top = min(high + margin, max(100.0, high) + beyond)
+    lacking = max(0.0, _NARROWEST - (top - bottom))
+    bottom, top = (bottom, top + lacking) if bottom > low - margin else (bottom - lacking, top)
+    set_limits(bottom, top)
+    return bottom, top
 
 
 def _name_points(
@@ -266,13 +274,10 @@ def _curves(measurements: Measurements) -> Figure | None:
         drawn += [_reach(spread) for spread in spreads]
     if not drawn:
         return None
-    axes.axhline(chance, color="#999999", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.annotate(
-        "chance", (1.0, chance), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-        textcoords="offset points", color="#777777", fontsize=7.5, ha="right",
-    )  # fmt: skip
     axes.set_xticks([0.0, *(m.threat.radius for m in measures)], ["0", *(m.threat.eps for m in measures)])
-    _room(axes.set_ylim, [*drawn, (chance, chance)])
+    bottom, top = _room(axes.set_ylim, drawn)
+    if bottom <= chance <= top:
+        _chance_line(axes, chance, right=True)
     axes.set_xlabel(f"eps ({measures[0].threat.norm})")
     axes.set_ylabel(f"robust accuracy (%), {measures[0].suite}")
     axes.set_title("Robust accuracy against eps", loc="left", fontsize=10)

@@ -1,8 +1,8 @@
 """Claims written down before anything is evaluated, so that a report can say that they were not chosen afterwards.
 
-What is registered is hashed: the claims, how they are judged, every network that will be trained, and every evaluation.
-The file lies with the study and proves nothing by itself; a hash that was published, or committed to a repository that
-others hold, does.
+What is registered is hashed: the moment, the claims, how they are judged, every network that will be trained, and every
+evaluation. The file lies with the study and proves nothing by itself; a hash that was published, or committed to a
+repository that others hold, does.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.errors import InvalidInput, ResultError
 from harness.studies.measurements import Measurements, collect
 from harness.studies.planning import Measure, Plan
 from harness.util.files import write_atomically
 from harness.util.reading import parse_json, read_bounded
+from harness.util.text import counted, printable
 from harness.util.validation import Record, validate
 
 __all__ = ["Registration", "describe", "read", "register"]
@@ -33,13 +34,19 @@ class Registration(Record):
 
     Attributes:
         registered: UTC, ISO 8601.
-        sha256: of ``content``.
+        sha256: of both other fields. In files of the first version it is of ``content`` alone.
         content: what the study claims, trains and measures.
     """
 
     registered: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     content: dict[str, Any]
+
+    @field_validator("registered")
+    @classmethod
+    def _registered(cls, text: str) -> str:
+        _moment(text)
+        return text
 
 
 def register(plan: Plan, output: Path) -> Registration:
@@ -68,9 +75,8 @@ def register(plan: Plan, output: Path) -> Registration:
             f"claims are registered before anything is evaluated, and {', '.join(sorted(measured))} is: register them "
             "in a new folder with --output"
         )
-    made = Registration(
-        registered=datetime.now(UTC).isoformat(timespec="seconds"), sha256=_digest(content), content=content
-    )
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = Registration(registered=now, sha256=_digest([now, content]), content=content)
     write_atomically(output / _NAME, (json.dumps(made.model_dump(mode="json"), indent=2) + "\n").encode())
     return made
 
@@ -88,7 +94,7 @@ def read(output: Path) -> Registration | None:
         found = validate(Registration, parse_json(read_bounded(path, _MOST_BYTES)), f"the registration {path}")
     except (OSError, ValueError, InvalidInput) as error:
         raise ResultError(f"the registration {path} cannot be read ({error}): restore it from where it came") from error
-    if _digest(found.content) != found.sha256:
+    if found.sha256 not in (_digest([found.registered, found.content]), _digest(found.content)):
         raise ResultError(f"the registration {path} was changed after it was written: restore it from where it came")
     return found
 
@@ -104,25 +110,30 @@ def describe(measurements: Measurements, output: Path) -> str:
         return (
             f"**Not as registered.** What was {named} differs from this report: {_difference(known.content, content)}."
         )
-    text = f"Claims, networks and evaluations were {named}, before anything was evaluated"
-    earlier = _evaluated_before(measurements, known.registered)
-    if earlier:
-        text += f" but {', '.join(f'`{label}`' for label in earlier)}, whose results are older than that"
-    return f"{text}."
+    earlier = _evaluated_before(measurements, _moment(known.registered))
+    if not earlier:
+        return f"Claims, networks and evaluations were {named}, before anything was evaluated."
+    which = ", ".join(f"`{label}` ({part} of {counted(all_, 'evaluation')})" for label, part, all_ in earlier)
+    return f"Claims, networks and evaluations were {named}. **Evaluated before that:** {which}."
 
 
-def _evaluated_before(measurements: Measurements, moment: str) -> list[str]:
-    """Labels of networks that were attacked before; their results can have come from elsewhere."""
-    registered = datetime.fromisoformat(moment)
-    return [
-        label
-        for label, networks in measurements.networks.items()
-        if any(
-            datetime.fromisoformat(outcome.result.started) < registered
-            for network in networks.values()
-            for outcome in network.measured.values()
-        )
-    ]
+def _evaluated_before(measurements: Measurements, registered: datetime) -> list[tuple[str, int, int]]:
+    """Labels of networks with results that are older, and so come from elsewhere; how many these are, of how many."""
+    found = []
+    for label, networks in measurements.networks.items():
+        results = [outcome.result for network in networks.values() for outcome in network.measured.values()]
+        try:
+            older = sum(_moment(result.started) < registered for result in results)
+        except ValueError as error:
+            raise ResultError(f"a result of {label} does not say when it was begun: {printable(error)}") from error
+        found += [(label, older, len(results))] if older else []
+    return found
+
+
+def _moment(text: str) -> datetime:
+    """A time in ISO 8601, in UTC where it does not say; ValueError if it is none."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _content(plan: Plan) -> dict[str, Any]:
@@ -160,5 +171,5 @@ def _difference(registered: dict[str, Any], content: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.audit.flags import Flag
 from harness.batchnorm.statistics import STORED
+from harness.datasets import Dataset
 from harness.results import stats
 from harness.studies import archive, plots, protocol, registration, run_log, search, tables
 from harness.studies.judging import LEVEL, Judgement, judge
@@ -116,12 +117,12 @@ def _protocol(measurements: Measurements) -> Iterator[str]:
     test = plan.test_set
     images = f"the first {len(test):,} of {test.size:,}" if len(test) < test.size else f"all {len(test):,}"
     suites = dict.fromkeys(m.suite for m in plan.measures if m.asked in plan.study.suites)
-    yield f"- evaluated on {images} images of {test.name} ({test.split}), {plan.threat}: {', '.join(suites)}"
+    yield f"- evaluated on {images} images of {_named(test)}, {plan.threat}: {', '.join(suites)}"
     trained = [member for member in plan.members if member.regime]
     if trained and plan.train_set is not None:
         data = plan.train_set
         images = f"{len(data):,} of {data.size:,}" if len(data) < data.size else f"{len(data):,}"
-        yield f"- trained on {images} images of {data.name} ({data.split}); seeds {_listed(plan.seeds)}"
+        yield f"- trained on {images} images of {_named(data)}; seeds {_listed(plan.seeds)}"
         architectures = sorted({member.architecture for member in trained if member.architecture})
         settings = trained[0].settings
         if settings is not None:
@@ -141,6 +142,11 @@ def _protocol(measurements: Measurements) -> Iterator[str]:
             yield f"- `{member.label}`: {'; '.join([Path(entry.regime).stem, *own])}"
 
 
+def _named(images: Dataset) -> str:
+    # on one line, whatever a file that comes from elsewhere says
+    return printable(f"{images.name} ({images.split})")
+
+
 def _claims(judgements: Sequence[Judgement]) -> str:
     header = (
         "claim", "verdict", "difference (points)", "95 % interval", "p", "p (Holm)", "seeds in favour", "bootstrap",
@@ -154,9 +160,9 @@ def _claims(judgements: Sequence[Judgement]) -> str:
                 f"**{j.verdict}**",
                 "-" if j.estimate is None else f"{j.estimate:+.{2 if j.p_value is None else 1}f}",
                 j.reason if j.p_value is None else _interval(j.low, j.high),
-                _p(j.p_value),
+                _p(j.p_value) + (f" ({j.of_what})" if j.of_what else ""),
                 _p(j.corrected),
-                f"{j.in_favour} of {j.seeds}" if j.p_value is not None else "-",
+                "-" if j.in_favour is None else f"{j.in_favour} of {j.seeds}",
                 "-" if j.bootstrap is None else _interval(*j.bootstrap),
                 _p(j.mcnemar),
                 j.claim.about,
@@ -181,6 +187,11 @@ def _how_judged(judgements: Sequence[Judgement]) -> str:
         "stays open. The bootstrap over seeds and images and McNemar's exact test, seed by seed, are checks and decide "
         "nothing."
     )
+    if any(j.of_what for j in judgements):
+        text += (
+            " A claim with a margin (`+- 2`) has two p-values: that both sides differ, and that they are equal within "
+            "the margin. The smaller one counts, and the table says which it is."
+        )
     tested = [j for j in judgements if j.p_value is not None]
     if any(not j.for_other_seeds for j in tested):
         text += (

@@ -130,13 +130,13 @@ def runs_csv(measurements: Measurements) -> str:
 def claims_csv(judgements: Sequence[Judgement]) -> str:
     """A row for every claim."""
     header = (
-        "claim", "about", "verdict", "estimate", "low", "high", "p_value", "holm_p_value", "seeds", "seeds_in_favour",
-        "bootstrap_low", "bootstrap_high", "largest_mcnemar_p_value", "reason",
+        "claim", "about", "verdict", "estimate", "low", "high", "p_value", "p_value_of", "holm_p_value", "seeds",
+        "seeds_in_favour", "bootstrap_low", "bootstrap_high", "largest_mcnemar_p_value", "reason",
     )  # fmt: skip
     rows = [
         (
             j.claim.text, j.claim.about, j.verdict, _number(j.estimate), _number(j.low), _number(j.high),
-            _p(j.p_value), _p(j.corrected), j.seeds, j.in_favour,
+            _p(j.p_value), j.of_what, _p(j.corrected), j.seeds, "" if j.in_favour is None else j.in_favour,
             *map(_number, j.bootstrap or (None, None)), _p(j.mcnemar), j.reason,
         )
         for j in judgements

@@ -20,9 +20,10 @@ def _length(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return parse_length(value, "the length")
+        return parse_length(value.strip(), "a length")
     except InvalidInput:
-        raise ValueError("expected a number or fraction such as 2/255") from None
+        # the field is named and the value repeated by `validate`
+        raise ValueError("expected a number or fraction such as 2/255, finite and not negative") from None
 
 
 Length = Annotated[float, BeforeValidator(_length)]

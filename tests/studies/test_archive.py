@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import tarfile
 from collections.abc import Callable
@@ -96,6 +97,27 @@ def of_another_training(files: dict[str, bytes]) -> None:
     files[name] = files[name].replace(b'"name":"', b'"name":"other-')
 
 
+def with_evaluation(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    """A change of a result's records, with a hash that fits again."""
+
+    def change(files: dict[str, bytes]) -> None:
+        name = first(files, "stored.json")
+        kept = parse_json(files[name])
+        for field, value in changes.items():
+            kept["result"][field] = kept["result"][field] | value if isinstance(value, dict) else value
+        kept["sha256"] = archive._digest(kept["result"], kept["correct"], kept["robust"])
+        files[name] = json.dumps(kept).encode()
+
+    return change
+
+
+def with_log(rows: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        files[first(files, "log.json")] = json.dumps(rows).encode()
+
+    return change
+
+
 def no_json(files: dict[str, bytes]) -> None:
     files[first(files, "manifest.json")] = b"{"
 
@@ -110,6 +132,13 @@ def nothing(files: dict[str, bytes]) -> None:
         (flip_a_verdict, "was changed after it was kept"),
         (raise_the_accuracy, "was changed after it was kept"),
         (of_another_training, "this study trains"),
+        (with_evaluation(dataset={"sha256": "e" * 64}), "is of other images"),
+        (with_evaluation(model={"sha256": "e" * 64}), "is of other weights"),
+        (with_evaluation(model={"bn_stats": "batch"}), "is of other BN statistics"),
+        (with_evaluation(threat={"radius": 0.3}), "is of other radius"),
+        (with_evaluation(suite="square"), "is of other suite"),
+        (with_log([{"loss": 1.0}]), "lacks its epoch or its phase"),
+        (with_log({"loss": 1.0}), "cannot be used"),
         (no_json, "cannot be used"),
         (nothing, "none of the networks"),
     ],
@@ -144,8 +173,11 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("committed", sorted((ROOT / "studies" / "reports").iterdir()), ids=lambda path: path.name)
-def test_every_report_of_this_repository_is_made_again_from_its_measurements(committed: Path, tmp_path: Path) -> None:
-    """Those of CIFAR-10 without its images and without the networks of others, which are not in the repository."""
+def test_every_report_of_this_repository_is_made_again_from_its_measurements(
+    committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any image, and without the networks of others, which are not in the repository."""
+    monkeypatch.setattr(planning.datasets, "load", _no_images)
     study = ROOT / "studies" / f"{committed.name}.toml"
     asked = ("study", "report", str(study), "--from", str(committed / archive.NAME), "--into", str(tmp_path))
     assert run(asked) == 0
@@ -167,6 +199,63 @@ def test_a_study_that_trains_needs_no_training_images(
         (tmp_path / name).write_bytes(content)
     for path in write_report(kept.measurements(again), tmp_path):
         assert path.read_bytes() == (written / path.name).read_bytes(), path.name
+
+
+IMAGES = {"name": "digits", "split": "train", "n": 40, "size": 1297, "shape": [1, 8, 8], "classes": 10}
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"shape": [-1, 8, 8]}, "sides of at least 1"),
+        ({"shape": [1, 0, 8]}, "sides of at least 1"),
+        ({"shape": [2**40] * 3}, "sides of at least 1"),
+        ({"n": 2**63, "size": 2**63}, "size"),
+        ({"n": 2000}, "2000 images are more than the 1297"),
+        ({"classes": 10**9}, "classes"),
+        ({"sha256": "x"}, "sha256"),
+        ([], "expected a table"),
+    ],
+)
+def test_impossible_images_are_refused(written: Path, tmp_path: Path, about: Any, words: str) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        table = about if isinstance(about, list) else IMAGES | {"sha256": "0" * 64} | about
+        files["training-images.json"] = json.dumps(table).encode()
+
+    with pytest.raises(ResultError, match=f"cannot be used: .*{words}"):
+        archive.read(changed(written, tmp_path, change)).known(study().study)
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "words"),
+    [
+        ({"dataset": "mnist"}, {}, "images of digits, but the study is asked for on mnist"),
+        ({}, {"dataset": "mnist"}, "images of digits, but the study is asked for on mnist"),
+        ({}, {"test_dataset": "other.npz"}, "images of digits, but the study is asked for on other.npz"),
+        ({"limit": 100}, {}, "of 200 images of digits .test., but the study takes 100"),
+        ({}, {"limit": 300}, "of 200 images of digits .test., but the study takes 300"),
+        ({"train_limit": 30}, {}, "of 40 images of digits .train., but the study takes 30"),
+    ],
+)
+def test_measurements_of_other_images_than_are_asked_for(
+    written: Path, changes: dict[str, Any], asked: dict[str, Any], words: str
+) -> None:
+    other = study().study.model_copy(update=changes)
+    with pytest.raises(InvalidInput, match=words):
+        plan(other, known=archive.read(written / archive.NAME).known(other), **asked)
+
+
+def test_a_name_of_images_writes_no_line_of_its_own_into_a_report(written: Path, tmp_path: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        table = parse_json(files["training-images.json"]) | {"split": "train\n\n# Verified"}
+        files["training-images.json"] = json.dumps(table).encode()
+
+    kept = archive.read(changed(written, tmp_path, change))
+    made = plan(study().study, known=kept.known(study().study))
+    write_report(kept.measurements(made), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "\n# Verified" not in text
+    assert "# Verified" in text
 
 
 def _no_images(*args: object, **more: object) -> None:

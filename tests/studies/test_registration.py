@@ -40,7 +40,22 @@ def test_results_that_are_older_than_the_registration_are_named(tmp_path: Path) 
     found = measurements(plan, ROBUST, CLEAN)
     write_report(Measurements(plan, {**found.networks, "natural": older}), tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "before anything was evaluated but `natural`, whose results are older than that." in text
+    assert "**Evaluated before that:** `natural` (6 of 6 evaluations)." in text
+    assert "before anything" not in text
+
+
+def test_moments_without_an_offset_are_in_utc(tmp_path: Path) -> None:
+    plan = made()
+    registration.register(plan, tmp_path)
+    found = measurements(plan, ROBUST, CLEAN, started="2100-01-01T00:00:00")
+    assert "before anything was evaluated." in registration.describe(found, tmp_path)
+
+
+def test_a_result_that_does_not_say_when_it_was_begun(tmp_path: Path) -> None:
+    plan = made()
+    registration.register(plan, tmp_path)
+    with pytest.raises(ResultError, match=r"does not say when it was begun: .*'soon'"):
+        registration.describe(measurements(plan, ROBUST, CLEAN, started="soon"), tmp_path)
 
 
 def test_a_report_without_registration_says_so(tmp_path: Path) -> None:
@@ -74,6 +89,14 @@ def test_nothing_is_registered_after_an_evaluation(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_registration_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """Its hash left the moment out."""
+    first = registration.register(made(), tmp_path)
+    table = first.model_dump(mode="json") | {"sha256": registration._digest(first.content)}
+    (tmp_path / "registration.json").write_text(json.dumps(table), encoding="utf-8")
+    assert registration.read(tmp_path) is not None
+
+
 def test_a_changed_registration_is_refused(tmp_path: Path) -> None:
     registration.register(made(), tmp_path)
     (path,) = tmp_path.iterdir()
@@ -81,6 +104,15 @@ def test_a_changed_registration_is_refused(tmp_path: Path) -> None:
     table["content"]["claims"].pop()
     path.write_text(json.dumps(table), encoding="utf-8")
     with pytest.raises(ResultError, match="was changed"):
+        registration.read(tmp_path)
+    (tmp_path / "registration.json").unlink()
+    registration.register(made(), tmp_path)
+    table = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(table | {"registered": "2020-01-01T00:00:00+00:00"}), encoding="utf-8")
+    with pytest.raises(ResultError, match="was changed"):
+        registration.read(tmp_path)
+    path.write_text(json.dumps(table | {"registered": "yesterday"}), encoding="utf-8")
+    with pytest.raises(ResultError, match="cannot be read"):
         registration.read(tmp_path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ResultError, match="cannot be read"):

@@ -192,8 +192,18 @@ def test_axes_fit_the_points_and_not_chance(robust: tuple[float, ...], lowest: f
     assert figure is not None
     (axes,) = figure.axes
     assert axes.get_ylim()[0] >= lowest
-    assert axes.get_ylim()[1] - axes.get_ylim()[0] >= 12, "noise is not to look large"
+    assert axes.get_ylim()[1] - axes.get_ylim()[0] >= 8, "noise is not to look large"
     assert ("chance" in [text.get_text() for text in axes.texts]) == chance
+
+
+@pytest.mark.parametrize("bar", [(-6.0, 14.0), (-3.1, 13.7), (97.0, 103.0), (98.0, 106.0), (99.9, 100.0), (0.0, 100.0)])
+def test_no_bar_is_cut_off_and_little_is_shown_that_cannot_be(bar: tuple[float, float]) -> None:
+    """A deviation over seeds may reach below 0 and above 100."""
+    bottom, top = plots._room(lambda low, high: None, [bar])
+    assert bottom <= bar[0] < bar[1] <= top
+    assert top - bottom >= 8
+    assert bottom >= min(0, bar[0]) - 7
+    assert top <= max(100, bar[1]) + 7
 
 
 @pytest.mark.parametrize(("seeds", "thin"), [(1, 0), (3, 2)])

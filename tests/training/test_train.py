@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from harness import models, regimes
 from harness.models import Model, Normalization
 from harness.regimes._base import Awp, PartOptimizer, Phase, Regime
-from harness.threat.perturb import Crafting, craft
-from harness.training import Tick, TrainingOutcome, optimizers, train, write_log
+from harness.threat.perturb import Crafting, begin, craft
+from harness.training import Tick, TrainingOutcome, measure, optimizers, train, write_log
 from harness.training.awp import perturbed
 from harness.training.batches import crop_flip, generator, split
 from harness.training.objectives import OBJECTIVES, Passes
@@ -198,21 +199,35 @@ def test_nothing_kept_aside_means_that_the_last_is_the_best() -> None:
     assert outcome.facts["train_size"] == len(digits())
 
 
-def test_validation_is_that_of_an_attack_on_every_image() -> None:
+def test_validation_is_that_of_an_attack_on_every_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though only images that are right without attack are attacked: each has the start that it has among all."""
+    begun: list[Tensor] = []
+
+    def noted(*args: Any, start: Tensor | None = None, **more: Any) -> Tensor:
+        assert start is not None
+        begun.append(start)
+        return craft(*args, start=start, **more)
+
+    monkeypatch.setattr(measure, "craft", noted)
+    monkeypatch.setattr(measure, "_BATCH", 16)
     kept = settings(epochs=4, validation=0.5, attack="fgsm")
     outcome = train(_regime(), dataset=digits(), settings=kept, architecture=ARCHITECTURE)
     _, held = split(digits().y, kept.validation, kept.seed)
-    x, y = digits().x[held], digits().y[held]
     crafting = Crafting.of("pgd", digits().threat(), steps=10)
-    starts = generator(kept.seed, "validation", 0, x.device)
-    raises = OBJECTIVES["adversarial"].raises(y, None)
-    points = craft(outcome.last, x, raises=raises, crafting=crafting, generator=starts)
-    right, robust = (outcome.last(images).argmax(dim=1) == y for images in (x, points))
-    assert 0 < int((right & robust).sum()) < int(right.sum()) < len(y), "all three kinds of images are needed here"
+    starts = generator(kept.seed, "validation", 0, held.device)
+    expected, clean, robust = [], 0, 0
+    for part in held.split(16):
+        x, y = digits().x[part], digits().y[part]
+        start = begin(x, crafting, starts)
+        raises = OBJECTIVES["adversarial"].raises(y, None)
+        points = craft(outcome.last, x, raises=raises, crafting=crafting, generator=starts, start=start)
+        right, withstands = (outcome.last(images).argmax(dim=1) == y for images in (x, points))
+        expected += [start[right]] if right.any() else []
+        clean, robust = clean + int(right.sum()), robust + int((right & withstands).sum())
+    assert 0 < robust < clean < len(held), "all three kinds of images are needed here"
     last = outcome.log[-1]
-    assert last.validation_clean_acc == pytest.approx(float(right.float().mean()))
-    assert last.validation_robust_acc == pytest.approx(float((right & robust).float().mean()))
+    assert (last.validation_clean_acc, last.validation_robust_acc) == (clean / len(held), robust / len(held))
+    assert all(torch.equal(a, b) for a, b in zip(begun[-len(expected) :], expected, strict=True))
 
 
 def test_validation_data_are_a_share_of_every_class() -> None:
