@@ -415,7 +415,8 @@ def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[st
     words = ["harness", "study", command, str(file)]
     for name in ("seeds", "limit", "dataset", "test_dataset"):
         if where.get(name) is not None:
-            words += [f"--{name.replace('_', '-')}", str(where[name])]
+            # of a file its name: where it lay is nobody's business, and another place for a reader
+            words += [f"--{name.replace('_', '-')}", Path(str(where[name])).resolve().name]
     words += ["--quick"] if where["quick"] else []
     for option, values in labels.items():
         for label in values:
