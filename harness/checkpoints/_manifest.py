@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from harness.checkpoints._toml import to_toml
 from harness.errors import CheckpointError, HarnessError
 from harness.models import OWN, Normalization
 from harness.threat import ThreatModel
+from harness.util.limits import MOST_CLASSES, MOST_PIXELS, is_image_shape
 from harness.util.reading import read_toml
 from harness.util.user_file import is_in_file
 from harness.util.validation import Record, validate
@@ -35,8 +35,6 @@ SUFFIXES = (".pt", ".safetensors")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NAME_RULE = "expected letters, digits and . _ + -, beginning with a letter or digit"
 _LONGEST = 200
-_MOST_CLASSES = 1_000_000
-_MOST_PIXELS = 1 << 26
 _HASH = r"^[0-9a-f]{64}$"
 
 
@@ -66,7 +64,7 @@ class Manifest(Record):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="of the architecture, beside classes, shape and norm layer"
     )
-    classes: int = Field(ge=2, le=_MOST_CLASSES)
+    classes: int = Field(ge=2, le=MOST_CLASSES)
     shape: tuple[int, int, int] = Field(description="C, H, W")
     norm_layer: str = OWN
     normalization: Normalization | None = Field(default=None, description="inside the model; absent: none")
@@ -105,8 +103,8 @@ class Manifest(Record):
     @field_validator("shape")
     @classmethod
     def _shape(cls, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        if min(shape) < 1 or math.prod(shape) > _MOST_PIXELS:
-            raise ValueError(f"expected channels, height and width of at least 1, and at most {_MOST_PIXELS} in all")
+        if not is_image_shape(shape):
+            raise ValueError(f"expected channels, height and width of at least 1, and at most {MOST_PIXELS} in all")
         return shape
 
     @field_validator("normalization", mode="before")

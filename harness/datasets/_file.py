@@ -17,11 +17,10 @@ from harness.datasets._base import About, Dataset
 from harness.datasets._check import checked_images, checked_labels, to_nchw
 from harness.errors import InvalidInput
 from harness.threat import ThreatModel
+from harness.util.limits import MOST_CLASSES
 from harness.util.user_file import is_in_file
 
 __all__ = ["kin", "load_file"]
-
-_MOST_CLASSES = 1_000_000
 
 
 def kin(path: Path, names: Sequence[str]) -> str | None:
@@ -57,8 +56,8 @@ def load_file(
     x, y, where = arrays["x"], arrays["y"], str(path)
     size = len(x) if x.ndim else 0
     checked_labels(y, size, None, where)
-    if size and int(y.max()) >= _MOST_CLASSES:
-        raise InvalidInput(f"{where}: labels must be below {_MOST_CLASSES:,}, got {int(y.max())}")
+    if size and int(y.max()) >= MOST_CLASSES:
+        raise InvalidInput(f"{where}: labels must be below {MOST_CLASSES:,}, got {int(y.max())}")
     x = checked_images(to_nchw(x[:limit], where) if x.ndim else x, where)
 
     if "classes" in arrays:
@@ -89,7 +88,7 @@ def _slug(path: Path) -> str:
 def _classes(array: np.ndarray, where: str) -> tuple[str, ...]:
     if array.ndim == 1 and array.dtype.kind == "U" and len(array) > 1:
         return tuple(str(name) for name in array)
-    if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < _MOST_CLASSES:
+    if array.ndim == 0 and array.dtype.kind in "iu" and 1 < array < MOST_CLASSES:
         return tuple(str(label) for label in range(int(array)))
     raise InvalidInput(
         f"{where}: classes must be at least two names (text), or their number, got {array.dtype} {list(array.shape)}"

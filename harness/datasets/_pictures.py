@@ -21,6 +21,7 @@ from harness.errors import InvalidInput
 from harness.util import paths
 from harness.util.files import write_atomically
 from harness.util.images import StoredImages, fits_into_memory
+from harness.util.limits import MOST_PIXELS
 from harness.util.text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ Made = TypeVar("Made")
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow would also hand PostScript to the program that runs it."""
 
-_MOST_PIXELS = 1 << 26
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
 
@@ -114,8 +114,8 @@ def _opened(picture: Picture, use: Callable[[Image], Made]) -> Made:
 
     try:
         with Image.open(io.BytesIO(picture.read()), formats=_FORMATS) as image:
-            if math.prod(image.size) > _MOST_PIXELS:
-                raise InvalidInput(f"{picture.name} has {image.width}x{image.height} pixels, at most {_MOST_PIXELS:,}")
+            if math.prod(image.size) > MOST_PIXELS:
+                raise InvalidInput(f"{picture.name} has {image.width}x{image.height} pixels, at most {MOST_PIXELS:,}")
             if image.mode not in _GREY | _COLOUR:
                 raise InvalidInput(f"{picture.name} has pixels of mode {image.mode}; expected 8 bits a channel")
             return use(image)

@@ -18,11 +18,10 @@ import numpy as np
 from harness.errors import HarnessError
 from harness.results.record import Result, Verdicts
 from harness.threat import ThreatModel
+from harness.util.limits import MOST_CLASSES
 from harness.util.text import counted
 
 __all__ = ["content_sha256", "contradiction", "contradiction_of_verdicts"]
-
-_MOST_CLASSES = 1_000_000
 
 
 def content_sha256(content: Mapping[str, Any]) -> str:
@@ -48,7 +47,7 @@ def _figures(result: Result) -> Iterator[str]:
         yield f"clean_acc and robust_acc are no fractions of {counted(n, 'sample')}"
     if n > dataset.size:
         yield f"{counted(n, 'sample')} of a split of {dataset.size} were evaluated"
-    if any(side < 1 for side in dataset.shape) or not 1 <= dataset.classes <= _MOST_CLASSES:
+    if any(side < 1 for side in dataset.shape) or not 1 <= dataset.classes <= MOST_CLASSES:
         yield f"images of shape {dataset.shape} and {dataset.classes} classes"
     try:
         radius = _radius(result.threat.eps)

@@ -26,6 +26,7 @@ __all__ = [
     "StepRecord",
     "ThreatRecord",
     "Verdicts",
+    "rounded_radius",
 ]
 
 SCHEMA_VERSION = 2
@@ -64,6 +65,11 @@ class DatasetRecord(Record):
     sha256: str = Field(description="hash of the images and labels that were evaluated, in their order")
 
 
+def rounded_radius(radius: float) -> float:
+    """Equal where a radius was written in different ways: as 8/255 or by its 16 digits."""
+    return float(f"{radius:.12g}")
+
+
 class ThreatRecord(Record):
     """Norm and radius; `eps` is the text it was written as."""
 
@@ -79,8 +85,8 @@ class ThreatRecord(Record):
 
     @property
     def rounded(self) -> float:
-        """The radius, equal where it was written in different ways: as 8/255 or by its 16 digits."""
-        return float(f"{self.radius:.12g}")
+        """The radius by `rounded_radius`."""
+        return rounded_radius(self.radius)
 
 
 class StepRecord(Record):

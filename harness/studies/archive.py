@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import lzma
-import math
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +29,11 @@ from harness.checkpoints import Checkpoint, Manifest
 from harness.datasets import Dataset
 from harness.errors import HarnessError, ResultError
 from harness.models import Model
-from harness.results.record import Result
+from harness.results.record import Result, rounded_radius
 from harness.studies.measurements import Bits, Measurement, Measurements, Network
 from harness.studies.planning import Known, Measure, Plan, labels_of
 from harness.studies.spec import Study
+from harness.util.limits import MOST_CLASSES, is_image_shape
 from harness.util.reading import parse_json, read_bounded
 from harness.util.text import printable
 from harness.util.validation import Record, validate
@@ -44,7 +44,7 @@ NAME = "measurements.tar.xz"
 
 _NOTES = ("run.json", "registration.json", "search.json")
 _TRAINING_IMAGES = "training-images.json"
-_MOST_IMAGES, _MOST_CLASSES, _MOST_PIXELS = 1 << 32, 1_000_000, 1 << 26
+_MOST_IMAGES = 1 << 32
 _MOST_PACKED, _MOST_CONTENT, _MOST_FILES = 1 << 26, 1 << 27, 100_000
 
 
@@ -74,12 +74,12 @@ class _Images(Record):
     n: int = Field(ge=1)
     size: int = Field(ge=1, le=_MOST_IMAGES)
     shape: tuple[int, int, int]
-    classes: int = Field(ge=2, le=_MOST_CLASSES)
+    classes: int = Field(ge=2, le=MOST_CLASSES)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _possible(self) -> _Images:
-        if min(self.shape) < 1 or math.prod(self.shape) > _MOST_PIXELS:
+        if not is_image_shape(self.shape):
             raise ValueError(f"images of shape {self.shape} were expected to have sides of at least 1")
         if self.n > self.size:
             raise ValueError(f"{self.n} images are more than the {self.size} of the whole split")
@@ -311,7 +311,7 @@ def _check(result: Result, manifest: Manifest, measure: Measure, images: Dataset
         "number of images": (result.n, len(images)),
         "suite": (result.suite, measure.suite),
         "norm": (result.threat.norm, measure.threat.norm),
-        "radius": (result.threat.rounded, float(f"{measure.threat.radius:.12g}")),
+        "radius": (result.threat.rounded, rounded_radius(measure.threat.radius)),
         "BN statistics": (result.model.bn_stats, measure.bn_stats),
     }
     for name, (found, expected) in pairs.items():

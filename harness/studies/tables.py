@@ -136,7 +136,7 @@ def claims_csv(judgements: Sequence[Judgement]) -> str:
     rows = [
         (
             j.claim.text, j.claim.about, j.verdict, _number(j.estimate), _number(j.low), _number(j.high),
-            _p(j.p_value), j.of_what, _p(j.corrected), j.seeds, "" if j.in_favour is None else j.in_favour,
+            _p(j.p_value), j.of_what, _p(j.corrected), j.seeds, j.in_favour,
             *map(_number, j.bootstrap or (None, None)), _p(j.mcnemar), j.reason,
         )
         for j in judgements
