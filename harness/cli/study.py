@@ -250,6 +250,15 @@ def _report(
             planned, folder = _planned(file, output, where)
         _conclude(planned, folder, into, as_json)
         return
+    without_use = [
+        f"--{name.replace('_', '-')}"
+        for name, value in {"output": output, **where}.items()
+        if value and name in ("output", "dataset", "test_dataset", "data_dir", "download", "checkpoint_dir")
+    ]
+    if without_use:
+        raise click.UsageError(
+            f"--from takes images and networks from the measurements: leave {' and '.join(without_use)} out"
+        )
     kept = archive.read(source)
     with TemporaryDirectory() as notes:
         for name, content in kept.notes.items():

@@ -185,6 +185,25 @@ def test_every_report_of_this_repository_is_made_again_from_its_measurements(
         assert (tmp_path / file).read_bytes() == (committed / file).read_bytes(), file
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--data-dir", "here"), "leave --data-dir out"),
+        (("--output", "here", "--dataset", "digits"), "leave --output and --dataset out"),
+        (("--download",), "leave --download out"),
+    ],
+)
+def test_options_that_say_nothing_beside_measurements_are_refused(
+    written: Path, options: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ROOT / "studies" / "partial-at-digits.toml"
+    into = tmp_path / "into"
+    asked = ("study", "report", str(file), "--from", str(written / archive.NAME), "--into", str(into), *options)
+    assert run(asked) == 2
+    assert words in capsys.readouterr().err
+    assert not into.exists()
+
+
 def test_a_study_that_trains_needs_no_training_images(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
