@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rich_click as click
 
+from harness.cli._options import spelled
 from harness.cli._render import print_line
 from harness.cli._times import seconds_of
 from harness.cli._written import written
@@ -105,7 +106,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _spelt(options: set[str]) -> str:
-    return ", ".join(f"--{option.replace('_', '-')}" for option in sorted(options))
+    return ", ".join(map(spelled, sorted(options)))
 
 
 def evaluate_each(wanted: Sequence[Job], where: Wanted, elsewhere: list[HandedOver]) -> Iterator[Stored | Failure]:

@@ -23,6 +23,7 @@ __all__ = [
     "norm",
     "precision",
     "seed",
+    "spelled",
     "trust_code",
 ]
 
@@ -48,6 +49,11 @@ class CountOrAuto(click.ParamType):  # type: ignore[type-arg]  # not subscriptab
 def choice(of: object) -> click.Choice:  # type: ignore[type-arg]  # not subscriptable in every click
     """One of the names of a type in `harness.util.choices`."""
     return click.Choice(names(of))
+
+
+def spelled(parameter: str) -> str:
+    """A parameter as it is written on the command line: ``--data-dir`` of ``data_dir``."""
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _trust_code(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

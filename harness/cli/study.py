@@ -250,15 +250,11 @@ def _report(
             planned, folder = _planned(file, output, where)
         _conclude(planned, folder, into, as_json)
         return
-    without_use = [
-        f"--{name.replace('_', '-')}"
-        for name, value in {"output": output, **where}.items()
-        if value and name in ("output", "dataset", "test_dataset", "data_dir", "download", "checkpoint_dir")
-    ]
+    given = {"output": output} | where
+    places = ("output", "dataset", "test_dataset", "data_dir", "download", "checkpoint_dir")
+    without_use = " and ".join(options.spelled(name) for name in places if given[name])
     if without_use:
-        raise click.UsageError(
-            f"--from takes images and networks from the measurements: leave {' and '.join(without_use)} out"
-        )
+        raise click.UsageError(f"--from takes images and networks from the measurements: leave {without_use} out")
     kept = archive.read(source)
     with TemporaryDirectory() as notes:
         for name, content in kept.notes.items():
@@ -425,7 +421,7 @@ def _command(command: str, file: Path, where: dict[str, Any], **labels: tuple[st
     for name in ("seeds", "limit", "dataset", "test_dataset"):
         if where.get(name) is not None:
             # of a file its name: where it lay is nobody's business, and another place for a reader
-            words += [f"--{name.replace('_', '-')}", Path(str(where[name])).resolve().name]
+            words += [options.spelled(name), Path(str(where[name])).resolve().name]
     words += ["--quick"] if where["quick"] else []
     for option, values in labels.items():
         for label in values:
